@@ -1,0 +1,38 @@
+# make demo, make test: each sets itself up in .venv. PYTHON and TORCH may be given: make test TORCH=torch==2.4.1
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/ready
+	$(BIN)/pylocalreg demo
+
+test: $(VENV)/ready
+	$(BIN)/pytest
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/ready-bench
+	$(BIN)/python -m benchmarks.mnist_shape
+
+# A torch that PYTHON already has is used; else its CPU build where one is to be had, else the usual one.
+$(VENV)/ready: pyproject.toml
+	if $(PYTHON) -c "import torch" 2>/dev/null; \
+	then $(PYTHON) -m venv --system-site-packages $(VENV); \
+	else $(PYTHON) -m venv $(VENV) && \
+	     { $(BIN)/pip install -q "$(TORCH)+cpu" 2>/dev/null || $(BIN)/pip install -q "$(TORCH)"; }; \
+	fi
+	$(BIN)/pip install -q -e ".[dev]"
+	touch $@
+
+$(VENV)/ready-bench: $(VENV)/ready
+	$(BIN)/pip install -q -e ".[bench]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,29 @@
+"""Neural differential equations that learn to be cheap to solve."""
+
+from pylocalreg import errors, schedules
+from pylocalreg.dynamics import BatchNorm, Chain, Conv, Dense, GroupNorm, TimeDependent
+from pylocalreg.errors import LocalRegError
+from pylocalreg.local_error import local_error
+from pylocalreg.neural_ode import NeuralODE
+from pylocalreg.regularizers import LocalRegularizer
+from pylocalreg.solution import Solution, Stats, Steps
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BatchNorm",
+    "Chain",
+    "Conv",
+    "Dense",
+    "GroupNorm",
+    "LocalRegError",
+    "LocalRegularizer",
+    "NeuralODE",
+    "Solution",
+    "Stats",
+    "Steps",
+    "TimeDependent",
+    "errors",
+    "local_error",
+    "schedules",
+]

@@ -1,0 +1,266 @@
+"""Layer descriptions: dynamics as data, with one flat parameter vector, for every engine alike.
+
+A description (`Dense`, `Conv`, `GroupNorm`, `BatchNorm` in a `Chain` or `TimeDependent`) says what is
+computed; `LayerDynamics` computes it in PyTorch. The flat vector is laid out as ComponentArrays lays out a
+Lux chain: layer by layer the weight, then the bias, each in Julia's column-major order.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+
+from pylocalreg.engines.base import Dynamics
+from pylocalreg.errors import OptionError, ShapeError
+
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "identity": lambda x: x,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "relu": torch.relu,
+    "softplus": F.softplus,
+    "swish": F.silu,
+    "gelu": lambda x: F.gelu(x, approximate="tanh"),
+    "elu": F.elu,
+    "sin": torch.sin,
+}
+"""By Lux's names; gelu is Lux's, the tanh approximation."""
+
+
+def _check_activation(name: str) -> None:
+    if name not in ACTIVATIONS:
+        raise OptionError(f"activation {name!r} does not exist: choose one of {sorted(ACTIVATIONS)}")
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ShapeError(f"{name} = {size!r} must be a whole number, at least 1")
+
+
+@dataclass(frozen=True)
+class Dense:
+    """y = activation(W x + b) over the last dimension, of size ``inputs``."""
+
+    inputs: int
+    outputs: int
+    activation: str = "identity"
+
+    def __post_init__(self) -> None:
+        _check_activation(self.activation)
+        _check_sizes(inputs=self.inputs, outputs=self.outputs)
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution over (batch, channels, height, width), stride 1, zero padded to the same size.
+
+    As in Lux (``cross_correlation=true``), with an odd ``kernel``.
+    """
+
+    inputs: int
+    outputs: int
+    kernel: int = 3
+    activation: str = "identity"
+
+    def __post_init__(self) -> None:
+        _check_activation(self.activation)
+        _check_sizes(inputs=self.inputs, outputs=self.outputs, kernel=self.kernel)
+        if self.kernel % 2 == 0:
+            raise ShapeError(f"kernel = {self.kernel} must be odd to keep the size")
+
+
+@dataclass(frozen=True)
+class GroupNorm:
+    """Group normalization of (batch, channels, ...), with a scale and a bias a channel (Wu, He 2018)."""
+
+    channels: int
+    groups: int
+    activation: str = "identity"
+
+    def __post_init__(self) -> None:
+        _check_activation(self.activation)
+        _check_sizes(channels=self.channels, groups=self.groups)
+        if self.channels % self.groups:
+            raise ShapeError(f"{self.channels} channels do not divide into {self.groups} groups")
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Batch normalization of (batch, channels, ...) with a scale and a bias a channel.
+
+    In training by the batch's own mean and variance, so that every call in a solve is the same function;
+    the running statistics for evaluation mode follow the calls of the forward solve (momentum 0.1).
+    """
+
+    channels: int
+    activation: str = "identity"
+
+    def __post_init__(self) -> None:
+        _check_activation(self.activation)
+        _check_sizes(channels=self.channels)
+
+
+Layer: TypeAlias = Dense | Conv | GroupNorm | BatchNorm
+
+
+def _check_chain(layers: tuple[Layer, ...]) -> None:
+    if not layers:
+        raise ShapeError("a chain needs at least one layer")
+    for layer in layers:
+        if not isinstance(layer, Layer):
+            raise OptionError(
+                f"{layer!r} is not a layer description: take Dense, Conv, GroupNorm or BatchNorm"
+            )
+    width: int | None = None
+    for layer in layers:
+        inputs, outputs = _width(layer)
+        if width is not None and width != inputs:
+            raise ShapeError(f"{layer} follows a layer of {width} outputs")
+        width = outputs
+    first = _width(layers[0])[0]
+    if first != width:
+        raise ShapeError(f"dynamics give du/dt of u's size, but the chain goes from {first} to {width}")
+
+
+def _width(layer: Layer) -> tuple[int, int]:
+    if isinstance(layer, Dense | Conv):
+        return layer.inputs, layer.outputs
+    return layer.channels, layer.channels
+
+
+@dataclass(frozen=True, init=False)
+class Chain:
+    """Layers one after the other; the time is ignored."""
+
+    layers: tuple[Layer, ...]
+
+    def __init__(self, *layers: Layer) -> None:
+        _check_chain(layers)
+        object.__setattr__(self, "layers", layers)
+
+
+@dataclass(frozen=True, init=False)
+class TimeDependent:
+    """Layers one after the other; every Dense and Conv sees the time as one more, last, input (channel)."""
+
+    layers: tuple[Layer, ...]
+
+    def __init__(self, *layers: Layer) -> None:
+        _check_chain(layers)
+        object.__setattr__(self, "layers", layers)
+
+
+Layers: TypeAlias = Chain | TimeDependent
+
+
+class LayerDynamics(torch.nn.Module):
+    """The PyTorch side of a description: ``f(t, u)`` with the flat parameter vector ``p``.
+
+    Weights start as Lux's do: Glorot uniform, biases zero, scales one.
+    """
+
+    def __init__(self, description: Layers) -> None:
+        super().__init__()
+        self.description = description
+        self.timed = isinstance(description, TimeDependent)
+        self.shapes = [shape for layer in description.layers for shape in _shapes(layer, self.timed)]
+        self.sizes = [math.prod(shape) for shape in self.shapes]
+        self.p = torch.nn.Parameter(torch.cat([w.reshape(-1) for w in self._initial()]))
+        for i, layer in enumerate(description.layers):
+            if isinstance(layer, BatchNorm):
+                self.register_buffer(f"running_mean_{i}", torch.zeros(layer.channels))
+                self.register_buffer(f"running_var_{i}", torch.ones(layer.channels))
+        self._unpacked: tuple[object, list[torch.Tensor]] | None = None
+
+    def _initial(self) -> list[torch.Tensor]:
+        tensors = []
+        for layer in self.description.layers:
+            for place, shape in enumerate(_shapes(layer, self.timed)):
+                if place == 1:
+                    tensors.append(torch.zeros(shape))
+                elif isinstance(layer, Dense | Conv):
+                    receptive = layer.kernel**2 if isinstance(layer, Conv) else 1
+                    fans = (layer.inputs + int(self.timed) + layer.outputs) * receptive
+                    bound = math.sqrt(6 / fans)
+                    tensors.append(torch.empty(shape).uniform_(-bound, bound))
+                else:
+                    tensors.append(torch.ones(shape))
+        return tensors
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Weight, bias, weight, bias, ...: views of ``p``, made once for all calls between two updates."""
+        key = (id(self.p), self.p.data_ptr(), self.p._version, torch.is_grad_enabled())
+        if self._unpacked is None or self._unpacked[0] != key:
+            pieces = torch.split(self.p, self.sizes)
+            self._unpacked = key, [piece.view(s) for piece, s in zip(pieces, self.shapes, strict=True)]
+        return self._unpacked[1]
+
+    def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        tensors = iter(self.tensors())
+        for i, layer in enumerate(self.description.layers):
+            u = ACTIVATIONS[layer.activation](self._affine(i, layer, next(tensors), next(tensors), t, u))
+        return u
+
+    def _affine(
+        self, i: int, layer: Layer, w: torch.Tensor, b: torch.Tensor, t: torch.Tensor, u: torch.Tensor
+    ) -> torch.Tensor:
+        if isinstance(layer, Dense):
+            if self.timed:  # the time's row of W is one more bias: nothing is concatenated
+                b = torch.addcmul(b, w[-1], t)
+                w = w[:-1]
+            return torch.addmm(b, u, w) if u.dim() == 2 else torch.matmul(u, w) + b
+        if isinstance(layer, Conv):
+            if self.timed:
+                u = torch.cat([u, t.expand(u.shape[0], 1, *u.shape[2:])], dim=1)
+            # Julia's (width, height, in, out) in column-major order is (out, in, height, width) here
+            return F.conv2d(u, w, b, padding=layer.kernel // 2)
+        if isinstance(layer, GroupNorm):
+            return F.group_norm(u, layer.groups, w, b)
+        mean: torch.Tensor = getattr(self, f"running_mean_{i}")
+        var: torch.Tensor = getattr(self, f"running_var_{i}")
+        if self.training and torch.is_grad_enabled():  # a replay: the forward solve has counted this call
+            return F.batch_norm(u, None, None, w, b, training=True)
+        return F.batch_norm(u, mean, var, w, b, training=self.training)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = dict(self.__dict__)
+        return state | {"_unpacked": None}  # views of p can not be copied or pickled
+
+
+def _shapes(layer: Layer, timed: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of weight and bias as row-major tensors."""
+    if isinstance(layer, Dense):
+        return (layer.inputs + int(timed), layer.outputs), (layer.outputs,)
+    if isinstance(layer, Conv):
+        return (layer.outputs, layer.inputs + int(timed), layer.kernel, layer.kernel), (layer.outputs,)
+    return (layer.channels,), (layer.channels,)
+
+
+def as_module(dynamics: Layers | torch.nn.Module | Dynamics) -> torch.nn.Module:
+    """What `NeuralODE` solves: descriptions are built, modules kept, callables wrapped."""
+    if isinstance(dynamics, Chain | TimeDependent):
+        return LayerDynamics(dynamics)
+    if isinstance(dynamics, torch.nn.Module):
+        for name, module in dynamics.named_modules():
+            if isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.p > 0:
+                raise OptionError(
+                    f"the dynamics have dropout ({name or 'itself'}, p = {module.p}): f(t, u) must give "
+                    "the same value at every call of a solve; apply it before or after"
+                )
+        return dynamics
+    if callable(dynamics):
+        return _Function(dynamics)
+    raise OptionError(f"dynamics {dynamics!r} are not a layer description, a module or a callable f(t, u)")
+
+
+class _Function(torch.nn.Module):
+    def __init__(self, f: Dynamics) -> None:
+        super().__init__()
+        self.f = f
+
+    def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return self.f(t, u)

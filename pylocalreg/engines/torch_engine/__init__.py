@@ -1,0 +1,5 @@
+"""The embedded PyTorch engine."""
+
+from pylocalreg.engines.torch_engine.engine import TorchEngine
+
+__all__ = ["TorchEngine"]

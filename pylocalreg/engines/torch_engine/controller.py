@@ -1,0 +1,52 @@
+"""The stack's proportional-integral step size controller (OrdinaryDiffEqCore, PIController).
+
+All arithmetic is in the state's own precision, as in Julia: ``T`` is numpy's float32 or float64.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from pylocalreg.engines.torch_engine.fastpower import fastpower
+
+Scalar = np.floating[Any]
+
+GAMMA = 9 / 10
+QMIN = 1 / 5
+QMAX = 10
+QMAX_FIRST_STEP = 10_000  # the automatic first step is only a guess: let it grow at will once
+OLD_ERROR_FLOOR = 1e-4
+
+
+class PIController:
+    """dt_next = dt / q with q = EEst^beta1 / EEst_old^beta2 / gamma, clipped."""
+
+    def __init__(self, order: int, T: type[Scalar]) -> None:
+        self.beta1 = T(7 / (10 * order))
+        self.beta2 = T(2 / (5 * order))
+        self.gamma = T(GAMMA)
+        self.smallest_q_first_step = T(1) / T(QMAX_FIRST_STEP)
+        self.smallest_q = T(1) / T(QMAX)
+        self.largest_q = T(1) / T(QMIN)
+        self.floor = T(OLD_ERROR_FLOOR)
+        self.old_error = T(OLD_ERROR_FLOOR)
+        self.naccept = 0
+        self.T = T
+
+    def accept(self, dt: Scalar, error: Scalar) -> Scalar:
+        """The step proposed after one that was accepted with this error estimate."""
+        smallest_q = self.smallest_q if self.naccept else self.smallest_q_first_step
+        if error == 0:
+            q = smallest_q
+        else:
+            q = self.T(fastpower(error, self.beta1)) / self.T(fastpower(self.old_error, self.beta2))
+            q = min(max(q / self.gamma, smallest_q), self.largest_q)
+        self.naccept += 1
+        self.old_error = max(error, self.floor)
+        return dt / q
+
+    def reject(self, dt: Scalar, error: Scalar) -> Scalar:
+        """The step to try after one that was rejected; a non-finite estimate shrinks it the most."""
+        if not np.isfinite(error):
+            return dt / self.largest_q
+        return dt / min(self.largest_q, self.T(fastpower(error, self.beta1)) / self.gamma)

@@ -1,0 +1,39 @@
+"""The user's dynamics as the engine calls them: counted and checked."""
+
+import torch
+
+from pylocalreg.engines.base import Dynamics
+from pylocalreg.errors import DeviceError, DtypeError, ShapeError
+
+
+class RightHandSide:
+    """``f(t, u)`` with ``t`` a Python float; counts its calls in ``nfe``.
+
+    Raises:
+        ShapeError, DtypeError, DeviceError: what ``f`` gives is not of the state's shape, dtype or device.
+    """
+
+    def __init__(self, f: Dynamics) -> None:
+        self.f = f
+        self.nfe = 0
+
+    def __call__(self, t: float, u: torch.Tensor) -> torch.Tensor:
+        self.nfe += 1
+        k = self.f(u.new_full((), t), u)
+        if not isinstance(k, torch.Tensor) or k.shape != u.shape:
+            got = tuple(k.shape) if isinstance(k, torch.Tensor) else type(k).__name__
+            raise ShapeError(
+                f"the dynamics gave {got} at t = {t:.6g} for a state of shape {tuple(u.shape)}: "
+                "f(t, u) must give a tensor of the state's shape"
+            )
+        if k.dtype != u.dtype:
+            raise DtypeError(
+                f"the dynamics gave {k.dtype} at t = {t:.6g} for a state of {u.dtype}: "
+                "move the module or the state to one dtype, as in module.to(u0.dtype)"
+            )
+        if k.device != u.device:
+            raise DeviceError(
+                f"the dynamics gave a tensor on {k.device} at t = {t:.6g} for a state on {u.device}: "
+                "move the module to the state's device"
+            )
+        return k

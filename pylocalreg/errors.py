@@ -1,0 +1,53 @@
+"""Every error pylocalreg raises: one base class; each says what was wrong, the numbers, and what to do."""
+
+
+class LocalRegError(Exception):
+    """Base class of all errors raised by pylocalreg."""
+
+
+class ShapeError(LocalRegError, ValueError):
+    """A state, a parameter or an output of the dynamics has the wrong shape, or holds no element."""
+
+
+class DtypeError(LocalRegError, TypeError):
+    """A state or an output of the dynamics has an element type that is not solved."""
+
+
+class DeviceError(LocalRegError, ValueError):
+    """State, parameters and outputs of the dynamics lie on different devices."""
+
+
+class ToleranceError(LocalRegError, ValueError):
+    """``abstol`` or ``reltol`` is not a positive finite number, or is finer than the dtype resolves."""
+
+
+class TimeSpanError(LocalRegError, ValueError):
+    """``tspan`` is empty, not finite or not a pair, or a step size does not fit it."""
+
+
+class SaveAtError(LocalRegError, ValueError):
+    """``saveat`` lies outside the time span or is not ordered along it."""
+
+
+class OptionError(LocalRegError, ValueError):
+    """An option has a value that does not exist, or one that this engine cannot do."""
+
+
+class NonFiniteError(LocalRegError, ArithmeticError):
+    """The initial state, the dynamics or the solution is NaN or infinite."""
+
+
+class StepUnderflowError(LocalRegError, ArithmeticError):
+    """The controller asks for a step that no longer moves the time: stiff or discontinuous dynamics."""
+
+
+class StepLimitError(LocalRegError, RuntimeError):
+    """``maxiters`` attempted steps did not reach the end of the time span."""
+
+
+class DoubleBackwardError(LocalRegError, RuntimeError):
+    """A second derivative was asked of an adjoint that gives first derivatives only."""
+
+
+class EngineUnavailableError(LocalRegError, RuntimeError):
+    """The engine that was asked for cannot run on this machine."""

@@ -1,0 +1,75 @@
+"""What a solve gives back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pylocalreg.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counts of one solve.
+
+    Attributes:
+        nfe: calls of the dynamics in the forward pass, those of the regularizer included.
+        naccept: accepted steps.
+        nreject: rejected steps.
+        nfe_regularizer: calls made only for the regularizer. ``nfe - nfe_regularizer`` is the stack's
+            ``sol.stats.nf``.
+    """
+
+    nfe: int
+    naccept: int
+    nreject: int
+    nfe_regularizer: int = 0
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The accepted steps, in the order taken: start ``t``, signed size ``dt`` and error estimate ``EEst``.
+
+    All three have shape ``(naccept,)`` and dtype float64.
+    """
+
+    t: npt.NDArray[np.float64]
+    dt: npt.NDArray[np.float64]
+    EEst: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A solved neural differential equation.
+
+    Attributes:
+        u: the state at the end of ``tspan``, of the initial state's shape; with ``saveat``, the states at
+            those times, shape ``(len(saveat), *state)``. Differentiable.
+        t: the times of ``u``, shape ``(1,)`` or ``(len(saveat),)``, float64.
+        regularization: the regularizer's value, a scalar tensor to be weighted into the loss, or None
+            where the module has no regularizer or is in evaluation mode. Differentiable.
+        stats: calls of the dynamics, accepted and rejected steps.
+        steps: times, sizes and error estimates of the accepted steps.
+        engine: the engine that solved, ``"torch"`` or ``"julia"``.
+    """
+
+    u: torch.Tensor
+    t: npt.NDArray[np.float64]
+    regularization: torch.Tensor | None
+    stats: Stats
+    steps: Steps
+    engine: str
+    interpolant: Callable[[float], torch.Tensor] | None = None
+
+    def __call__(self, t: float) -> torch.Tensor:
+        """State at any time of the span by the method's own dense output, without gradient.
+
+        Raises:
+            OptionError: the solve was not asked to keep its stages (``dense=True``).
+            SaveAtError: ``t`` lies outside the time span.
+        """
+        if self.interpolant is None:
+            raise OptionError("this solution keeps no dense output: solve with node(u0, dense=True)")
+        return self.interpolant(t)

@@ -1,0 +1,80 @@
+"""The golden numbers of the SciML stack, as tensors (batch, features), and the models they belong to."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+import pylocalreg as plr
+
+DATA = Path(__file__).parent / "data"
+
+
+@cache
+def _index() -> list[dict[str, Any]]:
+    cases: list[dict[str, Any]] = json.loads((DATA / "index.json").read_text())
+    return cases
+
+
+@cache
+def _arrays(kind: str) -> dict[str, npt.NDArray[Any]]:
+    with np.load(DATA / f"{kind}.npz") as file:
+        return dict(file)
+
+
+def names(kind: str, **wanted: str) -> list[str]:
+    return [
+        c["name"] for c in _index() if c["kind"] == kind and all(c.get(k) == v for k, v in wanted.items())
+    ]
+
+
+@dataclass
+class Case:
+    """One case; ``case["u0"]`` is an array with the state's axes turned to (batch, features)."""
+
+    about: dict[str, Any]
+    arrays: dict[str, npt.NDArray[Any]]
+
+    @classmethod
+    def load(cls, name: str) -> "Case":
+        about = next(c for c in _index() if c["name"] == name)
+        prefix = name + "/"
+        arrays = {k[len(prefix) :]: v for k, v in _arrays(about["kind"]).items() if k.startswith(prefix)}
+        return cls(about, arrays)
+
+    def __getitem__(self, field: str) -> npt.NDArray[Any]:
+        return self.arrays[field]
+
+    def state(self, field: str) -> torch.Tensor:
+        """A (features, batch) array as a (batch, features) tensor."""
+        return torch.from_numpy(np.ascontiguousarray(self.arrays[field].T))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32 if self.about["dtype"] == "float32" else torch.float64
+
+    def node(self, **options: Any) -> plr.NeuralODE:
+        """The case's neural ODE with the golden parameters; ``options`` overrule the case's own."""
+        sizes, acts = self.about["sizes"], self.about["acts"]
+        layers = [plr.Dense(i, o, a) for i, o, a in zip(sizes[:-1], sizes[1:], acts, strict=True)]
+        chain = plr.TimeDependent if self.about["time_dependent"] else plr.Chain
+        own = {"engine": "torch"}
+        if self.about["kind"] == "ode":
+            own |= {"solver": self.about["alg"], "abstol": self.about["tol"], "reltol": self.about["tol"]}
+        node = plr.NeuralODE(chain(*layers), self.about["tspan"], **(own | options)).to(self.dtype)
+        p = node.get_parameter("dynamics.p")
+        with torch.no_grad():
+            p.copy_(torch.from_numpy(self["p"]))
+        return node
+
+
+def distance(a: npt.ArrayLike | torch.Tensor, b: npt.ArrayLike | torch.Tensor) -> float:
+    """Largest difference over the largest magnitude of ``b``."""
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    assert x.shape == y.shape
+    return float(np.abs(x - y).max() / np.abs(y).max()) if y.size else 0.0
