@@ -2,15 +2,17 @@
 
 from pylocalreg import errors, schedules
 from pylocalreg.dynamics import BatchNorm, Chain, Conv, Dense, GroupNorm, TimeDependent
+from pylocalreg.engines.base import Adjoint
 from pylocalreg.errors import LocalRegError
 from pylocalreg.local_error import local_error
 from pylocalreg.neural_ode import NeuralODE
-from pylocalreg.regularizers import LocalRegularizer
+from pylocalreg.regularizers import LocalRegularizer, Sampling
 from pylocalreg.solution import Solution, Stats, Steps
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Adjoint",
     "BatchNorm",
     "Chain",
     "Conv",
@@ -19,6 +21,7 @@ __all__ = [
     "LocalRegError",
     "LocalRegularizer",
     "NeuralODE",
+    "Sampling",
     "Solution",
     "Stats",
     "Steps",

@@ -11,6 +11,10 @@ import numpy.typing as npt
 import torch
 
 import pylocalreg as plr
+from pylocalreg.engines.base import Problem
+from pylocalreg.engines.torch_engine.explicit_rk import combine
+from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
 
 DATA = Path(__file__).parent / "data"
 
@@ -78,3 +82,34 @@ def distance(a: npt.ArrayLike | torch.Tensor, b: npt.ArrayLike | torch.Tensor) -
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     assert x.shape == y.shape
     return float(np.abs(x - y).max() / np.abs(y).max()) if y.size else 0.0
+
+
+def problem(node: plr.NeuralODE) -> Problem:
+    """The problem as the engine gets it."""
+    return Problem(
+        node.dynamics,
+        tuple(node.parameters()),
+        node.tspan,
+        node.solver,
+        node.abstol,
+        node.reltol,
+        node.maxiters,
+        node.dt,
+    )
+
+
+@torch.no_grad()
+def estimate_rounding(node: plr.NeuralODE, t: float, u: torch.Tensor, dt: float) -> float:
+    """What one rounding of every stage can change in the EEst of a step.
+
+    EEst is the small rest of a sum of large terms: rms(dt sum_i |btilde_i k_i| / scale) machine epsilons.
+    """
+    tableau = TABLEAUS[node.solver]
+    f = RightHandSide(node.dynamics)
+    ks, u_new = [f(t, u)], u
+    for c, a in zip(tableau.c, tableau.a, strict=True):
+        u_new = combine(u, a, ks, dt)
+        ks.append(f(t + c * dt, u_new))
+    size = sum((abs(dt * w) * k.abs() for w, k in zip(tableau.btilde, ks, strict=True)), torch.zeros_like(u))
+    scale = node.abstol + torch.maximum(u.abs(), u_new.abs()) * node.reltol
+    return float((size / scale).square().mean().sqrt()) * torch.finfo(u.dtype).eps

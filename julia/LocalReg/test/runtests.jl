@@ -1,0 +1,6 @@
+using LocalReg
+using Test
+
+@testset "LocalReg loads" begin
+    @test LocalReg isa Module
+end

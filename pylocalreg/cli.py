@@ -1,0 +1,46 @@
+"""The command line."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from pylocalreg.errors import LocalRegError
+
+
+def main() -> None:
+    """Entry point of ``pylocalreg``."""
+    try:
+        import typer
+    except ModuleNotFoundError as error:
+        sys.exit(f"pylocalreg's commands need {error.name}: pip install 'pylocalreg[experiments]'")
+
+    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+    @app.callback()
+    def about() -> None:
+        """Neural differential equations that learn to be cheap to solve."""
+
+    @app.command()
+    def demo(
+        output: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("results/demo.png"),
+        steps: Annotated[int, typer.Option(min=1, help="Training steps a model.")] = 240,
+        seed: Annotated[int, typer.Option(help="Seed of weights, batches and sampled times.")] = 0,
+        engine: Annotated[str, typer.Option(help="auto, torch or julia.")] = "torch",
+    ) -> None:
+        """Train a digits classifier without and with local regularization; about a minute."""
+        if output.suffix.lower() not in (".png", ".pdf", ".svg"):
+            raise typer.BadParameter("the picture is a .png, .pdf or .svg file", param_hint="--output")
+        from rich.console import Console
+
+        from pylocalreg.experiments import demo
+
+        demo.run(output, steps, seed, engine, Console())
+
+    try:
+        app()
+    except LocalRegError as error:
+        sys.exit(f"pylocalreg: {error}")
+
+
+if __name__ == "__main__":
+    main()

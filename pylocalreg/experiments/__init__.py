@@ -1,0 +1,1 @@
+"""Experiments a user runs: data, models, training, tables and figures."""

@@ -1,0 +1,77 @@
+"""The demo: it learns, it saves evaluations, it is reproducible, it writes its picture whole."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pylocalreg as plr
+from pylocalreg.experiments import digits
+
+
+def _train(name: str, steps: int, seed: int = 0, sampling: plr.Sampling | None = None) -> digits.Run:
+    config = digits.Config(
+        name=name,
+        regularizer=plr.LocalRegularizer(sampling) if sampling else None,
+        coefficient=plr.schedules.Exponential(250.0, 100.0, steps) if sampling else None,
+        steps=steps,
+        seed=seed,
+    )
+    return digits.train(config, digits.load(), evaluate_every=steps)
+
+
+def test_regularization_saves_evaluations_at_equal_accuracy() -> None:
+    vanilla = _train("vanilla", 60).last
+    biased = _train("biased", 60, sampling="biased").last
+    unbiased = _train("unbiased", 60, sampling="unbiased").last
+    assert vanilla.accuracy > 92
+    for row in (biased, unbiased):
+        assert row.accuracy > vanilla.accuracy - 3
+        assert row.nfe < 0.7 * vanilla.nfe
+
+
+def test_a_seed_gives_the_same_run() -> None:
+    one, two = (_train("unbiased", 5, seed=3, sampling="unbiased") for _ in range(2))
+    other = _train("unbiased", 5, seed=4, sampling="unbiased")
+    assert one.last == two.last
+    assert one.last.loss != other.last.loss
+
+
+def _command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pylocalreg.cli", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
+        timeout=200,
+        check=False,
+    )
+
+
+def test_demo_writes_table_and_picture(tmp_path: Path) -> None:
+    done = _command("demo", "--steps", "2", "--output", "out/demo.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "local, unbiased" in done.stdout
+    assert "NFE" in done.stdout
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["demo.png"]
+    assert (tmp_path / "out/demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("demo", "--output", "demo.txt"), "png"),
+        (("demo", "--steps", "0"), "steps"),
+        (("demo", "--steps", "1", "--engine", "fortran"), "fortran"),
+        (("demo", "--steps", "1", "--engine", "julia"), "julia"),
+    ],
+)
+def test_bad_arguments_end_in_one_message(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    done = _command(*arguments, cwd=tmp_path)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
