@@ -33,7 +33,10 @@ def check_tspan(tspan: Sequence[float]) -> tuple[float, float]:
 
 
 def check_tolerance(name: str, value: float) -> float:
-    value = float(value)
+    try:
+        value = float(value)
+    except (TypeError, ValueError) as error:
+        raise ToleranceError(f"{name} = {value} is not a number") from error
     if not (math.isfinite(value) and value > 0):
         raise ToleranceError(f"{name} = {value} must be a finite number greater than 0")
     return value
@@ -49,7 +52,10 @@ def check_dt(dt: float | None, tspan: tuple[float, float]) -> float | None:
     """A given first step points along the span; its sign may be left out, as in the stack."""
     if dt is None:
         return None
-    dt = float(dt)
+    try:
+        dt = float(dt)
+    except (TypeError, ValueError) as error:
+        raise TimeSpanError(f"dt = {dt!r} is not a number") from error
     span = tspan[1] - tspan[0]
     if not math.isfinite(dt) or dt == 0 or (dt < 0 < span) or abs(dt) > abs(span):
         raise TimeSpanError(f"dt = {dt} is not a step along tspan {tspan}: give 0 < |dt| <= {abs(span):g}")

@@ -35,7 +35,10 @@ def local_error(
         ShapeError, DtypeError, ToleranceError, TimeSpanError, OptionError: for what can not be computed.
     """
     check_state(u)
-    t, dt = float(t), float(dt)
+    try:
+        t, dt = float(t), float(dt)
+    except (TypeError, ValueError) as error:
+        raise TimeSpanError(f"one step from t = {t!r} of size dt = {dt!r}: both must be numbers") from error
     if not (abs(t) < float("inf") and 0 < abs(dt) < float("inf")):
         raise TimeSpanError(f"one step from t = {t} of size dt = {dt}: both must be finite, and dt not 0")
     if gradient not in ("exact", "frozen"):

@@ -111,7 +111,8 @@ class NeuralODE(torch.nn.Module):
         asked = self.saveat if saveat is None else check_saveat(saveat, self.tspan)
         times = check_saveat([round_time(t) for t in asked], tspan) if asked else (tspan[1],)
         assert times is not None
-        every_param = (*self.dynamics.parameters(), *self.closed_over)
+        own: dict[str, torch.Tensor] = dict(self.dynamics.named_parameters())
+        every_param = tuple({id(p): p for p in (*own.values(), *self.closed_over)}.values())
         check_parameters(every_param, u0)
         params = tuple(p for p in every_param if p.requires_grad)
         problem = Problem(
@@ -123,7 +124,7 @@ class NeuralODE(torch.nn.Module):
 
         wants_gradient = torch.is_grad_enabled() and (u0.requires_grad or bool(params))
         solve = Solve(
-            self.engine, problem, times, self.adjoint, self._keep(wants_gradient, dense, regularizer)
+            self.engine, problem, own, times, self.adjoint, self._keep(wants_gradient, dense, regularizer)
         )
         u0 = u0.contiguous()
         if regularizer is None:

@@ -1,5 +1,6 @@
 """The one autograd function that every engine shares: solve forward without a graph, pull back on demand."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,7 @@ class Solve:
 
     engine: Engine
     problem: Problem
+    named_params: dict[str, torch.Tensor]
     times: Sequence[float]
     adjoint: Adjoint
     keep: Keep
@@ -42,6 +44,23 @@ class Solve:
         """
         value, state, *states = _Solve.apply(self, u0, *self.problem.params)  # type: ignore[no-untyped-call]
         return states, value, state
+
+    def problem_as_solved(self) -> Problem:
+        """The problem with the parameters it was solved with, should the module hold others by now.
+
+        ``torch.func.functional_call`` lends a module its parameters for the forward call alone.
+        """
+        module = self.problem.f
+        if not isinstance(module, torch.nn.Module) or all(
+            p is self.named_params[name] for name, p in module.named_parameters()
+        ):
+            return self.problem
+
+        def lent(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+            k: torch.Tensor = torch.func.functional_call(module, self.named_params, (t, u))
+            return k
+
+        return dataclasses.replace(self.problem, f=lent)
 
 
 class _Solve(torch.autograd.Function):
@@ -85,6 +104,6 @@ class _Solve(torch.autograd.Function):
                 at_times.append((solve.trajectory.t[recorded.index], by_state))
                 at_times.sort(key=lambda pair: pair[0] if end > start else -pair[0])
         grad_u0, grad_params = solve.engine.pull_back(
-            solve.problem, solve.trajectory, solve.adjoint, at_times, step
+            solve.problem_as_solved(), solve.trajectory, solve.adjoint, at_times, step
         )
         return (None, grad_u0 if ctx.needs_input_grad[1] else None, *grad_params)

@@ -34,7 +34,7 @@ def initial_step(
     small = max(smallest, T(1e-6))
 
     scale = u.abs().mul_(reltol).add_(abstol)
-    f0 = f(float(t), u)
+    f0 = f.owned(float(t), u)
     d0, d1 = (T(x) for x in torch.stack((_rms(u / scale), _rms(f0 / scale))).tolist())
     if not (np.isfinite(d0) and np.isfinite(d1)):
         raise_if_not_finite(u, f"the state at t = {float(t):.6g}", "check the initial state and its scale")
@@ -42,7 +42,7 @@ def initial_step(
     dt0 = small if d0 < T(1e-5) or d1 < T(1e-5) else d0 / d1 / T(100)
     dt0 = min(dt0, span)
 
-    f1 = f(float(t + direction * dt0), torch.add(u, f0, alpha=float(direction * dt0)))
+    f1 = f.owned(float(t + direction * dt0), torch.add(u, f0, alpha=float(direction * dt0)))
     change = T(float(_rms(f1.sub(f0).div_(scale))))
     if change == 0:
         return T(direction * max(smallest, min(T(100) * dt0, span)))

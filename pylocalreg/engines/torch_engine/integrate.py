@@ -51,7 +51,7 @@ def integrate(
 
     u, EEst = u0, T(0)
     spare: torch.Tensor | None = None  # a state nobody keeps, to write the next one into
-    k1 = _own(f(float(t), u), u, None)
+    k1 = f.owned(float(t), u)
     for _ in range(problem.maxiters):
         distance = abs(t_end - t)
         # within rounding of the end the step lands on it: no micro-step is left over
@@ -64,9 +64,9 @@ def integrate(
         ks = [k1]
         for c, a in zip(tableau.c[:-1], tableau.a[:-1], strict=True):
             combine(u, a, ks, h, out=stage)
-            ks.append(_own(f(start + c * h, stage), stage, ks[-1]))
+            ks.append(f.owned(start + c * h, stage))
         u_new = combine(u, tableau.a[-1], ks, h, out=spare)
-        ks.append(_own(f(start + tableau.c[-1] * h, u_new), u_new, ks[-1]))
+        ks.append(f.owned(start + tableau.c[-1] * h, u_new))
         combine(None, tableau.btilde, ks, h, out=error)
         EEst = T(error_norm(error, u_new))
 
@@ -101,16 +101,6 @@ def integrate(
         f"reached t = {float(t):.6g} of tspan {problem.tspan}: loosen abstol = {problem.abstol:g} and "
         f"reltol = {problem.reltol:g}, raise maxiters, or regularize the dynamics"
     )
-
-
-def _own(k: torch.Tensor, u: torch.Tensor, previous: torch.Tensor | None) -> torch.Tensor:
-    """``k``, copied where ``f`` gave its input's or its last output's memory, which the loop overwrites."""
-    memory = k.untyped_storage().data_ptr()
-    if memory == u.untyped_storage().data_ptr() or (
-        previous is not None and memory == previous.untyped_storage().data_ptr()
-    ):
-        return k.clone()
-    return k
 
 
 def _raise_underflow(

@@ -16,6 +16,7 @@ class RightHandSide:
     def __init__(self, f: Dynamics) -> None:
         self.f = f
         self.nfe = 0
+        self._first: torch.Tensor | None = None
 
     def __call__(self, t: float, u: torch.Tensor) -> torch.Tensor:
         self.nfe += 1
@@ -36,4 +37,18 @@ class RightHandSide:
                 f"the dynamics gave a tensor on {k.device} at t = {t:.6g} for a state on {u.device}: "
                 "move the module to the state's device"
             )
+        return k
+
+    def owned(self, t: float, u: torch.Tensor) -> torch.Tensor:
+        """As a call, but a copy where ``f`` gives its input's memory, or one buffer at every call.
+
+        The time loop keeps the stages and overwrites the inputs.
+        """
+        k = self(t, u)
+        if self._first is None:
+            self._first = k  # held, so that no later call can be given this memory by chance
+            return k.clone()
+        memory = k.untyped_storage().data_ptr()
+        if memory in (u.untyped_storage().data_ptr(), self._first.untyped_storage().data_ptr()):
+            return k.clone()
         return k

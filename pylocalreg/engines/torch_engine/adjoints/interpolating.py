@@ -57,9 +57,8 @@ def interpolating(
             state[:size].view(shape).add_(jumps.pop()[1])
     if now != start and state.any():
         state = _solve(problem, backwards, (now, start), state)
-    grad_params.add(
-        [g.view_as(p) for g, p in zip(torch.split(state[size:], sizes), problem.params, strict=True)]
-    )
+    pieces = zip(torch.split(state[size:], sizes), problem.params, backwards.used, strict=True)
+    grad_params.add([piece.view_as(p) if used else None for piece, p, used in pieces])
     return state[:size].view(shape), grad_params.tensors
 
 
@@ -77,6 +76,7 @@ class AdjointSystem(RightHandSide):
         super().__init__(problem.f)
         self.forward, self.params, self.trajectory = f, problem.params, trajectory
         self.tableau = TABLEAUS[problem.solver]
+        self.used = [False] * len(problem.params)
 
     def __call__(self, t: float, state: torch.Tensor) -> torch.Tensor:
         self.nfe += 1
@@ -86,7 +86,9 @@ class AdjointSystem(RightHandSide):
         if not k.requires_grad:
             return torch.zeros_like(state)
         adjoint = state[: u.numel()].view(u.shape)
-        gradients = torch.autograd.grad(
-            k, (u, *self.params), adjoint, allow_unused=True, materialize_grads=True
-        )
-        return torch.cat([gradient.reshape(-1) for gradient in gradients]).neg_()
+        by_u, *by_params = torch.autograd.grad(k, (u, *self.params), adjoint, allow_unused=True)
+        pieces = [torch.zeros_like(u) if by_u is None else by_u]
+        for i, (p, gradient) in enumerate(zip(self.params, by_params, strict=True)):
+            self.used[i] |= gradient is not None
+            pieces.append(torch.zeros_like(p) if gradient is None else gradient)
+        return torch.cat([piece.reshape(-1) for piece in pieces]).neg_()

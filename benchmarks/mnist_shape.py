@@ -1,0 +1,428 @@
+"""pylocalreg beside its peers on the paper's MNIST shape: ``python -m benchmarks.mnist_shape``.
+
+A state of 512 x 784, a time-dependent network with one hidden layer of 100 tanh, float32, tolerances 1e-5,
+t in [0, 1], Tsit5 (torchdiffeq: dopri5). All contestants have the same weights, and run in turns, so that
+what else the machine does hits all of them alike. torchode steps every sample of the batch by itself; all
+others take one step size for the batch, by the rms of the error over all of it.
+"""
+
+import argparse
+import copy
+import importlib
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pylocalreg as plr
+from pylocalreg.dynamics import LayerDynamics
+
+BATCH, WIDTH, HIDDEN = 512, 784, 100
+TOLERANCE = 1e-5
+TRAINED_NFE = 70  # a vanilla MNIST model comes to 60 to 100 calls of f a solve
+SETTLE = 0.01  # seconds until the last contestant's idle threads have stopped spinning
+PACKAGES = ("torch", "torchdiffeq", "torchode", "diffrax", "jax")
+
+F_ALONE, PYLOCALREG, DISCRETE, INTERPOLATING = (
+    "NFE x f alone",
+    "pylocalreg",
+    "pylocalreg discrete",
+    "pylocalreg interpolating",
+)
+TORCHDIFFEQ, TORCHDIFFEQ_ADJOINT = "torchdiffeq odeint", "torchdiffeq odeint_adjoint"
+TORCHODE, DIFFRAX = "torchode", "diffrax"
+VANILLA, BIASED, UNBIASED, THROUGH_STATE = "vanilla", "biased", "unbiased", "biased through_state"
+
+Run = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """What is timed, and how often it calls f."""
+
+    name: str
+    run: Run
+    calls: Callable[[], int]
+
+
+@dataclass(frozen=True)
+class Row:
+    contestant: str
+    calls: int
+    ms: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Target:
+    """``measured`` takes at most ``at_most`` times what ``reference`` takes."""
+
+    text: str
+    measured: str
+    reference: str
+    at_most: float
+
+    def verdict(self, ms: dict[str, list[float]]) -> dict[str, Any]:
+        if self.measured not in ms or self.reference not in ms:
+            return {"target": self.text, "measured": None, "verdict": "SKIPPED"}
+        ratio = paired_ratio(ms[self.measured], ms[self.reference])
+        verdict = "PASS" if ratio <= self.at_most else "MISS"
+        return {"target": self.text, "measured": ratio, "verdict": verdict}
+
+
+@dataclass(frozen=True)
+class Contest:
+    title: str
+    reference: str
+    contestants: Sequence[Callable[[LayerDynamics, torch.Tensor], Contestant]]
+    targets: Sequence[Target]
+
+
+def calls_of(field: torch.nn.Module, run: Run) -> int:
+    """Calls of ``field`` in one run, counted from outside so that the timed runs pay nothing for it."""
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    with field.register_forward_pre_hook(count):
+        run()
+    return calls
+
+
+def of_torch(name: str, field: torch.nn.Module, run: Run) -> Contestant:
+    return Contestant(name, run, lambda: calls_of(field, run))
+
+
+def forward(solve: Callable[[], torch.Tensor]) -> Run:
+    return torch.no_grad()(solve)
+
+
+def training_step(field: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Run:
+    def run() -> None:
+        field.zero_grad()
+        loss().backward()  # type: ignore[no-untyped-call]
+
+    return run
+
+
+def training(field: torch.nn.Module, solve: Callable[[], torch.Tensor]) -> Run:
+    return training_step(field, lambda: solve().square().mean())
+
+
+def pylocalreg_node(field: LayerDynamics, **options: Any) -> plr.NeuralODE:
+    return plr.NeuralODE(field, abstol=TOLERANCE, reltol=TOLERANCE, engine="torch", **options)
+
+
+def f_alone(field: LayerDynamics, x: torch.Tensor) -> Contestant:
+    """As many calls of f as pylocalreg's solve makes: the least that a solve in these steps can take."""
+    node, t = pylocalreg_node(field), torch.tensor(0.5)
+    with torch.no_grad():
+        nfe = node(x).stats.nfe
+
+    def run() -> None:
+        with torch.no_grad():
+            for _ in range(nfe):
+                field(t, x)
+
+    return of_torch(F_ALONE, field, run)
+
+
+def pylocalreg_forward(field: LayerDynamics, x: torch.Tensor) -> Contestant:
+    node = pylocalreg_node(field)
+    return of_torch(PYLOCALREG, field, forward(lambda: node(x).u))
+
+
+def pylocalreg_training(name: str, **options: Any) -> Callable[[LayerDynamics, torch.Tensor], Contestant]:
+    def contestant(field: LayerDynamics, x: torch.Tensor) -> Contestant:
+        node = pylocalreg_node(field, **options)
+        return of_torch(name, field, training(field, lambda: node(x).u))
+
+    return contestant
+
+
+def regularized(name: str, *how: Any, **options: Any) -> Callable[[LayerDynamics, torch.Tensor], Contestant]:
+    def contestant(field: LayerDynamics, x: torch.Tensor) -> Contestant:
+        drawn = torch.Generator().manual_seed(0)
+        node = pylocalreg_node(field, regularizer=plr.LocalRegularizer(*how, generator=drawn, **options))
+
+        def loss() -> torch.Tensor:
+            solution = node(x)
+            assert solution.regularization is not None
+            return solution.u.square().mean() + solution.regularization
+
+        return of_torch(name, field, training_step(field, loss))
+
+    return contestant
+
+
+def torchdiffeq_solve(name: str, field: LayerDynamics, x: torch.Tensor) -> Callable[[], torch.Tensor]:
+    odeint = getattr(importlib.import_module("torchdiffeq"), name)
+    times = torch.tensor([0.0, 1.0])
+
+    def solve() -> torch.Tensor:
+        u: torch.Tensor = odeint(field, x, times, rtol=TOLERANCE, atol=TOLERANCE, method="dopri5")[-1]
+        return u
+
+    return solve
+
+
+def torchdiffeq_forward(field: LayerDynamics, x: torch.Tensor) -> Contestant:
+    return of_torch(TORCHDIFFEQ, field, forward(torchdiffeq_solve("odeint", field, x)))
+
+
+def torchdiffeq_training(field: LayerDynamics, x: torch.Tensor) -> Contestant:
+    return of_torch(TORCHDIFFEQ, field, training(field, torchdiffeq_solve("odeint", field, x)))
+
+
+def torchdiffeq_adjoint(field: LayerDynamics, x: torch.Tensor) -> Contestant:
+    return of_torch(
+        TORCHDIFFEQ_ADJOINT, field, training(field, torchdiffeq_solve("odeint_adjoint", field, x))
+    )
+
+
+class TimeOfEach(torch.nn.Module):
+    """The same f with the time of every sample, which is how torchode calls it."""
+
+    def __init__(self, field: LayerDynamics) -> None:
+        super().__init__()
+        self.field = field
+
+    def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        w1, b1, w2, b2 = self.field.tensors()
+        hidden = torch.addmm(torch.addcmul(b1, t[:, None], w1[-1]), u, w1[:-1]).tanh_()
+        return torch.addmm(torch.addcmul(b2, t[:, None], w2[-1]), hidden, w2[:-1])
+
+
+def torchode_solve(field: TimeOfEach, x: torch.Tensor) -> Callable[[], torch.Tensor]:
+    torchode: Any = importlib.import_module("torchode")
+    term = torchode.ODETerm(field)
+    controller = torchode.IntegralController(atol=TOLERANCE, rtol=TOLERANCE, term=term)
+    # no other contestant differentiates the step sizes, so it is spared that work too
+    solver = torchode.AutoDiffAdjoint(
+        torchode.Tsit5(term=term), controller, backprop_through_step_size_control=False
+    )
+    problem = torchode.InitialValueProblem(x, torch.zeros(len(x)), torch.ones(len(x)))
+
+    def solve() -> torch.Tensor:
+        u: torch.Tensor = solver.solve(problem).ys[:, -1]
+        return u
+
+    return solve
+
+
+def torchode_forward(field: LayerDynamics, x: torch.Tensor) -> Contestant:
+    timed = TimeOfEach(field)
+    return of_torch(TORCHODE, timed, forward(torchode_solve(timed, x)))
+
+
+def torchode_training(field: LayerDynamics, x: torch.Tensor) -> Contestant:
+    timed = TimeOfEach(field)
+    return of_torch(TORCHODE, timed, training(timed, torchode_solve(timed, x)))
+
+
+def diffrax_contestant(field: LayerDynamics, x: torch.Tensor, gradient: bool) -> Contestant:
+    jax: Any = importlib.import_module("jax")
+    diffrax: Any = importlib.import_module("diffrax")
+    weights = tuple(jax.numpy.asarray(w.detach().numpy()) for w in field.tensors())
+    u0 = jax.numpy.asarray(x.numpy())
+    calls = 0
+
+    def count() -> None:
+        nonlocal calls
+        calls += 1
+
+    def build(counted: bool) -> Run:
+        def f(t: Any, u: Any, args: Any) -> Any:
+            if counted:
+                jax.debug.callback(count)
+            w1, b1, w2, b2 = args
+            hidden = jax.numpy.tanh(u @ w1[:-1] + (t * w1[-1] + b1))
+            return hidden @ w2[:-1] + (t * w2[-1] + b2)
+
+        def solve(args: Any, u0: Any) -> Any:
+            controller = diffrax.PIDController(rtol=TOLERANCE, atol=TOLERANCE)
+            term, solver = diffrax.ODETerm(f), diffrax.Tsit5()
+            # differentiated by its default adjoint, RecursiveCheckpointAdjoint
+            solution = diffrax.diffeqsolve(
+                term, solver, 0.0, 1.0, None, u0, args, stepsize_controller=controller
+            )
+            return solution.ys[-1]
+
+        def loss(args: Any, u0: Any) -> Any:
+            return (solve(args, u0) ** 2).mean()
+
+        compiled = jax.jit(jax.value_and_grad(loss) if gradient else solve)
+        return lambda: jax.block_until_ready(compiled(weights, u0))
+
+    def count_calls() -> int:
+        build(counted=True)()
+        jax.effects_barrier()
+        return calls
+
+    return Contestant(DIFFRAX, build(counted=False), count_calls)
+
+
+def diffrax_forward(field: LayerDynamics, x: torch.Tensor) -> Contestant:
+    return diffrax_contestant(field, x, gradient=False)
+
+
+def diffrax_training(field: LayerDynamics, x: torch.Tensor) -> Contestant:
+    return diffrax_contestant(field, x, gradient=True)
+
+
+CONTESTS = (
+    Contest(
+        "forward solve",
+        F_ALONE,
+        (f_alone, pylocalreg_forward, torchdiffeq_forward, torchode_forward, diffrax_forward),
+        (Target("forward at most 1.15 x NFE calls of f", PYLOCALREG, F_ALONE, 1.15),),
+    ),
+    Contest(
+        "training step (calls: forward and backward)",
+        DISCRETE,
+        (
+            pylocalreg_training(DISCRETE, adjoint="discrete"),
+            pylocalreg_training(INTERPOLATING, adjoint="interpolating"),
+            torchdiffeq_training,
+            torchdiffeq_adjoint,
+            torchode_training,
+            diffrax_training,
+        ),
+        (
+            Target("training step at most 1/2 of torchdiffeq odeint's", DISCRETE, TORCHDIFFEQ, 0.5),
+            Target("training step at most diffrax's", DISCRETE, DIFFRAX, 1.0),
+        ),
+    ),
+    Contest(
+        "regularized training step (calls: forward and backward)",
+        VANILLA,
+        (
+            pylocalreg_training(VANILLA),
+            regularized(BIASED, "biased"),
+            regularized(UNBIASED, "unbiased"),
+            regularized(THROUGH_STATE, "biased", through_state=True),
+        ),
+        (Target("biased at most 1.1 x vanilla", BIASED, VANILLA, 1.1),),
+    ),
+)
+
+
+def paired_ratio(times: Sequence[float], reference: Sequence[float]) -> float:
+    """Median over the rounds of the ratio within a round, from which slow spells of the machine cancel."""
+    return statistics.median(a / b for a, b in zip(times, reference, strict=True))
+
+
+def in_turns(contestants: Sequence[Contestant], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each contestant in each round; the first in turn changes from round to round."""
+    ms: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
+    for contestant in contestants:
+        contestant.run()
+    for i in range(rounds):
+        first = i % len(contestants)
+        for contestant in (*contestants[first:], *contestants[:first]):
+            time.sleep(SETTLE)
+            start = time.perf_counter()
+            contestant.run()
+            ms[contestant.name].append(1e3 * (time.perf_counter() - start))
+    return ms
+
+
+def installed(contest: Contest, field: LayerDynamics, x: torch.Tensor) -> list[Contestant]:
+    contestants = []
+    for build in contest.contestants:
+        try:
+            contestants.append(build(field, x))
+        except ImportError as missing:
+            print(f"{contest.title}: {build.__name__} skipped, {missing.name} is not installed")
+    return contestants
+
+
+def hold(contest: Contest, field: LayerDynamics, x: torch.Tensor, rounds: int) -> dict[str, Any]:
+    contestants = installed(contest, field, x)
+    calls = {contestant.name: contestant.calls() for contestant in contestants}
+    ms = in_turns(contestants, rounds)
+    rows = [
+        Row(name, calls[name], statistics.median(times), paired_ratio(times, ms[contest.reference]))
+        for name, times in ms.items()
+    ]
+    return {
+        "contest": contest.title,
+        "rows": [asdict(row) for row in rows],
+        "targets": [target.verdict(ms) for target in contest.targets],
+    }
+
+
+def scaled(field: LayerDynamics, factor: float) -> LayerDynamics:
+    other = copy.deepcopy(field)
+    with torch.no_grad():
+        other.p.mul_(factor)
+    return other
+
+
+def trained_like(field: LayerDynamics, x: torch.Tensor) -> tuple[float, LayerDynamics]:
+    """The smallest of a few factors on the weights with which a solve is as dear as after training."""
+    with torch.no_grad():
+        for quarters in range(4, 24):
+            other = scaled(field, quarters / 4)
+            if pylocalreg_node(other)(x).stats.nfe >= TRAINED_NFE:
+                return quarters / 4, other
+    raise RuntimeError(f"no factor up to 6 brings a solve to {TRAINED_NFE} calls of f")
+
+
+def print_results(title: str, results: Iterable[dict[str, Any]]) -> None:
+    for result in results:
+        print(f"\n{title}: {result['contest']}")
+        print(f"  {'contestant':<28}{'NFE':>6}{'ms (median)':>14}{'ratio':>9}")
+        for row in result["rows"]:
+            print(f"  {row['contestant']:<28}{row['calls']:>6}{row['ms']:>14.1f}{row['ratio']:>9.2f}")
+        for target in result["targets"]:
+            measured = "" if target["measured"] is None else f" ({target['measured']:.2f})"
+            print(f"  {target['verdict']:<8}{target['target']}{measured}")
+
+
+def installed_versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="pylocalreg beside its peers on the paper's MNIST shape")
+    parser.add_argument("--rounds", type=int, default=15, help="timed runs of each contestant")
+    parser.add_argument("--quick", action="store_true", help="three rounds, to see that everything runs")
+    parser.add_argument("--json", type=Path, help="where to write the figures too")
+    options = parser.parse_args()
+    rounds = 3 if options.quick else options.rounds
+
+    torch.manual_seed(0)
+    initial = LayerDynamics(plr.TimeDependent(plr.Dense(WIDTH, HIDDEN, "tanh"), plr.Dense(HIDDEN, WIDTH)))
+    x = torch.rand(BATCH, WIDTH)
+    factor, trained = trained_like(initial, x)
+    setting = {"versions": installed_versions(), "torch threads": torch.get_num_threads(), "rounds": rounds}
+    print(", ".join(f"{name} {number}" for name, number in installed_versions().items()))
+    print(f"{torch.get_num_threads()} torch threads, {rounds} rounds")
+
+    scales = {"as initialized": initial, f"trained-like (weights x {factor:g})": trained}
+    results = {}
+    for title, field in scales.items():
+        results[title] = [hold(contest, field, x, rounds) for contest in CONTESTS]
+        print_results(title, results[title])
+    if options.json:
+        options.json.write_text(json.dumps({**setting, "scales": results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
