@@ -6,7 +6,7 @@ Lux chain: layer by layer the weight, then the bias, each in Julia's column-majo
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -179,20 +179,22 @@ class LayerDynamics(torch.nn.Module):
     def _initial(self) -> list[torch.Tensor]:
         tensors = []
         for layer in self.description.layers:
-            for place, shape in enumerate(_shapes(layer, self.timed)):
-                if place == 1:
-                    tensors.append(torch.zeros(shape))
-                elif isinstance(layer, Dense | Conv):
+            *weights, bias = _shapes(layer, self.timed)
+            for shape in weights:
+                if isinstance(layer, Dense | Conv):
                     receptive = layer.kernel**2 if isinstance(layer, Conv) else 1
                     fans = (layer.inputs + int(self.timed) + layer.outputs) * receptive
                     bound = math.sqrt(6 / fans)
                     tensors.append(torch.empty(shape).uniform_(-bound, bound))
                 else:
                     tensors.append(torch.ones(shape))
+            tensors.append(torch.zeros(bias))
         return tensors
 
     def tensors(self) -> list[torch.Tensor]:
-        """Weight, bias, weight, bias, ...: views of ``p``, made once for all calls between two updates."""
+        """Each layer's weight, in a timed Dense the time's row of it, and bias: views of ``p``, made once
+        for all calls between two updates.
+        """
         key = (id(self.p), self.p.data_ptr(), self.p._version, torch.is_grad_enabled())
         if self._unpacked is None or self._unpacked[0] != key:
             pieces = torch.split(self.p, self.sizes)
@@ -202,17 +204,21 @@ class LayerDynamics(torch.nn.Module):
     def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         tensors = iter(self.tensors())
         for i, layer in enumerate(self.description.layers):
-            u = ACTIVATIONS[layer.activation](self._affine(i, layer, next(tensors), next(tensors), t, u))
+            u = ACTIVATIONS[layer.activation](self._affine(i, layer, tensors, t, u))
         return u
 
     def _affine(
-        self, i: int, layer: Layer, w: torch.Tensor, b: torch.Tensor, t: torch.Tensor, u: torch.Tensor
+        self, i: int, layer: Layer, tensors: Iterator[torch.Tensor], t: torch.Tensor, u: torch.Tensor
     ) -> torch.Tensor:
+        w = next(tensors)
         if isinstance(layer, Dense):
-            if self.timed:  # the time's row of W is one more bias: nothing is concatenated
-                b = torch.addcmul(b, w[-1], t)
-                w = w[:-1]
+            if self.timed:  # the time's row is one more bias: nothing is concatenated
+                row, b = next(tensors), next(tensors)
+                b = torch.addcmul(b, row, t)
+            else:
+                b = next(tensors)
             return torch.addmm(b, u, w) if u.dim() == 2 else torch.matmul(u, w) + b
+        b = next(tensors)
         if isinstance(layer, Conv):
             if self.timed:
                 u = torch.cat([u, t.expand(u.shape[0], 1, *u.shape[2:])], dim=1)
@@ -231,10 +237,11 @@ class LayerDynamics(torch.nn.Module):
         return state | {"_unpacked": None}  # views of p can not be copied or pickled
 
 
-def _shapes(layer: Layer, timed: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of weight and bias as row-major tensors."""
+def _shapes(layer: Layer, timed: bool) -> tuple[tuple[int, ...], ...]:
+    """Shapes of weight, the time's row of a timed Dense, and bias as row-major tensors."""
     if isinstance(layer, Dense):
-        return (layer.inputs + int(timed), layer.outputs), (layer.outputs,)
+        row = ((layer.outputs,),) if timed else ()
+        return (layer.inputs, layer.outputs), *row, (layer.outputs,)
     if isinstance(layer, Conv):
         return (layer.outputs, layer.inputs + int(timed), layer.kernel, layer.kernel), (layer.outputs,)
     return (layer.channels,), (layer.channels,)

@@ -266,10 +266,11 @@ def test_error_in_the_dynamics_passes_through() -> None:
 @pytest.mark.parametrize("name", ["abstol", "reltol"])
 @pytest.mark.parametrize("value", [0.0, -1e-3, math.nan, math.inf, -math.inf])
 def test_bad_tolerance(name: str, value: float) -> None:
+    tolerance: dict[str, Any] = {name: value}
     with pytest.raises(ToleranceError, match=f"{name} = {value}"):
-        solver(**{name: value})
+        solver(**tolerance)
     with pytest.raises(ToleranceError, match=f"{name} = {value}"):
-        plr.local_error(decay, torch.ones(2), 0.0, 0.1, **{name: value})
+        plr.local_error(decay, torch.ones(2), 0.0, 0.1, **tolerance)
 
 
 @pytest.mark.parametrize("name", ["abstol", "reltol"])
@@ -490,9 +491,9 @@ def test_local_error_bad_step(t: float, dt: float) -> None:
 
 def test_local_error_unknown_options() -> None:
     wrong: Any = "halfway"
-    with pytest.raises(OptionError, match="'halfway'.*exact"):
+    with pytest.raises(OptionError, match=r"'halfway'.*exact"):
         plr.local_error(decay, torch.ones(2), 0.0, 0.1, gradient=wrong)
-    with pytest.raises(OptionError, match="'halfway'.*Tsit5"):
+    with pytest.raises(OptionError, match=r"'halfway'.*Tsit5"):
         plr.local_error(decay, torch.ones(2), 0.0, 0.1, solver="halfway")
 
 

@@ -31,7 +31,7 @@ class ErrorNorm:
     """EEst = rms(e / (abstol + max(|u|, |u_new|) reltol)) over every element, in preallocated buffers."""
 
     def __init__(self, u: torch.Tensor, abstol: float, reltol: float) -> None:
-        self.abstol, self.reltol = abstol, reltol
+        self.abstol_tensor, self.reltol = u.new_full((), abstol), reltol
         self.scale_by = math.sqrt(u.numel())
         self.abs_u = u.abs()
         self.abs_new = torch.empty_like(u)
@@ -41,7 +41,7 @@ class ErrorNorm:
         """EEst of a step to ``u_new``; overwrites ``error``. The one synchronization of a step."""
         torch.abs(u_new, out=self.abs_new)
         torch.maximum(self.abs_u, self.abs_new, out=self.scale)
-        self.scale.mul_(self.reltol).add_(self.abstol)
+        torch.add(self.abstol_tensor, self.scale, alpha=self.reltol, out=self.scale)
         rms: torch.Tensor = torch.linalg.vector_norm(error.div_(self.scale))
         return float(rms) / self.scale_by
 
@@ -84,67 +84,72 @@ def embedded_error(
     return scaled_rms(error, u, u_new, abstol, reltol)
 
 
-class ReplayedStep:
-    """An accepted step taken again, one small autograd graph per stage, for pulling cotangents back.
+class StepReplay:
+    """Accepted steps taken again, one at a time, for pulling cotangents back.
 
-    The Runge-Kutta sums are linear and are transposed by hand: only calls of ``f`` have a graph, and the
-    memory is that of one step.
+    The Runge-Kutta sums are linear and are transposed by hand: only calls of ``f`` have a graph, a small one
+    for each stage, and the memory is that of one step, in buffers that all steps share.
     """
 
     def __init__(
-        self,
-        f: RightHandSide,
-        params: Sequence[torch.Tensor],
-        tableau: Tableau,
-        t: float,
-        u: torch.Tensor,
-        dt: float,
-        stages: int,
+        self, f: RightHandSide, params: Sequence[torch.Tensor], tableau: Tableau, like: torch.Tensor
     ) -> None:
-        self.tableau, self.u, self.dt, self.params = tableau, u, dt, params
+        self.f, self.params, self.tableau = f, params, tableau
+        self._stages = [torch.empty_like(like) for _ in tableau.a]
+        self._cotangents = [torch.empty_like(like) for _ in tableau.btilde]
+
+    def take(self, t: float, u: torch.Tensor, dt: float, stages: int) -> None:
+        """Take the step of size ``dt`` from (t, u) again, up to this many stages."""
+        tableau = self.tableau
+        self.u, self.dt = u, dt
         self.inputs: list[torch.Tensor] = []
         self.graphs: list[torch.Tensor] = []
         self.k: list[torch.Tensor] = []
         nodes = (0.0, *tableau.c)
         for i in range(stages):
-            stage = u.detach() if i == 0 else combine(u, tableau.a[i - 1], self.k, dt)
-            stage.requires_grad_()
+            if i > 0:
+                combine(u, tableau.a[i - 1], self.k, dt, out=self._stages[i - 1])
+            stage = (u if i == 0 else self._stages[i - 1]).detach().requires_grad_()
             with torch.enable_grad():
-                k = f(t + nodes[i] * dt, stage)
+                k = self.f(t + nodes[i] * dt, stage)
             self.inputs.append(stage)
             self.graphs.append(k)
             self.k.append(k.detach())
 
     def no_cotangents(self) -> list[torch.Tensor | None]:
+        """Cotangents of the stages to add to; one such list is in use at a time."""
         return [None] * len(self.k)
 
     def pull_back(
         self,
         cotangents: list[torch.Tensor | None],
-        grad_u: torch.Tensor,
+        grad_u: torch.Tensor | None,
         grad_params: "GradientSum",
         frozen_first_stage: bool = False,
         keep_graph: bool = False,
     ) -> None:
         """Add the gradients of sum_i <cotangents_i, k_i> to ``grad_u`` and ``grad_params``.
 
-        The list of cotangents and the tensors in it are overwritten.
+        ``grad_u`` None holds the step's start constant. The cotangents are overwritten.
         """
         for i in reversed(range(1 if frozen_first_stage else 0, len(self.k))):
             cotangent = cotangents[i]
             if cotangent is None or not self.graphs[i].requires_grad:
                 continue
-            grad_stage, *grads = torch.autograd.grad(
-                self.graphs[i],
-                (self.inputs[i], *self.params),
-                cotangent,
-                retain_graph=keep_graph,
-                allow_unused=True,
+            wanted = list(self.params)
+            if i > 0 or grad_u is not None:
+                wanted.append(self.inputs[i])
+            if not wanted:
+                continue
+            grads = torch.autograd.grad(
+                self.graphs[i], wanted, cotangent, retain_graph=keep_graph, allow_unused=True
             )
-            grad_params.add(grads)
+            grad_params.add(grads[: len(self.params)])
+            grad_stage = grads[-1] if len(grads) > len(self.params) else None
             if grad_stage is None:
                 continue
-            grad_u.add_(grad_stage)
+            if grad_u is not None:
+                grad_u.add_(grad_stage)
             if i > 0:
                 self.add_sum(cotangents, self.tableau.a[i - 1], grad_stage)
 
@@ -155,10 +160,10 @@ class ReplayedStep:
         for i, weight in enumerate(weights):
             if weight:
                 present = cotangents[i]
-                factor = self.dt * weight
-                cotangents[i] = (
-                    cotangent * factor if present is None else present.add_(cotangent, alpha=factor)
-                )
+                if present is None:
+                    cotangents[i] = torch.mul(cotangent, self.dt * weight, out=self._cotangents[i])
+                else:
+                    present.add_(cotangent, alpha=self.dt * weight)
 
     def add_error(
         self,

@@ -6,7 +6,7 @@ import torch
 
 from pylocalreg.engines.base import Problem, StepCotangent, Trajectory
 from pylocalreg.engines.torch_engine.adjoints.regularized_step import pull_back_error
-from pylocalreg.engines.torch_engine.explicit_rk import GradientSum, ReplayedStep
+from pylocalreg.engines.torch_engine.explicit_rk import GradientSum, StepReplay
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
 
@@ -23,11 +23,11 @@ def discrete(
     stages of its replay.
     """
     tableau = TABLEAUS[problem.solver]
-    f = RightHandSide(problem.f)
+    replay = StepReplay(RightHandSide(problem.f), problem.params, tableau, trajectory.u[0])
     grad_params = GradientSum(len(problem.params))
     pending = list(cotangents)
     adjoint = torch.zeros_like(trajectory.u[0])
-    reached = False  # no cotangent has been met yet: the steps after the last one have no gradient
+    reached = False  # the adjoint is still zero: the steps after the last cotangent have no gradient
     for i in reversed(range(trajectory.naccept)):
         t, dt, u = trajectory.t[i], trajectory.dt[i], trajectory.u[i]
         t_next = trajectory.t[i + 1] if i + 1 < trajectory.naccept else float(problem.tspan[1])
@@ -45,7 +45,7 @@ def discrete(
 
         needs_last_stage = inside or step is not None
         stages = tableau.stages if needs_last_stage else tableau.stages - 1
-        replay = ReplayedStep(f, problem.params, tableau, t, u, dt, stages)
+        replay.take(t, u, dt, stages)
         if reached:
             by_stage = replay.no_cotangents()
             replay.add_sum(by_stage, tableau.a[-1], adjoint)
@@ -55,6 +55,7 @@ def discrete(
             replay.pull_back(by_stage, adjoint, grad_params, keep_graph=step is not None)
         if step is not None:
             pull_back_error(problem, replay, step, adjoint, grad_params)
+            reached = reached or step.through_state
     for _, cotangent in pending:  # at the start of the span
         adjoint.add_(cotangent)
     return adjoint, grad_params.tensors

@@ -12,7 +12,7 @@ import torch
 from pylocalreg.engines.base import Problem, StepCotangent, Trajectory
 from pylocalreg.engines.torch_engine.adjoints.regularized_step import pull_back_error
 from pylocalreg.engines.torch_engine.dense_output import trajectory_at
-from pylocalreg.engines.torch_engine.explicit_rk import GradientSum, ReplayedStep
+from pylocalreg.engines.torch_engine.explicit_rk import GradientSum, StepReplay
 from pylocalreg.engines.torch_engine.integrate import integrate
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
@@ -37,7 +37,8 @@ def interpolating(
         i = regularized.index
         t, u, dt = trajectory.t[i], trajectory.u[i], trajectory.dt[i]
         by_state = torch.zeros_like(u)
-        replay = ReplayedStep(f, problem.params, tableau, t, u, dt, tableau.stages)
+        replay = StepReplay(f, problem.params, tableau, u)
+        replay.take(t, u, dt, tableau.stages)
         pull_back_error(problem, replay, regularized, by_state, grad_params)
         if regularized.through_state:
             direction = 1 if end > start else -1

@@ -1,0 +1,117 @@
+"""Layer descriptions against plain PyTorch."""
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+
+import pylocalreg as plr
+from pylocalreg.dynamics import ACTIVATIONS, LayerDynamics
+from tests.conftest import normal
+
+NOT_A_LAYER: Any = torch.nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("timed", [False, True])
+@pytest.mark.parametrize("shape", [(5, 3), (3,), (2, 4, 3)])
+def test_dense(shape: tuple[int, ...], timed: bool, activation: str) -> None:
+    """p is, layer by layer, the weight out x in in column-major order, then the bias."""
+    chain = plr.TimeDependent if timed else plr.Chain
+    f = LayerDynamics(chain(plr.Dense(3, 4, activation), plr.Dense(4, 3))).double()
+    with torch.no_grad():
+        f.p.copy_(normal(f.p.numel(), seed=1))
+    u, t = normal(*shape), torch.tensor(0.7, dtype=torch.float64)
+    x, place = u, 0
+    for inputs, outputs, name in ((3, 4, activation), (4, 3, "identity")):
+        inputs += int(timed)
+        weight = f.p[place : place + inputs * outputs].view(inputs, outputs).t()
+        place += inputs * outputs
+        bias = f.p[place : place + outputs]
+        place += outputs
+        if timed:
+            x = torch.cat([x, t.expand(*x.shape[:-1], 1)], dim=-1)
+        x = ACTIVATIONS[name](torch.nn.functional.linear(x, weight, bias))
+    assert place == f.p.numel()
+    torch.testing.assert_close(f(t, u), x)
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_convolution_and_norms(timed: bool) -> None:
+    chain = plr.TimeDependent if timed else plr.Chain
+    layers = (plr.Conv(2, 4, 3, "tanh"), plr.GroupNorm(4, 2, "relu"), plr.Conv(4, 2, 1))
+    f = LayerDynamics(chain(*layers)).double()
+    u, t = normal(3, 2, 5, 6), torch.tensor(0.3, dtype=torch.float64)
+    w1, b1, scale, shift, w2, b2 = f.tensors()
+    assert w1.shape == (4, 2 + timed, 3, 3)
+
+    def with_time(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, torch.full_like(x[:, :1], 0.3)], dim=1) if timed else x
+
+    x = torch.tanh(torch.conv2d(with_time(u), w1, b1, padding=1))
+    x = torch.relu(torch.nn.functional.group_norm(x, 2, scale, shift))
+    torch.testing.assert_close(f(t, u), torch.conv2d(with_time(x), w2, b2))
+    torch.testing.assert_close(scale, torch.ones(4, dtype=torch.float64))
+
+
+def test_gradient_through_convolutions() -> None:
+    f = plr.Chain(plr.Conv(2, 3, 3, "tanh"), plr.BatchNorm(3), plr.Conv(3, 2, 3))
+    node = plr.NeuralODE(f, (0.0, 0.5), abstol=1e-10, reltol=1e-10, engine="torch").double()
+    u0, p = normal(2, 2, 3, 3), node.get_parameter("dynamics.p")
+    direction = normal(p.numel(), seed=3)
+    gradient = torch.autograd.grad(node(u0).u.square().sum(), p)[0]
+    values = []
+    for sign in (1.0, -1.0):
+        with torch.no_grad():
+            p.add_(direction, alpha=sign * 1e-4)
+            values.append(float(node(u0).u.square().sum()))
+            p.sub_(direction, alpha=sign * 1e-4)
+    assert float(gradient @ direction) == pytest.approx((values[0] - values[1]) / 2e-4, rel=1e-5)
+
+
+def test_batch_norm_statistics_move_in_the_forward_solve_alone() -> None:
+    torch.manual_seed(0)
+    f = plr.Chain(plr.Dense(3, 3, "tanh"), plr.BatchNorm(3))
+    node = plr.NeuralODE(f, engine="torch", regularizer=plr.LocalRegularizer())
+    mean = node.get_buffer("dynamics.running_mean_1")
+    solution = node(torch.randn(6, 3))
+    after_forward = mean.clone()
+    assert after_forward.abs().max() > 0
+    (solution.u.sum() + solution.regularization).backward()
+    assert torch.equal(mean, after_forward)
+    node.eval()
+    x = torch.randn(6, 3)
+    alone = node(x[:1]).u
+    assert torch.equal(mean, after_forward)
+    torch.testing.assert_close(node(x).u[:1], alone, rtol=1e-4, atol=1e-4)  # other samples do not matter
+
+
+def test_copies() -> None:
+    node = plr.NeuralODE(plr.TimeDependent(plr.Dense(3, 3, "tanh")), engine="torch")
+    x = torch.randn(2, 3)
+    node(x).u.sum().backward()
+    for other in (copy.deepcopy(node), pickle.loads(pickle.dumps(node))):
+        torch.testing.assert_close(other(x).u, node(x).u, rtol=0, atol=0)
+        with torch.no_grad():
+            other.get_parameter("dynamics.p").add_(1.0)
+        assert not torch.allclose(other(x).u, node(x).u)
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "message"),
+    [
+        (lambda: plr.Chain(), plr.errors.ShapeError, "at least one"),
+        (lambda: plr.Chain(plr.Dense(3, 4)), plr.errors.ShapeError, "from 3 to 4"),
+        (lambda: plr.Chain(plr.Dense(3, 4), plr.Dense(5, 3)), plr.errors.ShapeError, "4 outputs"),
+        (lambda: plr.Dense(3, 0), plr.errors.ShapeError, "outputs = 0"),
+        (lambda: plr.Dense(3, 3, "tahn"), plr.errors.OptionError, "tahn"),
+        (lambda: plr.Conv(2, 2, 4), plr.errors.ShapeError, "odd"),
+        (lambda: plr.GroupNorm(4, 3), plr.errors.ShapeError, "4 channels"),
+        (lambda: plr.Chain(NOT_A_LAYER), plr.errors.OptionError, "Linear"),
+    ],
+)
+def test_wrong_descriptions(build: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        build()
