@@ -181,7 +181,7 @@ def relative_error(u: object, field: LayerDynamics, x: torch.Tensor) -> float:
     tight = plr.NeuralODE(copy.deepcopy(field).double(), abstol=1e-11, reltol=1e-11, engine="torch")
     with torch.no_grad():
         right = tight(x.double()).u
-    difference = torch.from_numpy(np.array(u)).double() - right
+    difference = torch.from_numpy(np.array(np.asarray(u))).double() - right
     return float(difference.norm() / right.norm())
 
 
@@ -199,7 +199,7 @@ def equal_error_tolerance(field: LayerDynamics, x: torch.Tensor) -> float:
 def torchdiffeq_solve(
     name: str, field: LayerDynamics, x: torch.Tensor, tolerance: float = TOLERANCE
 ) -> Callable[[], torch.Tensor]:
-    odeint = getattr(importlib.import_module("torchdiffeq"), name)
+    odeint: Any = getattr(importlib.import_module("torchdiffeq"), name)
     times = torch.tensor([0.0, 1.0])
 
     def solve() -> torch.Tensor:
@@ -363,9 +363,9 @@ CONTESTS = (
         False,
         (
             pylocalreg_training(VANILLA),
-            regularized(BIASED, "biased"),
-            regularized(UNBIASED, "unbiased"),
-            regularized(THROUGH_STATE, "biased", through_state=True),
+            regularized(BIASED, sampling="biased"),
+            regularized(UNBIASED, sampling="unbiased"),
+            regularized(THROUGH_STATE, sampling="biased", through_state=True),
         ),
         (Target("biased at most 1.1 x vanilla", BIASED, VANILLA, 1.1),),
     ),
