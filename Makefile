@@ -20,13 +20,11 @@ lint: $(VENV)/ready
 bench: $(VENV)/ready-bench
 	$(BIN)/python -m benchmarks.mnist_shape
 
-# A torch that PYTHON already has is used; else its CPU build where one is to be had, else the usual one.
+# A torch that PYTHON's own installation has is used; else a CPU build where one is to be had, else the usual one.
 $(VENV)/ready: pyproject.toml
-	if $(PYTHON) -c "import torch" 2>/dev/null; \
-	then $(PYTHON) -m venv --system-site-packages $(VENV); \
-	else $(PYTHON) -m venv $(VENV) && \
-	     { $(BIN)/pip install -q "$(TORCH)+cpu" 2>/dev/null || $(BIN)/pip install -q "$(TORCH)"; }; \
-	fi
+	$(PYTHON) -m venv --clear --system-site-packages $(VENV)
+	$(BIN)/python -c "import torch" 2>/dev/null || { $(PYTHON) -m venv --clear $(VENV) && \
+	    { $(BIN)/pip install -q "$(TORCH)+cpu" 2>/dev/null || $(BIN)/pip install -q "$(TORCH)"; }; }
 	$(BIN)/pip install -q -e ".[dev]"
 	touch $@
 
