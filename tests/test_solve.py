@@ -1,6 +1,9 @@
 """The embedded engine on problems with known solutions."""
 
+import gc
 import math
+import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ import torch
 
 import pylocalreg as plr
 from pylocalreg.engines import get_engine
-from pylocalreg.engines.base import Problem
+from pylocalreg.engines.base import Problem, Trajectory
 from tests.conftest import Dynamics, Net, normal
 
 OSCILLATOR = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
@@ -110,6 +113,37 @@ def test_nothing_is_kept_where_nothing_is_asked() -> None:
     assert trajectory.u == []
     assert trajectory.k == []
     assert not trajectory.outputs[0].requires_grad
+
+
+@pytest.mark.parametrize("adjoint", ["discrete", "interpolating"])
+@pytest.mark.parametrize("backward", [False, True])
+def test_memory_goes_with_the_solution(
+    adjoint: plr.Adjoint, backward: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No cycle is left for the garbage collector, which counts neither tensors' nor GPUs' bytes."""
+    node = plr.NeuralODE(
+        Net(3),
+        engine="torch",
+        adjoint=adjoint,
+        regularizer=plr.LocalRegularizer("biased", through_state=True),
+    )
+    solve, kept = node.engine.solve, []
+
+    def watched(*arguments: Any) -> Trajectory:
+        trajectory = solve(*arguments)
+        kept.append(weakref.ref(trajectory))
+        return trajectory
+
+    monkeypatch.setattr(node.engine, "solve", watched)
+    gc.disable()
+    try:
+        solution = node(normal(4, 3), saveat=[0.5, 1.0])
+        if backward:
+            (solution.u.sum() + solution.regularization).backward()
+        del solution
+        assert [trajectory() for trajectory in kept] == [None]
+    finally:
+        gc.enable()
 
 
 def test_forward_solve_builds_no_graph() -> None:

@@ -79,7 +79,9 @@ class _Solve(torch.autograd.Function):
                 state = trajectory.u[i].clone()
             else:
                 value = u0.new_full((), trajectory.EEst[i] * abs(trajectory.dt[i]))
-        return value, state, *trajectory.outputs
+        # an output kept by its own graph is a cycle that nothing frees
+        outputs, trajectory.outputs = trajectory.outputs, []
+        return value, state, *outputs
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
