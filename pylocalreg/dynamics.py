@@ -93,7 +93,8 @@ class BatchNorm:
     """Batch normalization of (batch, channels, ...) with a scale and a bias a channel.
 
     In training by the batch's own mean and variance, so that every call in a solve is the same function;
-    the running statistics for evaluation mode follow the calls of the forward solve (momentum 0.1).
+    the running statistics for evaluation mode follow the calls made without a graph (momentum 0.1): those of
+    the forward solve and of an automatic step of the regularizer, not the adjoint's replays.
     """
 
     channels: int
