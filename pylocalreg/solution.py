@@ -15,7 +15,8 @@ class Stats:
     """Counts of one solve.
 
     Attributes:
-        nfe: calls of the dynamics in the forward pass, those of the regularizer included.
+        nfe: calls of the dynamics in the forward pass, those of the regularizer included. The stages that
+            only an interpolant needs (Vern7 at times between two steps) are left out, as in the stack.
         naccept: accepted steps.
         nreject: rejected steps.
         nfe_regularizer: calls made only for the regularizer. ``nfe - nfe_regularizer`` is the stack's

@@ -4,56 +4,67 @@ from collections.abc import Callable
 
 import torch
 
-from pylocalreg.engines.torch_engine.tableaus.tsit5 import TSIT5
+from pylocalreg.engines.torch_engine.tableaus import TABLEAUS, Tableau
 from pylocalreg.solution import Steps
 
 torch.set_num_threads(1)
+
+TSIT5 = TABLEAUS["Tsit5"]
 
 Dynamics = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def step_stages(
-    f: Dynamics, t: float, u: torch.Tensor, dt: float, frozen: bool = False
+    f: Dynamics, t: float, u: torch.Tensor, dt: float, frozen: bool = False, tableau: Tableau = TSIT5
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """The seven stages of a Tsit5 step and the new state, written as in the textbook."""
-    nodes = (0.0, *TSIT5.c)
+    """All stages of a step, the interpolant's too, and the new state, written as in the textbook."""
+    nodes = (0.0, *tableau.c)
     ks: list[torch.Tensor] = []
     stage = u
     for i, node in enumerate(nodes):
         if i > 0:
             stage = u + dt * sum(
-                (a * k for a, k in zip(TSIT5.a[i - 1], ks, strict=True)), torch.zeros_like(u)
+                (a * k for a, k in zip(tableau.a[i - 1], ks, strict=True)), torch.zeros_like(u)
             )
         k = f(u.new_tensor(t + node * dt), stage)
         ks.append(k.detach() if frozen and i == 0 else k)
-    return ks, stage
+    return ks, u + dt * sum((b * k for b, k in zip(tableau.b, ks, strict=False)), torch.zeros_like(u))
 
 
 def step_error(
-    f: Dynamics, t: float, u: torch.Tensor, dt: float, abstol: float, reltol: float, frozen: bool = False
+    f: Dynamics,
+    t: float,
+    u: torch.Tensor,
+    dt: float,
+    abstol: float,
+    reltol: float,
+    frozen: bool = False,
+    tableau: Tableau = TSIT5,
 ) -> torch.Tensor:
     """R = EEst * |dt| of one step, by plain autograd."""
-    ks, u_new = step_stages(f, t, u, dt, frozen)
-    error = dt * sum((b * k for b, k in zip(TSIT5.btilde, ks, strict=True)), torch.zeros_like(u))
+    ks, u_new = step_stages(f, t, u, dt, frozen, tableau)
+    error = dt * sum((b * k for b, k in zip(tableau.btilde, ks, strict=False)), torch.zeros_like(u))
     scaled = error / (abstol + torch.maximum(u.abs(), u_new.abs()) * reltol)
     return scaled.square().mean().sqrt() * abs(dt)
 
 
-def replay(f: Dynamics, u0: torch.Tensor, steps: Steps) -> list[torch.Tensor]:
+def replay(f: Dynamics, u0: torch.Tensor, steps: Steps, tableau: Tableau = TSIT5) -> list[torch.Tensor]:
     """The states before and after every accepted step, by plain autograd through all of them."""
     states = [u0]
     for t, dt in zip(steps.t, steps.dt, strict=True):
-        states.append(step_stages(f, float(t), states[-1], float(dt))[1])
+        states.append(step_stages(f, float(t), states[-1], float(dt), tableau=tableau)[1])
     return states
 
 
-def inside(f: Dynamics, t: float, u: torch.Tensor, dt: float, time: float) -> torch.Tensor:
+def inside(
+    f: Dynamics, t: float, u: torch.Tensor, dt: float, time: float, tableau: Tableau = TSIT5
+) -> torch.Tensor:
     """The dense output of a step at ``time``, by plain autograd."""
-    ks, _ = step_stages(f, t, u, dt)
+    ks, _ = step_stages(f, t, u, dt, tableau=tableau)
     theta = (time - t) / dt
     weights = [
         sum(c * theta ** (power + 1) for power, c in enumerate(coefficients))
-        for coefficients in TSIT5.interpolant
+        for coefficients in tableau.interpolant
     ]
     return u + dt * sum((w * k for w, k in zip(weights, ks, strict=True)), torch.zeros_like(u))
 
@@ -64,11 +75,13 @@ def step_containing(steps: Steps, time: float) -> int:
     return max(i for i, t in enumerate(steps.t) if i == 0 or sign * (time - t) > 0)
 
 
-def replay_at(f: Dynamics, u0: torch.Tensor, steps: Steps, time: float) -> torch.Tensor:
+def replay_at(
+    f: Dynamics, u0: torch.Tensor, steps: Steps, time: float, tableau: Tableau = TSIT5
+) -> torch.Tensor:
     """u(time) by plain autograd through the accepted steps."""
     i = step_containing(steps, time)
-    state = replay(f, u0, steps)[i]
-    return inside(f, float(steps.t[i]), state, float(steps.dt[i]), time)
+    state = replay(f, u0, steps, tableau)[i]
+    return inside(f, float(steps.t[i]), state, float(steps.dt[i]), time, tableau)
 
 
 class Net(torch.nn.Module):

@@ -12,7 +12,7 @@ import torch
 
 import pylocalreg as plr
 from pylocalreg.engines.base import Problem
-from pylocalreg.engines.torch_engine.explicit_rk import combine
+from pylocalreg.engines.torch_engine.explicit_rk import differentiable_step
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
 
@@ -106,10 +106,7 @@ def estimate_rounding(node: plr.NeuralODE, t: float, u: torch.Tensor, dt: float)
     """
     tableau = TABLEAUS[node.solver]
     f = RightHandSide(node.dynamics)
-    ks, u_new = [f(t, u)], u
-    for c, a in zip(tableau.c, tableau.a, strict=True):
-        u_new = combine(u, a, ks, dt)
-        ks.append(f(t + c * dt, u_new))
+    ks, u_new = differentiable_step(f, tableau, t, u, dt)
     size = sum((abs(dt * w) * k.abs() for w, k in zip(tableau.btilde, ks, strict=True)), torch.zeros_like(u))
     scale = node.abstol + torch.maximum(u.abs(), u_new.abs()) * node.reltol
     return float((size / scale).square().mean().sqrt()) * torch.finfo(u.dtype).eps

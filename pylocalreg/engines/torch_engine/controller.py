@@ -21,9 +21,8 @@ OLD_ERROR_FLOOR = 1e-4
 class PIController:
     """dt_next = dt / q with q = EEst^beta1 / EEst_old^beta2 / gamma, clipped."""
 
-    def __init__(self, order: int, T: type[Scalar]) -> None:
-        self.beta1 = T(7 / (10 * order))
-        self.beta2 = T(2 / (5 * order))
+    def __init__(self, betas: tuple[float, float], T: type[Scalar]) -> None:
+        self.beta1, self.beta2 = T(betas[0]), T(betas[1])
         self.gamma = T(GAMMA)
         self.smallest_q_first_step = T(1) / T(QMAX_FIRST_STEP)
         self.smallest_q = T(1) / T(QMAX)

@@ -16,12 +16,15 @@ def combine(
     dt: float,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """u + dt * sum_i weights_i k_i, one pass over memory a term; with ``u`` None the sum alone."""
+    """u + dt * sum_i weights_i k_i, one pass over memory a term; with ``u`` None the sum alone.
+
+    There may be more stages than weights.
+    """
     if u is None:
         out = torch.mul(ks[0], dt * weights[0], out=out)
     else:
         out = torch.add(u, ks[0], alpha=dt * weights[0], out=out)
-    for weight, k in zip(weights[1:], ks[1:], strict=True):
+    for weight, k in zip(weights[1:], ks[1:], strict=False):
         if weight:
             out.add_(k, alpha=dt * weight)
     return out
@@ -59,6 +62,44 @@ def scaled_rms(
     return rms
 
 
+def add_interpolant_stages(
+    f: RightHandSide, tableau: Tableau, t: float, u: torch.Tensor, dt: float, ks: list[torch.Tensor]
+) -> int:
+    """Append the stages that only the interpolant needs, unless they are there; gives their number."""
+    if len(ks) == len(tableau.interpolant):
+        return 0
+    for c, a in tableau.interpolant_rows:
+        ks.append(f.owned(t + c * dt, combine(u, a, ks, dt)))
+    return len(tableau.interpolant_rows)
+
+
+def differentiable_step(
+    f: RightHandSide,
+    tableau: Tableau,
+    t: float,
+    u: torch.Tensor,
+    dt: float,
+    freeze_first_stage: bool = False,
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """The step's own stages and the new state, built with autograd when gradients are enabled."""
+
+    def advanced(weights: Sequence[float]) -> torch.Tensor:
+        state = u
+        for weight, k in zip(weights, ks, strict=False):
+            if weight:
+                state = torch.add(state, k, alpha=dt * weight)
+        return state
+
+    k1 = f(t, u)
+    ks = [k1.detach() if freeze_first_stage else k1]
+    for c, a in tableau.inner_rows:
+        ks.append(f(t + c * dt, advanced(a)))
+    u_new = advanced(tableau.b)
+    if tableau.fsal:
+        ks.append(f(t + dt, u_new))
+    return ks, u_new
+
+
 def embedded_error(
     f: RightHandSide,
     tableau: Tableau,
@@ -70,17 +111,11 @@ def embedded_error(
     freeze_first_stage: bool = False,
 ) -> torch.Tensor:
     """EEst of one step from (t, u), built with autograd when gradients are enabled."""
-    k1 = f(t, u)
-    ks = [k1.detach() if freeze_first_stage else k1]
-    u_new = u
-    for c, a in zip(tableau.c, tableau.a, strict=True):
-        u_new = u
-        for weight, k in zip(a, ks, strict=True):
-            u_new = torch.add(u_new, k, alpha=dt * weight)
-        ks.append(f(t + c * dt, u_new))
+    ks, u_new = differentiable_step(f, tableau, t, u, dt, freeze_first_stage)
     error = ks[0] * (dt * tableau.btilde[0])
     for weight, k in zip(tableau.btilde[1:], ks[1:], strict=True):
-        error = torch.add(error, k, alpha=dt * weight)
+        if weight:
+            error = torch.add(error, k, alpha=dt * weight)
     return scaled_rms(error, u, u_new, abstol, reltol)
 
 
@@ -96,7 +131,7 @@ class StepReplay:
     ) -> None:
         self.f, self.params, self.tableau = f, params, tableau
         self._stages = [torch.empty_like(like) for _ in tableau.a]
-        self._cotangents = [torch.empty_like(like) for _ in tableau.btilde]
+        self._cotangents = [torch.empty_like(like) for _ in tableau.interpolant]
 
     def take(self, t: float, u: torch.Tensor, dt: float, stages: int) -> None:
         """Take the step of size ``dt`` from (t, u) again, up to this many stages."""
@@ -175,12 +210,12 @@ class StepReplay:
         """Add to the stages' cotangents where ``cotangent`` is that of EEst * |dt|; gives that of u."""
         error = combine(None, self.tableau.btilde, self.k, self.dt).requires_grad_()
         u = self.u.detach().requires_grad_()
-        u_new = combine(self.u, self.tableau.a[-1], self.k[:-1], self.dt).requires_grad_()
+        u_new = combine(self.u, self.tableau.b, self.k, self.dt).requires_grad_()
         with torch.enable_grad():
             value = scaled_rms(error, u, u_new, abstol, reltol) * abs(self.dt)
         by_error, by_u, by_u_new = torch.autograd.grad(value, (error, u, u_new), cotangent)
         self.add_sum(cotangents, self.tableau.btilde, by_error)
-        self.add_sum(cotangents, self.tableau.a[-1], by_u_new)
+        self.add_sum(cotangents, self.tableau.b, by_u_new)
         return by_u.add_(by_u_new)
 
 

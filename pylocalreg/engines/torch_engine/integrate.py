@@ -9,7 +9,7 @@ import torch
 from pylocalreg.engines.base import Keep, Problem, Trajectory
 from pylocalreg.engines.torch_engine.controller import PIController, Scalar
 from pylocalreg.engines.torch_engine.dense_output import dense_output
-from pylocalreg.engines.torch_engine.explicit_rk import ErrorNorm, combine
+from pylocalreg.engines.torch_engine.explicit_rk import ErrorNorm, add_interpolant_stages, combine
 from pylocalreg.engines.torch_engine.initial_step import initial_step, raise_if_not_finite
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
@@ -41,7 +41,7 @@ def integrate(
     else:
         dt = T(problem.dt)
 
-    controller = PIController(tableau.order, T)
+    controller = PIController(tableau.controller_betas, T)
     error_norm = ErrorNorm(u0, problem.abstol, problem.reltol)
     stage, error = torch.empty_like(u0), torch.empty_like(u0)
     trajectory = Trajectory()
@@ -51,7 +51,8 @@ def integrate(
 
     u, EEst = u0, T(0)
     spare: torch.Tensor | None = None  # a state nobody keeps, to write the next one into
-    k1 = f.owned(float(t), u)
+    k1 = f.owned(float(t), u) if tableau.fsal else None
+    uncounted = 0  # calls for dense output alone, which the stack's nf leaves out
     for _ in range(problem.maxiters):
         distance = abs(t_end - t)
         # within rounding of the end the step lands on it: no micro-step is left over
@@ -61,12 +62,13 @@ def integrate(
             _raise_underflow(f, trajectory, t, dt, u, EEst)
         start, h = float(t), float(dt)
 
-        ks = [k1]
-        for c, a in zip(tableau.c[:-1], tableau.a[:-1], strict=True):
+        ks = [f.owned(start, u) if k1 is None else k1]
+        for c, a in tableau.inner_rows:
             combine(u, a, ks, h, out=stage)
             ks.append(f.owned(start + c * h, stage))
-        u_new = combine(u, tableau.a[-1], ks, h, out=spare)
-        ks.append(f.owned(start + tableau.c[-1] * h, u_new))
+        u_new = combine(u, tableau.b, ks, h, out=spare)
+        if tableau.fsal:
+            ks.append(f.owned(start + h, u_new))
         combine(None, tableau.btilde, ks, h, out=error)
         EEst = T(error_norm(error, u_new))
 
@@ -76,24 +78,29 @@ def integrate(
             dt = controller.reject(dt, EEst)
             continue
 
+        if tableau.fsal:
+            k1 = ks[-1]
         trajectory.t.append(start)
         trajectory.dt.append(h)
         trajectory.EEst.append(float(EEst))
         if keep != "nothing":
             trajectory.u.append(u)
         if keep == "stages":
+            uncounted += add_interpolant_stages(f, tableau, start, u, h, ks)
             trajectory.k.append(tuple(ks))
         t = t_end if last else t + dt
         while len(outputs) < len(times) and direction * (times[len(outputs)] - float(t)) <= 0:
             time = times[len(outputs)]
-            outputs.append(
-                u_new.clone() if time == float(t) else dense_output(tableau, start, u, h, ks, time)
-            )
+            if time == float(t):
+                outputs.append(u_new.clone())
+            else:
+                uncounted += add_interpolant_stages(f, tableau, start, u, h, ks)
+                outputs.append(dense_output(tableau, start, u, h, ks, time))
         if last:
-            trajectory.nfe = f.nfe
+            trajectory.nfe = f.nfe - uncounted
             return trajectory
         spare = u if keep == "nothing" and u is not u0 else None
-        u, k1 = u_new, ks[-1]
+        u = u_new
         error_norm.advance()
         dt = direction * min(abs(controller.accept(dt, EEst)), span)
     raise StepLimitError(

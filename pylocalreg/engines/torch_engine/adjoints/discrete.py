@@ -43,12 +43,15 @@ def discrete(
         if not reached and step is None:
             continue
 
-        needs_last_stage = inside or step is not None
-        stages = tableau.stages if needs_last_stage else tableau.stages - 1
+        stages = len(tableau.b)  # those that anything asked for depends on
+        if step is not None:
+            stages = tableau.stages
+        if inside:
+            stages = len(tableau.interpolant)
         replay.take(t, u, dt, stages)
         if reached:
             by_stage = replay.no_cotangents()
-            replay.add_sum(by_stage, tableau.a[-1], adjoint)
+            replay.add_sum(by_stage, tableau.b, adjoint)
             for time, cotangent in inside:
                 adjoint.add_(cotangent)
                 replay.add_sum(by_stage, tableau.interpolant_weights((time - t) / dt), cotangent)

@@ -1,19 +1,26 @@
 """What an explicit Runge-Kutta method is made of."""
 
 from dataclasses import dataclass
+from functools import cached_property
+
+Row = tuple[float, tuple[float, ...]]
+"""Node and weights of one stage: k = f(t + c dt, u + dt sum_i a_i k_i)."""
 
 
 @dataclass(frozen=True)
 class Tableau:
-    """An embedded explicit Runge-Kutta pair whose last stage is the first of the next step (FSAL).
+    """An embedded explicit Runge-Kutta pair with a dense output.
 
     Attributes:
         order: order of the solution that is carried on.
         c: nodes of the stages 2, 3, ...; stage 1 is at the step's start.
-        a: weights of the stages 2, 3, ...; the last row gives the new state, at which the last stage
-            is evaluated.
-        btilde: weights of the error estimate, one for each stage.
+        a: weights of the stages 2, 3, ... Rows beyond the step's own stages (those that ``btilde`` has)
+            belong to the interpolant and are evaluated only where dense output is asked for.
+        btilde: weights of the error estimate, one for each of the step's own stages.
         interpolant: for each stage the coefficients of theta, theta^2, ... of its dense output weight.
+        solution: weights of the new state. None where the step's last stage is evaluated at the new state
+            and is the first of the next step (FSAL): they are that stage's row of ``a``.
+        betas: exponents of the step size controller, where the stack does not use the usual ones.
     """
 
     name: str
@@ -23,10 +30,38 @@ class Tableau:
     a: tuple[tuple[float, ...], ...]
     btilde: tuple[float, ...]
     interpolant: tuple[tuple[float, ...], ...]
+    solution: tuple[float, ...] | None = None
+    betas: tuple[float, float] | None = None
+
+    @property
+    def fsal(self) -> bool:
+        return self.solution is None
 
     @property
     def stages(self) -> int:
+        """Number of the step's own stages."""
         return len(self.btilde)
+
+    @cached_property
+    def b(self) -> tuple[float, ...]:
+        """Weights of the new state."""
+        return self.a[self.stages - 2] if self.solution is None else self.solution
+
+    @cached_property
+    def inner_rows(self) -> tuple[Row, ...]:
+        """The stages from the second on that come before the new state."""
+        count = self.stages - (2 if self.fsal else 1)
+        return tuple(zip(self.c[:count], self.a[:count], strict=True))
+
+    @cached_property
+    def interpolant_rows(self) -> tuple[Row, ...]:
+        """The stages that only the interpolant needs."""
+        own = self.stages - 1
+        return tuple(zip(self.c[own:], self.a[own:], strict=True))
+
+    @cached_property
+    def controller_betas(self) -> tuple[float, float]:
+        return self.betas or (7 / (10 * self.order), 2 / (5 * self.order))
 
     def interpolant_weights(self, theta: float) -> list[float]:
         """Weights b_i(theta) of the stages in u(t + theta dt) = u + dt sum_i b_i(theta) k_i."""
