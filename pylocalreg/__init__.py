@@ -6,17 +6,19 @@ from pylocalreg.engines.base import Adjoint
 from pylocalreg.errors import LocalRegError
 from pylocalreg.local_error import local_error
 from pylocalreg.neural_ode import NeuralODE
-from pylocalreg.regularizers import LocalRegularizer, Sampling
+from pylocalreg.regularizers import STEER, GlobalRegularizer, LocalRegularizer, Sampling, TayNODE
 from pylocalreg.solution import Solution, Stats, Steps
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "STEER",
     "Adjoint",
     "BatchNorm",
     "Chain",
     "Conv",
     "Dense",
+    "GlobalRegularizer",
     "GroupNorm",
     "LocalRegError",
     "LocalRegularizer",
@@ -25,6 +27,7 @@ __all__ = [
     "Solution",
     "Stats",
     "Steps",
+    "TayNODE",
     "TimeDependent",
     "errors",
     "local_error",

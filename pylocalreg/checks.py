@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 
 from pylocalreg.errors import (
@@ -42,10 +43,10 @@ def check_tolerance(name: str, value: float) -> float:
     return value
 
 
-def check_maxiters(maxiters: int) -> int:
-    if isinstance(maxiters, bool) or not isinstance(maxiters, int) or maxiters < 1:
-        raise OptionError(f"maxiters = {maxiters!r} must be a whole number, at least 1")
-    return maxiters
+def check_count(name: str, count: int) -> int:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise OptionError(f"{name} = {count!r} must be a whole number, at least 1")
+    return count
 
 
 def check_dt(dt: float | None, tspan: tuple[float, float]) -> float | None:
@@ -60,6 +61,11 @@ def check_dt(dt: float | None, tspan: tuple[float, float]) -> float | None:
     if not math.isfinite(dt) or dt == 0 or (dt < 0 < span) or abs(dt) > abs(span):
         raise TimeSpanError(f"dt = {dt} is not a step along tspan {tspan}: give 0 < |dt| <= {abs(span):g}")
     return math.copysign(dt, span)
+
+
+def round_time(t: float, dtype: torch.dtype) -> float:
+    """The time as the state's dtype holds it: float32 states are solved in float32 time, as in the stack."""
+    return float(np.float32(t)) if dtype == torch.float32 else t
 
 
 def check_saveat(saveat: Sequence[float] | None, tspan: tuple[float, float]) -> tuple[float, ...] | None:

@@ -45,9 +45,10 @@ def local_error(
     if gradient not in ("exact", "frozen"):
         raise OptionError(f"gradient = {gradient!r} does not exist: choose 'exact' or 'frozen'")
     engine = get_engine("torch")
-    engine.check(solver, "discrete")
+    engine.check(solver, "discrete", None, None)
+    engine.check_estimate(solver, "error")
     problem = Problem(
         f, (), (t, t + dt), solver, check_tolerance("abstol", abstol), check_tolerance("reltol", reltol), 1
     )
-    value, _ = engine.local_error(problem, t, u, dt, gradient)
+    value, _ = engine.estimate(problem, "error", t, u, dt, gradient)
     return value

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +48,8 @@ class Solution:
 
     Attributes:
         u: the state at the end of ``tspan``, of the initial state's shape; with ``saveat``, the states at
-            those times, shape ``(len(saveat), *state)``. Differentiable.
+            those times, shape ``(len(saveat), *state)``. A tuple or dict of such where the initial state is
+            one. Differentiable.
         t: the times of ``u``, shape ``(1,)`` or ``(len(saveat),)``, float64.
         regularization: the regularizer's value, a scalar tensor to be weighted into the loss, or None
             where the module has no regularizer or is in evaluation mode. Differentiable.
@@ -56,15 +58,15 @@ class Solution:
         engine: the engine that solved, ``"torch"`` or ``"julia"``.
     """
 
-    u: torch.Tensor
+    u: Any
     t: npt.NDArray[np.float64]
     regularization: torch.Tensor | None
     stats: Stats
     steps: Steps
     engine: str
-    interpolant: Callable[[float], torch.Tensor] | None = None
+    interpolant: Callable[[float], Any] | None = None
 
-    def __call__(self, t: float) -> torch.Tensor:
+    def __call__(self, t: float) -> Any:
         """State at any time of the span by the method's own dense output, without gradient.
 
         Raises:

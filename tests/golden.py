@@ -12,7 +12,7 @@ import torch
 
 import pylocalreg as plr
 from pylocalreg.engines.base import Problem
-from pylocalreg.engines.torch_engine.explicit_rk import differentiable_step
+from pylocalreg.engines.torch_engine.explicit_rk.step import differentiable_step
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
 

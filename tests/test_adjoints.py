@@ -16,7 +16,7 @@ from pylocalreg.errors import DoubleBackwardError
 from tests.conftest import Net, normal, replay, replay_at
 
 F64 = torch.float64
-ADJOINTS: tuple[plr.Adjoint, ...] = ("discrete", "interpolating")
+ADJOINTS: tuple[plr.Adjoint, ...] = ("backsolve", "discrete", "gauss", "interpolating", "quadrature")
 both = pytest.mark.parametrize("adjoint", ADJOINTS)
 Grads = list[torch.Tensor | None]
 
@@ -69,7 +69,8 @@ def test_gradcheck_parameters(adjoint: plr.Adjoint) -> None:
                 own.copy_(p)
         by_name = dict(zip(names, params, strict=True))
         solution: plr.Solution = torch.func.functional_call(node, by_name, (u0,))
-        return solution.u
+        u: torch.Tensor = solution.u
+        return u
 
     params = tuple(p.detach().clone().requires_grad_() for p in node.parameters())
     assert torch.autograd.gradcheck(solve, params, eps=1e-4, atol=1e-6, rtol=1e-5)
@@ -580,16 +581,16 @@ def test_memory(adjoint: plr.Adjoint, monkeypatch: pytest.MonkeyPatch) -> None:
     with_gradient = kept(node, u0, monkeypatch)
     n = with_gradient.naccept
     assert n > 3
-    assert len(with_gradient.u) == n
+    assert len(with_gradient.u) == n + 1
     assert len(with_gradient.k) == (0 if adjoint == "discrete" else n)
     with torch.no_grad():
         without = kept(node, u0, monkeypatch)
-    assert (without.naccept, without.u, without.k) == (n, [], [])
+    assert (without.naccept, len(without.u), without.k) == (n, 2, {})  # the sampled step's, and the end
     node.requires_grad_(False)
     frozen = kept(node, u0, monkeypatch)
-    assert (frozen.naccept, frozen.u, frozen.k) == (n, [], [])
+    assert (frozen.naccept, len(frozen.u), frozen.k) == (n, 2, {})
     dense = kept(node, u0, monkeypatch, dense=True)
-    assert (len(dense.u), len(dense.k)) == (n, n)
+    assert (len(dense.u), len(dense.k)) == (n + 1, n)
 
 
 @both

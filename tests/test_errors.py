@@ -377,7 +377,6 @@ def test_bad_maxiters(maxiters: Any) -> None:
         ({"solver": "Euler99"}, "'Euler99'.*Tsit5"),
         ({"solver": "tsit5"}, "'tsit5'.*Tsit5"),
         ({"adjoint": "magic"}, "'magic'.*discrete.*interpolating"),
-        ({"adjoint": "backsolve"}, "'backsolve'.*discrete.*interpolating"),
         ({"engine": "jax"}, "'jax'.*'auto', 'torch' or 'julia'"),
     ],
 )

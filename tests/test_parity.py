@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pylocalreg.engines.base import Gradient
+from pylocalreg.engines.base import Gradient, Keep
 from pylocalreg.engines.torch_engine.fastpower import fastpower
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
 from tests.golden import Case, distance, estimate_rounding, names, problem
@@ -51,7 +51,7 @@ def test_double_precision_steps(name: str) -> None:
     case = Case.load(name)
     node = case.node()
     end = node.tspan[1]
-    trajectory = node.engine.solve(problem(node), case.state("u0"), [end], "states")
+    trajectory = node.engine.solve(problem(node), case.state("u0"), [end], Keep())
     dt0, _ = node.engine.initial_step(problem(node), node.tspan[0], case.state("u0"))
     assert dt0 == pytest.approx(float(case["dt0"]), rel=1e-12)
     times = np.append(trajectory.t, end)
@@ -101,7 +101,7 @@ def test_regularizer(name: str) -> None:
     p = node.get_parameter("dynamics.p")
     asked = problem(node)
     end = node.tspan[1]
-    trajectory = node.engine.solve(asked, case.state("u0"), [end], "stages")
+    trajectory = node.engine.solve(asked, case.state("u0"), [end], Keep("all", stages=True))
     times_bound = 5e-5 if name in TIMES_ARE_ROUNDED else 1e-12
     for i, tau in enumerate(case["taus"].tolist()):
         u = torch.from_numpy(np.ascontiguousarray(case["reg_u_tau"][:, :, i].T))
@@ -121,7 +121,7 @@ def test_regularizer(name: str) -> None:
             relative_rounding = estimate_rounding(node, tau, u, dt) / theirs
             for field, gradient in wanted.items():
                 state = u.clone().requires_grad_()
-                value, _ = node.engine.local_error(asked, tau, state, dt, gradient)
+                value, _ = node.engine.estimate(asked, "error", tau, state, dt, gradient)
                 by_p, by_u = torch.autograd.grad(value, (p, state))
                 ours = float(value.detach()) / dt
                 assert abs(ours - theirs) <= 1e-8 * theirs + 4 * relative_rounding * theirs

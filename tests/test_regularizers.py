@@ -9,6 +9,7 @@ import torch
 import pylocalreg as plr
 from pylocalreg.engines.base import Gradient
 from pylocalreg.regularizers import Step
+from pylocalreg.regularizers.base import draw
 from tests.conftest import Net, normal, replay, replay_at, step_containing, step_error
 
 TOLERANCE = 1e-4
@@ -125,8 +126,8 @@ def test_biased_draws_every_step_alike_and_never_the_end() -> None:
 
 
 def test_drawn_numbers_are_uniform() -> None:
-    regularizer = plr.LocalRegularizer(generator=torch.Generator().manual_seed(0))
-    draws = np.array([regularizer.draw() for _ in range(4000)])
+    generator = torch.Generator().manual_seed(0)
+    draws = np.array([draw(generator) for _ in range(4000)])
     assert draws.min() >= 0
     assert draws.max() < 1
     np.testing.assert_allclose(np.histogram(draws, 10, (0, 1))[0], 400, atol=80)

@@ -11,7 +11,7 @@ import torch
 
 import pylocalreg as plr
 from pylocalreg.engines import get_engine
-from pylocalreg.engines.base import Problem, Trajectory
+from pylocalreg.engines.base import Keep, Problem, Trajectory
 from tests.conftest import Dynamics, Net, normal
 
 OSCILLATOR = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
@@ -108,10 +108,10 @@ def test_state_that_is_not_contiguous() -> None:
 
 def test_nothing_is_kept_where_nothing_is_asked() -> None:
     problem = Problem(Net(3), (), (0.0, 1.0), "Tsit5", 1e-6, 1e-6, 1000)
-    trajectory = get_engine("torch").solve(problem, normal(4, 3), [1.0], "nothing")
+    trajectory = get_engine("torch").solve(problem, normal(4, 3), [1.0], Keep())
     assert trajectory.naccept > 3
-    assert trajectory.u == []
-    assert trajectory.k == []
+    assert list(trajectory.u) == [trajectory.naccept]
+    assert trajectory.k == {}
     assert not trajectory.outputs[0].requires_grad
 
 

@@ -1,27 +1,49 @@
 """The one autograd function that every engine shares: solve forward without a graph, pull back on demand."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from pylocalreg.engines.base import Adjoint, Engine, Gradient, Keep, Problem, StepCotangent, Trajectory
+from pylocalreg.engines.base import (
+    Adjoint,
+    Engine,
+    Gradient,
+    Keep,
+    Problem,
+    Quantity,
+    StepCotangent,
+    StepSample,
+    Trajectory,
+)
 from pylocalreg.errors import DoubleBackwardError
 
 
-@dataclass
-class RecordedStep:
-    """The regularizer's wish for an accepted step: which one, as a fraction of their number, and how."""
+@dataclass(frozen=True)
+class Recorded:
+    """A regularizer's wish for accepted steps: the weighted sum of their estimates, or their states.
 
-    fraction: float
-    gradient: Gradient
-    through_state: bool
-    index: int = -1
+    ``sample`` None is every step, each with weight 1. ``states`` asks for the states the sampled steps start
+    from, and for no sum.
+    """
 
-    def choose(self, naccept: int) -> None:
-        self.index = min(int(self.fraction * naccept), naccept - 1)
+    quantity: Quantity = "error"
+    gradient: Gradient = "exact"
+    through_state: bool = False
+    sample: StepSample | None = None
+    states: bool = False
+
+    def weights(self, trajectory: Trajectory) -> dict[int, float]:
+        """The steps by index, in rising order, and their weights."""
+        if self.sample is None:
+            return dict.fromkeys(range(trajectory.naccept), 1.0)
+        return dict(sorted(self.sample.weights.items()))
+
+
+def _as_it_is(u: torch.Tensor) -> torch.Tensor:
+    return u
 
 
 @dataclass
@@ -30,20 +52,24 @@ class Solve:
 
     engine: Engine
     problem: Problem
-    named_params: dict[str, torch.Tensor]
     times: Sequence[float]
     adjoint: Adjoint
     keep: Keep
-    recorded: RecordedStep | None = None
-    state_at_recorded: bool = False
+    recorded: Recorded | None = None
+    read: Callable[[torch.Tensor], torch.Tensor] = _as_it_is
+    """The asked state from the solved one, should a regularizer have solved for more."""
     trajectory: Trajectory = field(default_factory=Trajectory)
+    named_params: dict[str, torch.Tensor] = field(default_factory=dict)
 
-    def run(self, u0: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
-        """States at ``times``; then R of the recorded step and the state it starts from (both empty where
-        not asked for). Differentiable by u0 and ``problem.params``.
+    def run(self, u0: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor, list[torch.Tensor]]:
+        """States at ``times``; then the sum of the recorded steps' estimates (empty where not asked for) and
+        the states they start from, if asked for. Differentiable by u0 and ``problem.params``.
         """
-        value, state, *states = _Solve.apply(self, u0, *self.problem.params)  # type: ignore[no-untyped-call]
-        return states, value, state
+        if isinstance(self.problem.f, torch.nn.Module):
+            self.named_params = dict(self.problem.f.named_parameters())
+        value, *states = _Solve.apply(self, u0, *self.problem.params)  # type: ignore[no-untyped-call]
+        ends = len(states) - len(self.times)
+        return states[ends:], value, states[:ends]
 
     def problem_as_solved(self) -> Problem:
         """The problem with the parameters it was solved with, should the module hold others by now.
@@ -71,17 +97,17 @@ class _Solve(torch.autograd.Function):
         ctx.solve = solve
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(u0, *params)  # refuses tensors that were written to since
-        value, state = u0.new_empty(0), u0.new_empty(0)
-        if solve.recorded is not None:
-            solve.recorded.choose(trajectory.naccept)
-            i = solve.recorded.index
-            if solve.state_at_recorded:
-                state = trajectory.u[i].clone()
-            else:
-                value = u0.new_full((), trajectory.EEst[i] * abs(trajectory.dt[i]))
+        recorded, value = solve.recorded, u0.new_empty(0)
+        states: list[torch.Tensor] = []
+        ctx.weights = recorded.weights(trajectory) if recorded is not None else {}
+        if recorded is not None and recorded.states:
+            states = [trajectory.u[i].clone() for i in ctx.weights]
+        elif recorded is not None:
+            terms = [weight * trajectory.estimate(recorded.quantity, i) for i, weight in ctx.weights.items()]
+            value = u0.new_full((), sum(terms))
         # an output kept by its own graph is a cycle that nothing frees
         outputs, trajectory.outputs = trajectory.outputs, []
-        return value, state, *outputs
+        return value, *states, *outputs
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
@@ -92,20 +118,25 @@ class _Solve(torch.autograd.Function):
             )
         solve: Solve = ctx.solve
         _, *params = ctx.saved_tensors
-        by_value, by_state, *by_states = cotangents
-        at_times = [(t, g) for t, g in zip(solve.times, by_states, strict=True) if g is not None]
-        if not at_times and by_value is None and by_state is None:
+        if all(cotangent is None for cotangent in cotangents):
             return (None, None, *(None for _ in params))
-        step = None
-        if solve.recorded is not None:
-            recorded = solve.recorded
-            if by_value is not None:
-                step = StepCotangent(recorded.index, by_value, recorded.gradient, recorded.through_state)
-            if by_state is not None:
-                start, end = solve.problem.tspan
-                at_times.append((solve.trajectory.t[recorded.index], by_state))
-                at_times.sort(key=lambda pair: pair[0] if end > start else -pair[0])
+        by_value, *by_states = cotangents
+        recorded, weights = solve.recorded, ctx.weights
+        times = list(solve.times)
+        steps: list[StepCotangent] = []
+        if recorded is not None and recorded.states:
+            times = [*(solve.trajectory.t[i] for i in weights), *times]
+        elif recorded is not None and by_value is not None:
+            steps = [
+                StepCotangent(
+                    i, by_value * weight, recorded.quantity, recorded.gradient, recorded.through_state
+                )
+                for i, weight in weights.items()
+            ]
+        at_times = [(t, g) for t, g in zip(times, by_states, strict=True) if g is not None]
+        start, end = solve.problem.tspan
+        at_times.sort(key=lambda pair: pair[0] if end > start else -pair[0])
         grad_u0, grad_params = solve.engine.pull_back(
-            solve.problem_as_solved(), solve.trajectory, solve.adjoint, at_times, step
+            solve.problem_as_solved(), solve.trajectory, solve.adjoint, at_times, steps
         )
         return (None, grad_u0 if ctx.needs_input_grad[1] else None, *grad_params)

@@ -16,11 +16,41 @@ from pylocalreg.solution import Stats, Steps
 Dynamics = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """The right-hand side: ``f(t, u)``, ``t`` a scalar tensor, gives du/dt of ``u``'s shape, dtype and device."""
 
-Adjoint = Literal["discrete", "interpolating"]
+Adjoint = Literal["backsolve", "discrete", "gauss", "interpolating", "quadrature"]
 Gradient = Literal["exact", "frozen"]
-Keep = Literal["nothing", "states", "stages"]
-"""What a trajectory keeps of each accepted step beside (t, dt, EEst): nothing, the state it starts from,
-or that state and the stages."""
+Quantity = Literal["error", "stiffness"]
+"""What is estimated of a step. ``"error"``: R = EEst * |dt|. ``"stiffness"``: S = rms(f(a) - f(b)) /
+rms(a - b) of the last two stages' states a and b, both at the step's end: a lower bound of the Jacobian's
+norm."""
+
+
+class StepSample(Protocol):
+    """Chooses accepted steps while they are made, so that only the chosen ones need to be kept."""
+
+    def offer(self, index: int, estimate: float) -> bool:
+        """The next accepted step and its estimate; True where it replaces an earlier choice."""
+
+    @property
+    def weights(self) -> dict[int, float]:
+        """The chosen steps, by index, and each one's weight in the regularizer's sum."""
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What a trajectory keeps of the accepted steps beside (t, dt, EEst).
+
+    Attributes:
+        states: the state each step starts from, and that at the end: of all steps, of the end alone, or of
+            a number of steps (at most twice as many) spread evenly over them.
+        stages: what dense output needs of every step.
+        sample: the steps whose states are kept in any case.
+        stiffness: the stiffness estimate of every step, which is then what ``sample`` is offered.
+    """
+
+    states: Literal["all", "end"] | int = "end"
+    stages: bool = False
+    sample: StepSample | None = None
+    stiffness: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,17 +65,25 @@ class Problem:
     reltol: float
     maxiters: int
     dt: float | None = None
+    adaptive: bool = True
 
 
 @dataclass
 class Trajectory:
-    """The record of one solve: a list entry per accepted step, and the states at the asked times."""
+    """The record of one solve: a list entry per accepted step, and the states at the asked times.
+
+    ``u``, ``k`` and ``memory`` are by the step's index, as far as they are kept: the state a step starts
+    from (that of index ``naccept`` is the end's), what its dense output needs, and what the method needs
+    beside the state to take the step again.
+    """
 
     t: list[float] = field(default_factory=list)
     dt: list[float] = field(default_factory=list)
     EEst: list[float] = field(default_factory=list)
-    u: list[torch.Tensor] = field(default_factory=list)
-    k: list[tuple[torch.Tensor, ...]] = field(default_factory=list)
+    stiffness: list[float] = field(default_factory=list)
+    u: dict[int, torch.Tensor] = field(default_factory=dict)
+    k: dict[int, tuple[torch.Tensor, ...]] = field(default_factory=dict)
+    memory: dict[int, object] = field(default_factory=dict)
     outputs: list[torch.Tensor] = field(default_factory=list)
     nfe: int = 0
     nreject: int = 0
@@ -73,29 +111,42 @@ class Trajectory:
     def steps(self) -> Steps:
         return Steps(*(np.array(column, dtype=np.float64) for column in (self.t, self.dt, self.EEst)))
 
+    def estimate(self, quantity: Quantity, index: int) -> float:
+        """R or S of an accepted step."""
+        if quantity == "stiffness":
+            return self.stiffness[index]
+        return self.EEst[index] * abs(self.dt[index])
+
 
 @dataclass(frozen=True)
 class StepCotangent:
-    """The cotangent of one accepted step's R = EEst * |dt|, the step's size held constant.
+    """The cotangent of one accepted step's estimate, the step's size held constant.
 
     ``through_state`` also pulls back to the state the step starts from.
     """
 
     index: int
     cotangent: torch.Tensor
+    quantity: Quantity
     gradient: Gradient
     through_state: bool
 
 
 class Engine(Protocol):
-    """What an engine can do. All methods run without leaving an autograd graph behind but `local_error`."""
+    """What an engine can do. All methods run without leaving an autograd graph behind but `estimate`."""
 
     name: str
 
-    def check(self, solver: str, adjoint: str) -> None:
-        """Raise `OptionError` by name for what the engine cannot do, before anything starts."""
+    def check(self, solver: str, adjoint: str, adaptive: bool | None, checkpoints: int | None) -> bool:
+        """Whether the steps are adaptive: ``adaptive``, or where it is None what the solver can.
 
-    def keep_for(self, adjoint: Adjoint) -> Keep:
+        Raises `OptionError` by name for what the engine cannot do, before anything starts.
+        """
+
+    def check_estimate(self, solver: str, quantity: Quantity) -> None:
+        """Raise `OptionError` where the solver's steps have no such estimate."""
+
+    def keep_for(self, adjoint: Adjoint, checkpoints: int | None) -> Keep:
         """What a trajectory must keep for this adjoint."""
 
     def solve(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep) -> Trajectory:
@@ -110,17 +161,18 @@ class Engine(Protocol):
         trajectory: Trajectory,
         adjoint: Adjoint,
         cotangents: Sequence[tuple[float, torch.Tensor]],
-        step: StepCotangent | None,
+        steps: Sequence[StepCotangent],
     ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
         """Gradients with respect to u0 and to each of ``problem.params``.
 
-        ``cotangents`` are (time, cotangent of u(time)), ordered along the span.
+        ``cotangents`` are (time, cotangent of u(time)), ordered along the span; ``steps`` have an index each,
+        in rising order, and their states are kept.
         """
 
     def initial_step(self, problem: Problem, t: float, u: torch.Tensor) -> tuple[float, int]:
         """The automatic step size at (t, u) towards the end of the span, and the calls of f it took."""
 
-    def local_error(
-        self, problem: Problem, t: float, u: torch.Tensor, dt: float, gradient: Gradient
+    def estimate(
+        self, problem: Problem, quantity: Quantity, t: float, u: torch.Tensor, dt: float, gradient: Gradient
     ) -> tuple[torch.Tensor, int]:
-        """EEst * |dt| of one step from (t, u), differentiable by autograd, and the calls of f it took."""
+        """The estimate of one step from (t, u), differentiable by autograd, and the calls of f it took."""

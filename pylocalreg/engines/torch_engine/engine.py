@@ -5,14 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pylocalreg.engines.base import Adjoint, Gradient, Keep, Problem, StepCotangent, Trajectory
-from pylocalreg.engines.torch_engine.adjoints import ADJOINTS
-from pylocalreg.engines.torch_engine.dense_output import trajectory_at
-from pylocalreg.engines.torch_engine.explicit_rk import embedded_error
+from pylocalreg.engines.base import Adjoint, Gradient, Keep, Problem, Quantity, StepCotangent, Trajectory
+from pylocalreg.engines.torch_engine.adjoints import ADJOINTS, pull_back
 from pylocalreg.engines.torch_engine.initial_step import initial_step
 from pylocalreg.engines.torch_engine.integrate import SCALARS, integrate
+from pylocalreg.engines.torch_engine.methods import METHODS
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
-from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
 from pylocalreg.errors import OptionError
 
 
@@ -21,20 +19,44 @@ class TorchEngine:
 
     name = "torch"
 
-    def check(self, solver: str, adjoint: str) -> None:
-        if solver not in TABLEAUS:
-            raise OptionError(f"solver {solver!r} is not in the embedded engine: it has {sorted(TABLEAUS)}")
+    def check(self, solver: str, adjoint: str, adaptive: bool | None, checkpoints: int | None) -> bool:
+        if solver not in METHODS:
+            raise OptionError(f"solver {solver!r} is not in the embedded engine: it has {sorted(METHODS)}")
         if adjoint not in ADJOINTS:
             raise OptionError(f"adjoint {adjoint!r} is not in the embedded engine: it has {sorted(ADJOINTS)}")
+        method = METHODS[solver]
+        has_estimate = "error" in method.estimates
+        if adaptive and not has_estimate:
+            raise OptionError(
+                f"adaptive=True: {solver} has no error estimate to choose its steps by; give dt and leave "
+                "adaptive out"
+            )
+        if checkpoints is not None and not method.one_step and adjoint != "backsolve":
+            raise OptionError(
+                f"checkpoints = {checkpoints}: a step of {solver} depends on the steps before it and can not "
+                f"be taken again from a checkpoint, as adjoint={adjoint!r} would; leave checkpoints out"
+            )
+        return has_estimate if adaptive is None else adaptive
 
-    def keep_for(self, adjoint: Adjoint) -> Keep:
-        return "states" if adjoint == "discrete" else "stages"
+    def check_estimate(self, solver: str, quantity: Quantity) -> None:
+        if quantity not in METHODS[solver].estimates:
+            able = sorted(name for name, method in METHODS.items() if quantity in method.estimates)
+            raise OptionError(f"{solver} has no {quantity} estimate: the methods that have one are {able}")
+
+    def keep_for(self, adjoint: Adjoint, checkpoints: int | None) -> Keep:
+        if checkpoints is not None:
+            return Keep(checkpoints)
+        if adjoint == "backsolve":
+            return Keep("end")
+        return Keep("all", stages=adjoint != "discrete")
 
     def solve(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep) -> Trajectory:
         return integrate(RightHandSide(problem.f), problem, u0, times, keep)
 
     def interpolate(self, problem: Problem, trajectory: Trajectory, time: float) -> torch.Tensor:
-        return trajectory_at(TABLEAUS[problem.solver], trajectory, time)
+        i = trajectory.step_at(time)
+        method = METHODS[problem.solver]
+        return method.dense_output(trajectory.t[i], trajectory.u[i], trajectory.dt[i], trajectory.k[i], time)
 
     def pull_back(
         self,
@@ -42,24 +64,22 @@ class TorchEngine:
         trajectory: Trajectory,
         adjoint: Adjoint,
         cotangents: Sequence[tuple[float, torch.Tensor]],
-        step: StepCotangent | None,
+        steps: Sequence[StepCotangent],
     ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
         with torch.no_grad():
-            return ADJOINTS[adjoint](problem, trajectory, cotangents, step)
+            return pull_back(problem, trajectory, adjoint, cotangents, steps)
 
     def initial_step(self, problem: Problem, t: float, u: torch.Tensor) -> tuple[float, int]:
         f = RightHandSide(problem.f)
         T = SCALARS[u.dtype]
-        order = TABLEAUS[problem.solver].order
+        order = METHODS[problem.solver].order
         with torch.no_grad(), np.errstate(all="ignore"):
             dt = initial_step(f, T(t), T(problem.tspan[1]), u, order, problem.abstol, problem.reltol)
         return float(dt), f.nfe
 
-    def local_error(
-        self, problem: Problem, t: float, u: torch.Tensor, dt: float, gradient: Gradient
+    def estimate(
+        self, problem: Problem, quantity: Quantity, t: float, u: torch.Tensor, dt: float, gradient: Gradient
     ) -> tuple[torch.Tensor, int]:
         f = RightHandSide(problem.f)
-        EEst = embedded_error(
-            f, TABLEAUS[problem.solver], t, u, dt, problem.abstol, problem.reltol, gradient == "frozen"
-        )
-        return EEst * abs(dt), f.nfe
+        value = METHODS[problem.solver].estimate(f, quantity, t, u, dt, problem, gradient)
+        return value, f.nfe

@@ -1,27 +1,34 @@
-"""The adaptive time loop: steps, rejections, dense output at the asked times, and the record of it all."""
+"""The time loop: steps, rejections, dense output at the asked times, and the record of it all."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import numpy as np
 import torch
 
-from pylocalreg.engines.base import Keep, Problem, Trajectory
-from pylocalreg.engines.torch_engine.controller import PIController, Scalar
-from pylocalreg.engines.torch_engine.dense_output import dense_output
-from pylocalreg.engines.torch_engine.explicit_rk import ErrorNorm, add_interpolant_stages, combine
+from pylocalreg.engines.base import Keep, Problem, Quantity, Trajectory
+from pylocalreg.engines.torch_engine.controller import Scalar
 from pylocalreg.engines.torch_engine.initial_step import initial_step, raise_if_not_finite
+from pylocalreg.engines.torch_engine.method import Stepper
+from pylocalreg.engines.torch_engine.methods import METHODS
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
-from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
 from pylocalreg.errors import NonFiniteError, StepLimitError, StepUnderflowError
 
 SCALARS: dict[torch.dtype, type[Scalar]] = {torch.float32: np.float32, torch.float64: np.float64}
+
+OnStep = Callable[[float, float, Stepper], None]
+"""Called with start and end of each accepted step."""
 
 
 @torch.no_grad()
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def integrate(
-    f: RightHandSide, problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep
+    f: RightHandSide,
+    problem: Problem,
+    u0: torch.Tensor,
+    times: Sequence[float],
+    keep: Keep,
+    on_step: OnStep | None = None,
 ) -> Trajectory:
     """Solve u' = f(t, u) over ``problem.tspan``; ``times`` are ordered along the span and lie in it.
 
@@ -32,82 +39,114 @@ def integrate(
         StepUnderflowError: the step no longer moves the time.
         StepLimitError: ``problem.maxiters`` steps were tried.
     """
-    tableau = TABLEAUS[problem.solver]
+    method = METHODS[problem.solver]
     T = SCALARS[u0.dtype]
     t, t_end = T(problem.tspan[0]), T(problem.tspan[1])
     direction, span = np.sign(t_end - t), abs(t_end - t)
     if problem.dt is None:
-        dt = initial_step(f, t, t_end, u0, tableau.order, problem.abstol, problem.reltol)
+        dt = initial_step(f, t, t_end, u0, method.order, problem.abstol, problem.reltol)
     else:
         dt = T(problem.dt)
 
-    controller = PIController(tableau.controller_betas, T)
-    error_norm = ErrorNorm(u0, problem.abstol, problem.reltol)
-    stage, error = torch.empty_like(u0), torch.empty_like(u0)
+    controller = method.controller(T) if problem.adaptive else None
+    stepper = method.stepper(f, u0, problem)
     trajectory = Trajectory()
+    keeper = _Keeper(keep, trajectory)
     outputs = trajectory.outputs
     while len(outputs) < len(times) and times[len(outputs)] == float(t):
         outputs.append(u0.clone())
 
     u, EEst = u0, T(0)
     spare: torch.Tensor | None = None  # a state nobody keeps, to write the next one into
-    k1 = f.owned(float(t), u) if tableau.fsal else None
-    uncounted = 0  # calls for dense output alone, which the stack's nf leaves out
     for _ in range(problem.maxiters):
         distance = abs(t_end - t)
         # within rounding of the end the step lands on it: no micro-step is left over
         last = not abs(dt) + 100 * np.spacing(max(abs(t), abs(t_end))) < distance
+        proposed = dt
         dt = direction * min(abs(dt), distance)
         if t + dt == t:
             _raise_underflow(f, trajectory, t, dt, u, EEst)
         start, h = float(t), float(dt)
 
-        ks = [f.owned(start, u) if k1 is None else k1]
-        for c, a in tableau.inner_rows:
-            combine(u, a, ks, h, out=stage)
-            ks.append(f.owned(start + c * h, stage))
-        u_new = combine(u, tableau.b, ks, h, out=spare)
-        if tableau.fsal:
-            ks.append(f.owned(start + h, u_new))
-        combine(None, tableau.btilde, ks, h, out=error)
-        EEst = T(error_norm(error, u_new))
-
-        if not EEst <= 1:
+        u_new, estimate = stepper.attempt(start, u, h, spare)
+        EEst = T(estimate)
+        if controller is not None and not EEst <= 1:
+            stepper.reject()
             trajectory.nreject += 1
             spare = u_new
             dt = controller.reject(dt, EEst)
             continue
 
-        if tableau.fsal:
-            k1 = ks[-1]
-        trajectory.t.append(start)
-        trajectory.dt.append(h)
-        trajectory.EEst.append(float(EEst))
-        if keep != "nothing":
-            trajectory.u.append(u)
-        if keep == "stages":
-            uncounted += add_interpolant_stages(f, tableau, start, u, h, ks)
-            trajectory.k.append(tuple(ks))
+        kept = keeper.accept(start, u, h, float(EEst), stepper)
         t = t_end if last else t + dt
+        if on_step is not None:
+            on_step(start, float(t), stepper)
         while len(outputs) < len(times) and direction * (times[len(outputs)] - float(t)) <= 0:
             time = times[len(outputs)]
-            if time == float(t):
-                outputs.append(u_new.clone())
-            else:
-                uncounted += add_interpolant_stages(f, tableau, start, u, h, ks)
-                outputs.append(dense_output(tableau, start, u, h, ks, time))
+            outputs.append(u_new.clone() if time == float(t) else stepper.interpolate(time))
+        stepper.accept()
         if last:
-            trajectory.nfe = f.nfe - uncounted
+            if controller is None:
+                raise_if_not_finite(u_new, f"the state at t = {float(t):.6g}", "take smaller steps")
+            keeper.finish(u_new)
+            trajectory.nfe = f.nfe - stepper.uncounted
             return trajectory
-        spare = u if keep == "nothing" and u is not u0 else None
+        spare = None if kept or u is u0 else u
         u = u_new
-        error_norm.advance()
-        dt = direction * min(abs(controller.accept(dt, EEst)), span)
+        dt = proposed if controller is None else direction * min(abs(controller.accept(dt, EEst)), span)
     raise StepLimitError(
         f"maxiters = {problem.maxiters} steps ({trajectory.naccept} accepted, {trajectory.nreject} rejected) "
         f"reached t = {float(t):.6g} of tspan {problem.tspan}: loosen abstol = {problem.abstol:g} and "
         f"reltol = {problem.reltol:g}, raise maxiters, or regularize the dynamics"
     )
+
+
+class _Keeper:
+    """Writes accepted steps to the trajectory, and keeps of them what was asked for."""
+
+    def __init__(self, keep: Keep, trajectory: Trajectory) -> None:
+        self.keep, self.trajectory = keep, trajectory
+        self.every, self.checkpoints = 1, 0
+
+    def accept(self, t: float, u: torch.Tensor, dt: float, EEst: float, stepper: Stepper) -> bool:
+        """Record a step from (t, u); whether its state is kept."""
+        keep, trajectory = self.keep, self.trajectory
+        i = trajectory.naccept
+        trajectory.t.append(t)
+        trajectory.dt.append(dt)
+        trajectory.EEst.append(EEst)
+        if keep.stiffness:
+            trajectory.stiffness.append(stepper.stiffness())
+        if keep.stages:
+            trajectory.k[i] = stepper.record()
+        chosen = False
+        if keep.sample is not None:
+            quantity: Quantity = "stiffness" if keep.stiffness else "error"
+            chosen = keep.sample.offer(i, trajectory.estimate(quantity, i))
+        kept = keep.states == "all" or (keep.states != "end" and i % self.every == 0)
+        if kept or chosen:
+            trajectory.u[i] = u
+            trajectory.memory[i] = stepper.memory()
+        if not isinstance(keep.states, str) and kept:
+            self.checkpoints += 1
+            if self.checkpoints > 2 * keep.states:
+                self.every *= 2
+                self.checkpoints = i // self.every + 1
+                self._drop()
+        if chosen and keep.states != "all":
+            self._drop()
+        return i in trajectory.u
+
+    def _drop(self) -> None:
+        """Keep the checkpoints and the chosen states alone."""
+        keep, trajectory = self.keep, self.trajectory
+        wanted = keep.sample.weights if keep.sample is not None else {}
+        for i in list(trajectory.u):
+            if i not in wanted and (keep.states == "end" or i % self.every):
+                del trajectory.u[i], trajectory.memory[i]
+
+    def finish(self, u: torch.Tensor) -> None:
+        self.trajectory.u[self.trajectory.naccept] = u
 
 
 def _raise_underflow(

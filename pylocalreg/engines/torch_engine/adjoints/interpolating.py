@@ -1,95 +1,37 @@
-"""The continuous adjoint, solved backwards with the forward solution taken from its dense output.
-
-SciMLSensitivity's InterpolatingAdjoint: the adjoint state and the parameters' gradient are one system,
-lambda' = -(df/du)^T lambda and g' = -(df/dp)^T lambda; lambda jumps at every time that has a cotangent.
+"""SciMLSensitivity's InterpolatingAdjoint: u(t) by dense output of the forward solve; lambda and the
+parameters' gradient are one system.
 """
-
-import dataclasses
-from collections.abc import Sequence
 
 import torch
 
-from pylocalreg.engines.base import Problem, StepCotangent, Trajectory
-from pylocalreg.engines.torch_engine.adjoints.regularized_step import pull_back_error
-from pylocalreg.engines.torch_engine.dense_output import trajectory_at
-from pylocalreg.engines.torch_engine.explicit_rk import GradientSum, StepReplay
-from pylocalreg.engines.torch_engine.integrate import integrate
+from pylocalreg.engines.base import Problem, Trajectory
+from pylocalreg.engines.torch_engine.adjoints.continuous import ContinuousAdjoint, Pullback, flat
+from pylocalreg.engines.torch_engine.adjoints.recall import Recall
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
-from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
 
 
-def interpolating(
-    problem: Problem,
-    trajectory: Trajectory,
-    cotangents: Sequence[tuple[float, torch.Tensor]],
-    regularized: StepCotangent | None,
-) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
-    """Gradients by u0 and the parameters; the trajectory keeps its stages.
+class Interpolating(ContinuousAdjoint):
+    """The trajectory keeps its stages, or checkpoints to take them again from."""
 
-    The backward solve has the problem's own solver and tolerances: gradients are right to about those.
-    """
-    tableau = TABLEAUS[problem.solver]
-    f = RightHandSide(problem.f)
-    grad_params = GradientSum(len(problem.params))
-    jumps = list(cotangents)
-    start, end = problem.tspan
-    if regularized is not None:
-        i = regularized.index
-        t, u, dt = trajectory.t[i], trajectory.u[i], trajectory.dt[i]
-        by_state = torch.zeros_like(u)
-        replay = StepReplay(f, problem.params, tableau, u)
-        replay.take(t, u, dt, tableau.stages)
-        pull_back_error(problem, replay, regularized, by_state, grad_params)
-        if regularized.through_state:
-            direction = 1 if end > start else -1
-            jumps = sorted([*jumps, (t, by_state)], key=lambda jump: direction * jump[0])
+    def __init__(self, problem: Problem, trajectory: Trajectory) -> None:
+        super().__init__(problem, trajectory)
+        self.system = _System(self.pullback, self.recall)
 
-    backwards = AdjointSystem(f, problem, trajectory)
-    shape, size = trajectory.u[0].shape, trajectory.u[0].numel()
-    sizes = [p.numel() for p in problem.params]
-    state = trajectory.u[0].new_zeros(size + sum(sizes))
-    now = end
-    while jumps:
-        time, _ = jumps[-1]
-        if time != now and state.any():
-            state = _solve(problem, backwards, (now, time), state)
-        now = time
-        while jumps and jumps[-1][0] == now:
-            state[:size].view(shape).add_(jumps.pop()[1])
-    if now != start and state.any():
-        state = _solve(problem, backwards, (now, start), state)
-    pieces = zip(torch.split(state[size:], sizes), problem.params, backwards.used, strict=True)
-    grad_params.add([piece.view_as(p) if used else None for piece, p, used in pieces])
-    return state[:size].view(shape), grad_params.tensors
+    def advance(self, tspan: tuple[float, float], adjoint: torch.Tensor) -> torch.Tensor:
+        state = self.integrate(self.system, tspan, flat([adjoint, self.integral])).outputs[0]
+        adjoint, self.integral = torch.split(state, [adjoint.numel(), self.integral.numel()])
+        return adjoint.view_as(self.end)
 
 
-def _solve(
-    problem: Problem, backwards: RightHandSide, tspan: tuple[float, float], state: torch.Tensor
-) -> torch.Tensor:
-    reverse = dataclasses.replace(problem, tspan=tspan, dt=None)
-    return integrate(backwards, reverse, state, [tspan[1]], "nothing").outputs[0]
+class _System(RightHandSide):
+    """The right-hand side of (lambda, integral), flat in one vector."""
 
-
-class AdjointSystem(RightHandSide):
-    """The right-hand side of (lambda, g), flat in one vector."""
-
-    def __init__(self, f: RightHandSide, problem: Problem, trajectory: Trajectory) -> None:
-        super().__init__(problem.f)
-        self.forward, self.params, self.trajectory = f, problem.params, trajectory
-        self.tableau = TABLEAUS[problem.solver]
-        self.used = [False] * len(problem.params)
+    def __init__(self, pullback: Pullback, recall: Recall) -> None:
+        super().__init__(pullback.f.f)
+        self.pullback, self.recall = pullback, recall
 
     def __call__(self, t: float, state: torch.Tensor) -> torch.Tensor:
         self.nfe += 1
-        u = trajectory_at(self.tableau, self.trajectory, t).requires_grad_()
-        with torch.enable_grad():
-            k = self.forward(t, u)
-        if not k.requires_grad:
-            return torch.zeros_like(state)
-        adjoint = state[: u.numel()].view(u.shape)
-        by_u, *by_params = torch.autograd.grad(k, (u, *self.params), adjoint, allow_unused=True)
-        pieces = [torch.zeros_like(u) if by_u is None else by_u]
-        for i, (p, gradient) in enumerate(zip(self.params, by_params, strict=True)):
-            self.used[i] |= gradient is not None
-            pieces.append(torch.zeros_like(p) if gradient is None else gradient)
-        return torch.cat([piece.reshape(-1) for piece in pieces]).neg_()
+        u = self.recall.at(t)
+        _, by_u, by_params = self.pullback(t, u, state[: u.numel()].view_as(u))
+        return flat([by_u, *by_params]).neg_()

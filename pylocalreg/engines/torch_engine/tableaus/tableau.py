@@ -16,7 +16,8 @@ class Tableau:
         c: nodes of the stages 2, 3, ...; stage 1 is at the step's start.
         a: weights of the stages 2, 3, ... Rows beyond the step's own stages (those that ``btilde`` has)
             belong to the interpolant and are evaluated only where dense output is asked for.
-        btilde: weights of the error estimate, one for each of the step's own stages.
+        btilde: weights of the error estimate, one for each of the step's own stages. Empty for a method
+            without one: all its stages are the step's own.
         interpolant: for each stage the coefficients of theta, theta^2, ... of its dense output weight.
         solution: weights of the new state. None where the step's last stage is evaluated at the new state
             and is the first of the next step (FSAL): they are that stage's row of ``a``.
@@ -40,12 +41,20 @@ class Tableau:
     @property
     def stages(self) -> int:
         """Number of the step's own stages."""
-        return len(self.btilde)
+        return len(self.btilde) or len(self.a) + 1
 
     @cached_property
     def b(self) -> tuple[float, ...]:
         """Weights of the new state."""
         return self.a[self.stages - 2] if self.solution is None else self.solution
+
+    @cached_property
+    def stiffness(self) -> tuple[float, ...] | None:
+        """Weights of the difference of the last two stages' states, if both lie at the step's end."""
+        if self.stages < 3 or self.c[self.stages - 3 : self.stages - 1] != (1.0, 1.0):
+            return None
+        before, last = self.a[self.stages - 3 : self.stages - 1]
+        return tuple(b - a for a, b in zip((*before, 0.0), last, strict=True))
 
     @cached_property
     def inner_rows(self) -> tuple[Row, ...]:

@@ -1,0 +1,44 @@
+"""SciMLSensitivity's BacksolveAdjoint: u(t) is solved backwards too, together with lambda and the parameters'
+gradient, from the end state or the nearest checkpoint.
+"""
+
+import torch
+
+from pylocalreg.engines.base import Problem, Trajectory
+from pylocalreg.engines.torch_engine.adjoints.continuous import ContinuousAdjoint, Pullback, flat
+from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+
+
+class Backsolve(ContinuousAdjoint):
+    """Constant memory. The reversed dynamics must be stable between the states that are kept."""
+
+    def __init__(self, problem: Problem, trajectory: Trajectory) -> None:
+        super().__init__(problem, trajectory)
+        self.system = _System(self.pullback, self.end)
+        self.kept = {trajectory.t[i]: u for i, u in trajectory.u.items() if i < trajectory.naccept}
+        self.kept[problem.tspan[1]] = self.u = self.end
+
+    def stops(self) -> list[float]:
+        return list(self.kept)
+
+    def advance(self, tspan: tuple[float, float], adjoint: torch.Tensor) -> torch.Tensor:
+        u = self.kept.get(tspan[0], self.u)
+        state = self.integrate(self.system, tspan, flat([u, adjoint, self.integral])).outputs[0]
+        self.u, adjoint, self.integral = torch.split(state, [u.numel(), u.numel(), self.integral.numel()])
+        self.u = self.u.view_as(self.end)
+        return adjoint.view_as(self.end)
+
+
+class _System(RightHandSide):
+    """The right-hand side of (u, lambda, integral), flat in one vector."""
+
+    def __init__(self, pullback: Pullback, like: torch.Tensor) -> None:
+        super().__init__(pullback.f.f)
+        self.pullback, self.like = pullback, like
+
+    def __call__(self, t: float, state: torch.Tensor) -> torch.Tensor:
+        self.nfe += 1
+        n = self.like.numel()
+        u, adjoint = state[:n].view_as(self.like), state[n : 2 * n].view_as(self.like)
+        k, by_u, by_params = self.pullback(t, u, adjoint)
+        return flat([k, by_u.neg_(), *(g.neg_() for g in by_params)])

@@ -1,0 +1,61 @@
+"""States and dense output of a finished solve, those that were not kept taken again from a checkpoint."""
+
+import torch
+
+from pylocalreg.engines.base import Problem, Trajectory
+from pylocalreg.engines.torch_engine.method import Record
+from pylocalreg.engines.torch_engine.methods import METHODS
+from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+
+SEGMENTS_HELD = 2  # a backward solve looks a little across the boundary between two
+
+
+class Recall:
+    """The recorded steps of a trajectory that keeps its stages, all of its states, or checkpoints.
+
+    Steps between two checkpoints are taken again with the sizes they had, so that every state and stage is
+    the forward solve's. Memory beside the trajectory's own: two segments between checkpoints.
+    """
+
+    def __init__(self, f: RightHandSide, problem: Problem, trajectory: Trajectory) -> None:
+        self.f, self.problem, self.trajectory = f, problem, trajectory
+        self.method = METHODS[problem.solver]
+        self._segments: dict[int, tuple[list[torch.Tensor], list[Record]]] = {}
+        self._checkpoints = sorted(i for i in trajectory.u if i < trajectory.naccept)
+
+    def state(self, index: int) -> torch.Tensor:
+        """The state that step ``index`` starts from."""
+        kept = self.trajectory.u.get(index)
+        return self._step(index)[0] if kept is None else kept
+
+    def at(self, time: float) -> torch.Tensor:
+        """u(time) by dense output."""
+        i = self.trajectory.step_at(time)
+        if i in self.trajectory.k:
+            u, record = self.trajectory.u[i], self.trajectory.k[i]
+        else:
+            u, record = self._step(i)
+        return self.method.dense_output(self.trajectory.t[i], u, self.trajectory.dt[i], record, time)
+
+    def _step(self, index: int) -> tuple[torch.Tensor, Record]:
+        start = max(i for i in self._checkpoints if i <= index)
+        if start not in self._segments:
+            if len(self._segments) == SEGMENTS_HELD:
+                del self._segments[next(iter(self._segments))]
+            self._segments[start] = self._retake(start)
+        states, records = self._segments[start]
+        return states[index - start], records[index - start]
+
+    def _retake(self, start: int) -> tuple[list[torch.Tensor], list[Record]]:
+        """The steps from a checkpoint up to the next."""
+        trajectory = self.trajectory
+        end = next((i for i in self._checkpoints if i > start), trajectory.naccept)
+        u = trajectory.u[start]
+        stepper = self.method.stepper(self.f, u, self.problem)
+        states, records = [], []
+        for i in range(start, end):
+            states.append(u)
+            u, _ = stepper.attempt(trajectory.t[i], u, trajectory.dt[i], None)
+            records.append(stepper.record())
+            stepper.accept()
+        return states, records

@@ -1,0 +1,41 @@
+"""EEst = rms(e / (abstol + max(|u|, |u_new|) reltol)) over every element."""
+
+import math
+
+import torch
+
+
+class ErrorNorm:
+    """EEst along a solve, in preallocated buffers."""
+
+    def __init__(self, u: torch.Tensor, abstol: float, reltol: float) -> None:
+        self.abstol_tensor, self.reltol = u.new_full((), abstol), reltol
+        self.scale_by = math.sqrt(u.numel())
+        self.abs_u = u.abs()
+        self.abs_new = torch.empty_like(u)
+        self.scale = torch.empty_like(u)
+
+    def __call__(self, error: torch.Tensor, u_new: torch.Tensor) -> float:
+        """EEst of a step to ``u_new``; overwrites ``error``. The one synchronization of a step."""
+        torch.abs(u_new, out=self.abs_new)
+        torch.maximum(self.abs_u, self.abs_new, out=self.scale)
+        torch.add(self.abstol_tensor, self.scale, alpha=self.reltol, out=self.scale)
+        rms: torch.Tensor = torch.linalg.vector_norm(error.div_(self.scale))
+        return float(rms) / self.scale_by
+
+    def advance(self) -> None:
+        """The step was accepted: u_new is the next step's u."""
+        self.abs_u, self.abs_new = self.abs_new, self.abs_u
+
+
+def rms(x: torch.Tensor) -> torch.Tensor:
+    """Root mean square over every element, a scalar tensor."""
+    norm: torch.Tensor = torch.linalg.vector_norm(x) / x.numel() ** 0.5
+    return norm
+
+
+def scaled_rms(
+    error: torch.Tensor, u: torch.Tensor, u_new: torch.Tensor, abstol: float, reltol: float
+) -> torch.Tensor:
+    """EEst as a differentiable scalar tensor."""
+    return rms(error / (abstol + torch.maximum(u.abs(), u_new.abs()) * reltol))

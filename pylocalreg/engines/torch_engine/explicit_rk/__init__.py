@@ -1,0 +1,5 @@
+"""Explicit Runge-Kutta methods: a tableau's numbers made into steps."""
+
+from pylocalreg.engines.torch_engine.explicit_rk.explicit_rk import ExplicitRK
+
+__all__ = ["ExplicitRK"]

@@ -1,0 +1,106 @@
+"""A tableau as a method: what the time loop and the adjoints ask of it."""
+
+import torch
+
+from pylocalreg.engines.base import Gradient, Problem, Quantity, Trajectory
+from pylocalreg.engines.torch_engine.controller import PIController, Scalar
+from pylocalreg.engines.torch_engine.error_norm import ErrorNorm, rms
+from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
+from pylocalreg.engines.torch_engine.explicit_rk.step import add_interpolant_stages, combine, estimate_of_step
+from pylocalreg.engines.torch_engine.method import Record
+from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+from pylocalreg.engines.torch_engine.tableaus import Tableau
+
+
+class ExplicitRK:
+    """An explicit Runge-Kutta method."""
+
+    one_step = True
+
+    def __init__(self, tableau: Tableau) -> None:
+        self.tableau = tableau
+        self.name, self.order = tableau.name, tableau.order
+        has: dict[Quantity, bool] = {"error": bool(tableau.btilde), "stiffness": bool(tableau.stiffness)}
+        self.estimates = frozenset(quantity for quantity, there in has.items() if there)
+
+    def controller(self, T: type[Scalar]) -> PIController:
+        return PIController(self.tableau.controller_betas, T)
+
+    def stepper(self, f: RightHandSide, u0: torch.Tensor, problem: Problem) -> "ExplicitRKStepper":
+        return ExplicitRKStepper(f, self.tableau, u0, problem)
+
+    def dense_output(self, t: float, u: torch.Tensor, dt: float, record: Record, time: float) -> torch.Tensor:
+        return combine(u, self.tableau.interpolant_weights((time - t) / dt), record, dt)
+
+    def replay(self, f: RightHandSide, problem: Problem, trajectory: Trajectory) -> ExplicitRKReplay:
+        return ExplicitRKReplay(f, self.tableau, problem, trajectory)
+
+    def estimate(
+        self,
+        f: RightHandSide,
+        quantity: Quantity,
+        t: float,
+        u: torch.Tensor,
+        dt: float,
+        problem: Problem,
+        gradient: Gradient,
+    ) -> torch.Tensor:
+        return estimate_of_step(f, self.tableau, quantity, t, u, dt, problem, gradient)
+
+
+class ExplicitRKStepper:
+    """Steps in preallocated buffers; the first stage is the last one's where the method is FSAL."""
+
+    def __init__(self, f: RightHandSide, tableau: Tableau, u0: torch.Tensor, problem: Problem) -> None:
+        self.f, self.tableau = f, tableau
+        self.uncounted = 0
+        self.stage = torch.empty_like(u0)
+        self.k1: torch.Tensor | None = None
+        if tableau.btilde:
+            self.error = torch.empty_like(u0)
+            self.error_norm = ErrorNorm(u0, problem.abstol, problem.reltol)
+
+    def attempt(
+        self, t: float, u: torch.Tensor, dt: float, spare: torch.Tensor | None
+    ) -> tuple[torch.Tensor, float]:
+        f, tableau = self.f, self.tableau
+        self.t, self.u, self.dt = t, u, dt
+        if self.k1 is None:
+            self.k1 = f.owned(t, u)
+        self.ks = ks = [self.k1]
+        for c, a in tableau.inner_rows:
+            combine(u, a, ks, dt, out=self.stage)
+            ks.append(f.owned(t + c * dt, self.stage))
+        u_new = combine(u, tableau.b, ks, dt, out=spare)
+        if tableau.fsal:
+            ks.append(f.owned(t + dt, u_new))
+        if not tableau.btilde:
+            return u_new, float("nan")
+        combine(None, tableau.btilde, ks, dt, out=self.error)
+        return u_new, self.error_norm(self.error, u_new)
+
+    def accept(self) -> None:
+        self.k1 = self.ks[self.tableau.stages - 1] if self.tableau.fsal else None
+        if self.tableau.btilde:
+            self.error_norm.advance()
+
+    def reject(self) -> None:
+        if not self.tableau.fsal:
+            self.k1 = None  # the stack evaluates it anew at every attempt
+
+    def record(self) -> Record:
+        self.uncounted += add_interpolant_stages(self.f, self.tableau, self.t, self.u, self.dt, self.ks)
+        return tuple(self.ks)
+
+    def memory(self) -> None:
+        return None
+
+    def interpolate(self, time: float) -> torch.Tensor:
+        weights = self.tableau.interpolant_weights((time - self.t) / self.dt)
+        return combine(self.u, weights, self.record(), self.dt)
+
+    def stiffness(self) -> float:
+        last = self.tableau.stages - 1
+        assert self.tableau.stiffness is not None
+        apart = combine(None, self.tableau.stiffness, self.ks, self.dt, out=self.stage)
+        return float(rms(self.ks[last] - self.ks[last - 1]) / rms(apart))

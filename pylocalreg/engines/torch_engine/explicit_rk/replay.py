@@ -1,0 +1,163 @@
+"""The reverse sweep through accepted Runge-Kutta steps."""
+
+from collections.abc import Sequence
+
+import torch
+
+from pylocalreg.engines.base import Problem, StepCotangent, Trajectory
+from pylocalreg.engines.torch_engine.error_norm import rms, scaled_rms
+from pylocalreg.engines.torch_engine.explicit_rk.step import combine
+from pylocalreg.engines.torch_engine.gradient_sum import GradientSum
+from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+from pylocalreg.engines.torch_engine.tableaus import Tableau
+
+
+class ExplicitRKReplay:
+    """Accepted steps taken again, one at a time, for pulling cotangents back.
+
+    The Runge-Kutta sums are linear and are transposed by hand: only calls of ``f`` have a graph, a small one
+    for each stage, and the memory is that of one step, in buffers that all steps share.
+    """
+
+    def __init__(self, f: RightHandSide, tableau: Tableau, problem: Problem, trajectory: Trajectory) -> None:
+        self.f, self.tableau, self.problem, self.trajectory = f, tableau, problem, trajectory
+        self.params = problem.params
+        self.grad_params = GradientSum(len(problem.params))
+        self._stages: list[torch.Tensor] = []
+        self._cotangents: list[torch.Tensor] = []
+
+    def reverse(
+        self,
+        index: int,
+        u: torch.Tensor,
+        adjoint: torch.Tensor | None,
+        inside: Sequence[tuple[float, torch.Tensor]],
+        estimate: StepCotangent | None,
+    ) -> torch.Tensor | None:
+        t, dt, tableau = self.trajectory.t[index], self.trajectory.dt[index], self.tableau
+        stages = len(tableau.b)  # those that anything asked for depends on
+        if estimate is not None:
+            stages = tableau.stages
+        if inside:
+            stages = len(tableau.interpolant)
+        self._take(t, u, dt, stages)
+        if adjoint is not None or inside:
+            by_stage = self._no_cotangents()
+            if adjoint is None:
+                adjoint = torch.zeros_like(u)
+            else:
+                self._add_sum(by_stage, tableau.b, adjoint)
+            for time, cotangent in inside:
+                adjoint.add_(cotangent)
+                self._add_sum(by_stage, tableau.interpolant_weights((time - t) / dt), cotangent)
+            self._pull_back(by_stage, adjoint, keep_graph=estimate is not None)
+        if estimate is not None:
+            by_u = self._reverse_estimate(estimate)
+            if by_u is not None:
+                adjoint = by_u if adjoint is None else adjoint.add_(by_u)
+        return adjoint
+
+    def pull_back_estimate(self, step: StepCotangent, u: torch.Tensor) -> torch.Tensor | None:
+        self._take(self.trajectory.t[step.index], u, self.trajectory.dt[step.index], self.tableau.stages)
+        return self._reverse_estimate(step)
+
+    def _reverse_estimate(self, step: StepCotangent) -> torch.Tensor | None:
+        """The pullback of the estimate of the step just taken again."""
+        by_stage = self._no_cotangents()
+        by_u = self._add_estimate(by_stage, step)
+        into = by_u if step.through_state else None
+        self._pull_back(by_stage, into, frozen_first_stage=step.gradient == "frozen")
+        return into
+
+    def _take(self, t: float, u: torch.Tensor, dt: float, stages: int) -> None:
+        """Take the step of size ``dt`` from (t, u) again, up to this many stages."""
+        tableau = self.tableau
+        if not self._stages:
+            self._stages = [torch.empty_like(u) for _ in tableau.a]
+            self._cotangents = [torch.empty_like(u) for _ in tableau.interpolant]
+        self.u, self.dt = u, dt
+        self.inputs: list[torch.Tensor] = []
+        self.graphs: list[torch.Tensor] = []
+        self.k: list[torch.Tensor] = []
+        nodes = (0.0, *tableau.c)
+        for i in range(stages):
+            if i > 0:
+                combine(u, tableau.a[i - 1], self.k, dt, out=self._stages[i - 1])
+            stage = (u if i == 0 else self._stages[i - 1]).detach().requires_grad_()
+            with torch.enable_grad():
+                k = self.f(t + nodes[i] * dt, stage)
+            self.inputs.append(stage)
+            self.graphs.append(k)
+            self.k.append(k.detach())
+
+    def _no_cotangents(self) -> list[torch.Tensor | None]:
+        """Cotangents of the stages to add to; one such list is in use at a time."""
+        return [None] * len(self.k)
+
+    def _pull_back(
+        self,
+        cotangents: list[torch.Tensor | None],
+        grad_u: torch.Tensor | None,
+        frozen_first_stage: bool = False,
+        keep_graph: bool = False,
+    ) -> None:
+        """Add the gradients of sum_i <cotangents_i, k_i> to ``grad_u`` and those by parameters.
+
+        ``grad_u`` None holds the step's start constant. The cotangents are overwritten.
+        """
+        for i in reversed(range(1 if frozen_first_stage else 0, len(self.k))):
+            cotangent = cotangents[i]
+            if cotangent is None or not self.graphs[i].requires_grad:
+                continue
+            wanted = list(self.params)
+            if i > 0 or grad_u is not None:
+                wanted.append(self.inputs[i])
+            if not wanted:
+                continue
+            grads = torch.autograd.grad(
+                self.graphs[i], wanted, cotangent, retain_graph=keep_graph, allow_unused=True
+            )
+            self.grad_params.add(grads[: len(self.params)])
+            grad_stage = grads[-1] if len(grads) > len(self.params) else None
+            if grad_stage is None:
+                continue
+            if grad_u is not None:
+                grad_u.add_(grad_stage)
+            if i > 0:
+                self._add_sum(cotangents, self.tableau.a[i - 1], grad_stage)
+
+    def _add_sum(
+        self, cotangents: list[torch.Tensor | None], weights: Sequence[float], cotangent: torch.Tensor
+    ) -> None:
+        """Add to the stages' cotangents where ``cotangent`` is that of dt * sum_i weights_i k_i."""
+        for i, weight in enumerate(weights):
+            if weight:
+                present = cotangents[i]
+                if present is None:
+                    cotangents[i] = torch.mul(cotangent, self.dt * weight, out=self._cotangents[i])
+                else:
+                    present.add_(cotangent, alpha=self.dt * weight)
+
+    def _add_estimate(self, cotangents: list[torch.Tensor | None], step: StepCotangent) -> torch.Tensor:
+        """Add to the stages' cotangents those of the step's estimate; gives that of u."""
+        tableau, k = self.tableau, self.k
+        if step.quantity == "stiffness":
+            assert tableau.stiffness is not None
+            difference = [0.0] * (tableau.stages - 2) + [-1 / self.dt, 1 / self.dt]
+            of_f = combine(None, difference, k, self.dt).requires_grad_()
+            of_u = combine(None, tableau.stiffness, k, self.dt).requires_grad_()
+            with torch.enable_grad():
+                value = rms(of_f) / rms(of_u)
+            by_f, by_apart = torch.autograd.grad(value, (of_f, of_u), step.cotangent)
+            self._add_sum(cotangents, difference, by_f)
+            self._add_sum(cotangents, tableau.stiffness, by_apart)
+            return torch.zeros_like(self.u)
+        error = combine(None, tableau.btilde, k, self.dt).requires_grad_()
+        u = self.u.detach().requires_grad_()
+        u_new = combine(self.u, tableau.b, k, self.dt).requires_grad_()
+        with torch.enable_grad():
+            value = scaled_rms(error, u, u_new, self.problem.abstol, self.problem.reltol) * abs(self.dt)
+        by_error, by_u, by_u_new = torch.autograd.grad(value, (error, u, u_new), step.cotangent)
+        self._add_sum(cotangents, tableau.btilde, by_error)
+        self._add_sum(cotangents, tableau.b, by_u_new)
+        return by_u.add_(by_u_new)

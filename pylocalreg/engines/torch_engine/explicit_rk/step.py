@@ -1,0 +1,91 @@
+"""One explicit Runge-Kutta step: sums of stages in place, and the same step built with autograd."""
+
+from collections.abc import Sequence
+
+import torch
+
+from pylocalreg.engines.base import Gradient, Problem, Quantity
+from pylocalreg.engines.torch_engine.error_norm import rms, scaled_rms
+from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+from pylocalreg.engines.torch_engine.tableaus import Tableau
+
+
+def combine(
+    u: torch.Tensor | None,
+    weights: Sequence[float],
+    ks: Sequence[torch.Tensor],
+    dt: float,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """u + dt * sum_i weights_i k_i, one pass over memory a term; with ``u`` None the sum alone.
+
+    There may be more stages than weights.
+    """
+    if u is None:
+        out = torch.mul(ks[0], dt * weights[0], out=out)
+    else:
+        out = torch.add(u, ks[0], alpha=dt * weights[0], out=out)
+    for weight, k in zip(weights[1:], ks[1:], strict=False):
+        if weight:
+            out.add_(k, alpha=dt * weight)
+    return out
+
+
+def add_interpolant_stages(
+    f: RightHandSide, tableau: Tableau, t: float, u: torch.Tensor, dt: float, ks: list[torch.Tensor]
+) -> int:
+    """Append the stages that only the interpolant needs, unless they are there; gives their number."""
+    if len(ks) == len(tableau.interpolant):
+        return 0
+    for c, a in tableau.interpolant_rows:
+        ks.append(f.owned(t + c * dt, combine(u, a, ks, dt)))
+    return len(tableau.interpolant_rows)
+
+
+def differentiable_sum(
+    u: torch.Tensor | None, weights: Sequence[float], ks: Sequence[torch.Tensor], dt: float
+) -> torch.Tensor:
+    """As `combine`, built with autograd when gradients are enabled."""
+    total = ks[0] * (dt * weights[0]) if u is None else torch.add(u, ks[0], alpha=dt * weights[0])
+    for weight, k in zip(weights[1:], ks[1:], strict=False):
+        if weight:
+            total = torch.add(total, k, alpha=dt * weight)
+    return total
+
+
+def differentiable_step(
+    f: RightHandSide,
+    tableau: Tableau,
+    t: float,
+    u: torch.Tensor,
+    dt: float,
+    freeze_first_stage: bool = False,
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """The step's own stages and the new state, built with autograd when gradients are enabled."""
+    k1 = f(t, u)
+    ks = [k1.detach() if freeze_first_stage else k1]
+    for c, a in tableau.inner_rows:
+        ks.append(f(t + c * dt, differentiable_sum(u, a, ks, dt)))
+    u_new = differentiable_sum(u, tableau.b, ks, dt)
+    if tableau.fsal:
+        ks.append(f(t + dt, u_new))
+    return ks, u_new
+
+
+def estimate_of_step(
+    f: RightHandSide,
+    tableau: Tableau,
+    quantity: Quantity,
+    t: float,
+    u: torch.Tensor,
+    dt: float,
+    problem: Problem,
+    gradient: Gradient,
+) -> torch.Tensor:
+    """R or S of one step from (t, u), built with autograd when gradients are enabled."""
+    ks, u_new = differentiable_step(f, tableau, t, u, dt, gradient == "frozen")
+    if quantity == "stiffness":
+        assert tableau.stiffness is not None
+        return rms(ks[-1] - ks[-2]) / rms(differentiable_sum(None, tableau.stiffness, ks, dt))
+    error = differentiable_sum(None, tableau.btilde, ks, dt)
+    return scaled_rms(error, u, u_new, problem.abstol, problem.reltol) * abs(dt)

@@ -1,0 +1,108 @@
+"""What the time loop and the adjoints ask of a method, whatever its family."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from pylocalreg.engines.base import Gradient, Problem, Quantity, StepCotangent, Trajectory
+from pylocalreg.engines.torch_engine.controller import PIController, Scalar
+from pylocalreg.engines.torch_engine.gradient_sum import GradientSum
+from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+
+Record = tuple[torch.Tensor, ...]
+"""What dense output needs of a step beside the state it starts from."""
+
+
+class Stepper(Protocol):
+    """The steps of one solve. Every call speaks of the step last attempted."""
+
+    uncounted: int
+    """Calls of f for dense output alone, which the stack's nf leaves out."""
+
+    def attempt(
+        self, t: float, u: torch.Tensor, dt: float, spare: torch.Tensor | None
+    ) -> tuple[torch.Tensor, float]:
+        """The state at t + dt and EEst (NaN where the method has none).
+
+        ``spare`` is a tensor that nobody needs, which the state may be written into.
+        """
+
+    def accept(self) -> None:
+        """The step is accepted: the next attempt starts from its end."""
+
+    def reject(self) -> None:
+        """The step is rejected: the next attempt starts from the same state."""
+
+    def record(self) -> Record:
+        """What dense output needs."""
+
+    def memory(self) -> object:
+        """What the method needs beside the state to take the step again; None for one-step methods."""
+
+    def interpolate(self, time: float) -> torch.Tensor:
+        """The state at a time inside the step."""
+
+    def stiffness(self) -> float:
+        """The stiffness estimate."""
+
+
+class Replay(Protocol):
+    """The accepted steps of a trajectory taken again and reversed, the last one first."""
+
+    grad_params: GradientSum
+
+    def reverse(
+        self,
+        index: int,
+        u: torch.Tensor,
+        adjoint: torch.Tensor | None,
+        inside: Sequence[tuple[float, torch.Tensor]],
+        estimate: StepCotangent | None,
+    ) -> torch.Tensor | None:
+        """The cotangent of the state before step ``index``, ``u``, from that of the state after it.
+
+        Adds the gradients by parameters. ``adjoint`` None is zero, and may be overwritten. ``inside`` are
+        (time, cotangent of u(time)) of times between the step's ends.
+        """
+
+    def pull_back_estimate(self, step: StepCotangent, u: torch.Tensor) -> torch.Tensor | None:
+        """Add the gradients of one step's estimate by parameters; gives that by the state the step starts
+        from, None where the step holds it constant.
+        """
+
+
+class Method(Protocol):
+    """A method by the stack's name."""
+
+    name: str
+    order: int
+    """Order of the solution that is carried on, as the automatic first step and the controller take it."""
+    estimates: frozenset[Quantity]
+    """What the method estimates of its steps. One without ``"error"`` can not choose its steps."""
+    one_step: bool
+    """Whether a step depends on nothing but the state it starts from."""
+
+    def controller(self, T: type[Scalar]) -> PIController:
+        """A fresh step size controller."""
+
+    def stepper(self, f: RightHandSide, u0: torch.Tensor, problem: Problem) -> Stepper:
+        """A fresh run of steps from ``u0`` at the start of the problem's span."""
+
+    def dense_output(self, t: float, u: torch.Tensor, dt: float, record: Record, time: float) -> torch.Tensor:
+        """u(time) inside the step of size ``dt`` from (t, u)."""
+
+    def replay(self, f: RightHandSide, problem: Problem, trajectory: Trajectory) -> Replay:
+        """For reversing the trajectory's steps."""
+
+    def estimate(
+        self,
+        f: RightHandSide,
+        quantity: Quantity,
+        t: float,
+        u: torch.Tensor,
+        dt: float,
+        problem: Problem,
+        gradient: Gradient,
+    ) -> torch.Tensor:
+        """The estimate of one step from (t, u), built with autograd when gradients are enabled."""

@@ -1,0 +1,50 @@
+"""What every regularizer is: a way to run a solve that gives a value beside the states."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from pylocalreg.engines.autograd import Solve
+from pylocalreg.engines.base import Adjoint, Engine
+from pylocalreg.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Regularized:
+    """A solve that was run: its states, at which times, the regularizer's value (a scalar tensor), and the
+    calls of the dynamics that only the value took.
+    """
+
+    states: list[torch.Tensor]
+    times: Sequence[float]
+    value: torch.Tensor
+    nfe: int
+
+
+class Regularizer(Protocol):
+    """A regularizer by itself knows nothing of its weight in the loss."""
+
+    def check(self, engine: Engine, solver: str, adjoint: Adjoint, tspan: tuple[float, float]) -> None:
+        """Raise `OptionError` by name for what it can not do with these, before anything starts."""
+
+    def solve(self, solve: Solve, u0: torch.Tensor) -> Regularized:
+        """Run ``solve`` once; what is asked of it may be changed first."""
+
+
+def choose(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise `OptionError` where ``value`` is none of the choices."""
+    if value not in choices:
+        raise OptionError(f"{name} = {value!r} does not exist: choose one of {choices}")
+
+
+def check_generator(generator: torch.Generator | None) -> None:
+    """Raise `OptionError` for a generator on another device than the CPU, where the draws are made."""
+    if generator is not None and generator.device.type != "cpu":
+        raise OptionError(f"draws are made on the CPU: take torch.Generator(), not one on {generator.device}")
+
+
+def draw(generator: torch.Generator | None) -> float:
+    """A number uniform in [0, 1)."""
+    return float(torch.rand((), generator=generator, dtype=torch.float64))

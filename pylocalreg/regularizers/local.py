@@ -1,0 +1,142 @@
+"""The local error or stiffness of a few steps as a term of the loss: the paper's regularizer."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from pylocalreg.checks import check_count, round_time
+from pylocalreg.engines.autograd import Recorded, Solve
+from pylocalreg.engines.base import Adjoint, Engine, Gradient, Quantity
+from pylocalreg.errors import OptionError
+from pylocalreg.regularizers.base import Regularized, check_generator, choose, draw
+from pylocalreg.regularizers.sampling import Importance, Reservoirs
+
+Sampling = Literal["unbiased", "biased"]
+Step = Literal["solver", "initial"]
+
+
+@dataclass(frozen=True)
+class LocalRegularizer:
+    """R = EEst * |dt| of one solver step at a sampled time tau (Pal, Edelman, Rackauckas 2023, section 3).
+
+    Args:
+        sampling: ``"unbiased"``: tau is uniform over the time span; ``"biased"``: uniform over the starts of
+            the accepted steps.
+        step: ``"solver"``: dt is the one the solve took at tau, cut at the end of the span;
+            ``"initial"``: the automatic first step at u(tau), as in the paper's code.
+        gradient: ``"exact"``: through every stage; ``"frozen"``: the first stage is held constant, as in
+            the paper's code.
+        through_state: whether the gradient also flows through u(tau). dt is held constant always.
+        quantity: ``"error"``: R; ``"stiffness"``: the estimate S = rms(f(a) - f(b)) / rms(a - b) of the
+            step's last two stages in its place.
+        samples: how many times are drawn in a solve, independently; the value is the mean over them.
+        importance: for biased sampling with the solver's step. ``"none"``: the mean. ``"uniform"``: weighted
+            so that the value is unbiased for the sum over all accepted steps, which `GlobalRegularizer`
+            takes. ``"estimate"``: unbiased for it too, the steps drawn in proportion to their estimates.
+        generator: where the draws come from; torch's global CPU generator if None.
+
+    Biased with the solver's step takes no extra evaluation forward: the estimate is the recorded step's.
+
+    Raises:
+        OptionError: an option has a value that does not exist, or the generator is not a CPU one.
+    """
+
+    sampling: Sampling = "unbiased"
+    step: Step = "solver"
+    gradient: Gradient = "exact"
+    through_state: bool = False
+    quantity: Quantity = "error"
+    samples: int = 1
+    importance: Importance = "none"
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        choose("sampling", self.sampling, ("unbiased", "biased"))
+        choose("step", self.step, ("solver", "initial"))
+        choose("gradient", self.gradient, ("exact", "frozen"))
+        choose("quantity", self.quantity, ("error", "stiffness"))
+        choose("importance", self.importance, ("none", "uniform", "estimate"))
+        check_count("samples", self.samples)
+        if self.importance != "none" and not self._reads_record:
+            raise OptionError(
+                f"importance = {self.importance!r} weights accepted steps: it needs sampling='biased' and "
+                f"step='solver', not {self.sampling!r} and {self.step!r}"
+            )
+        check_generator(self.generator)
+
+    @classmethod
+    def paper(
+        cls, sampling: Sampling = "unbiased", generator: torch.Generator | None = None
+    ) -> "LocalRegularizer":
+        """What LocalRegNeuralDE.jl (2023) computes: automatic step at tau, first stage held constant."""
+        return cls(sampling, step="initial", gradient="frozen", generator=generator)
+
+    @property
+    def _reads_record(self) -> bool:
+        """Whether the estimates are those of recorded steps, and no step is taken anew."""
+        return self.sampling == "biased" and self.step == "solver"
+
+    def check(self, engine: Engine, solver: str, adjoint: Adjoint, tspan: tuple[float, float]) -> None:
+        engine.check_estimate(solver, self.quantity)
+
+    def solve(self, solve: Solve, u0: torch.Tensor) -> Regularized:
+        return self._at_any_times(solve, u0) if self.sampling == "unbiased" else self._at_steps(solve, u0)
+
+    def _at_any_times(self, solve: Solve, u0: torch.Tensor) -> Regularized:
+        """New steps from (tau, u(tau)), by dense output."""
+        asked = list(solve.times)
+        start, end = solve.problem.tspan
+        taus = [
+            round_time(start + (end - start) * draw(self.generator), u0.dtype) for _ in range(self.samples)
+        ]
+        both = [*asked, *taus]
+        order = sorted(range(len(both)), key=lambda i: both[i] if end > start else -both[i])
+        solve.times = [both[i] for i in order]
+        states, _, _ = solve.run(u0)
+        at = dict(zip(order, states, strict=True))
+        trajectory = solve.trajectory
+        steps = [
+            (tau, at[len(asked) + j], trajectory.dt[trajectory.step_at(tau)]) for j, tau in enumerate(taus)
+        ]
+        return Regularized([at[i] for i in range(len(asked))], asked, *self._new_steps(solve, steps))
+
+    def _at_steps(self, solve: Solve, u0: torch.Tensor) -> Regularized:
+        """Accepted steps, or new ones from where those start."""
+        sample = Reservoirs(self.samples, self.importance, self.generator)
+        solve.recorded = Recorded(
+            self.quantity, self.gradient, self.through_state, sample, states=not self._reads_record
+        )
+        stiffness = self._reads_record and self.quantity == "stiffness"
+        solve.keep = dataclasses.replace(solve.keep, sample=sample, stiffness=stiffness)
+        states, value, starts = solve.run(u0)
+        if self._reads_record:
+            return Regularized(states, solve.times, value, 0)
+        trajectory = solve.trajectory
+        weights = solve.recorded.weights(trajectory)
+        steps = [(trajectory.t[i], u, trajectory.dt[i]) for i, u in zip(weights, starts, strict=True)]
+        value, nfe = self._new_steps(solve, steps, list(weights.values()))
+        return Regularized(states, solve.times, value, nfe)
+
+    def _new_steps(
+        self, solve: Solve, steps: list[tuple[float, torch.Tensor, float]], weights: list[float] | None = None
+    ) -> tuple[torch.Tensor, int]:
+        """Weighted sum of the estimates of steps from (tau, u(tau)), by default their mean; and the calls of
+        f. Each step comes with the size the solver took there.
+        """
+        engine, problem, nfe = solve.engine, solve.problem, 0
+        values = []
+        for tau, u_tau, solver_dt in steps:
+            u = u_tau if self.through_state else u_tau.detach()
+            dt = solver_dt
+            if self.step == "initial":
+                dt, calls = engine.initial_step(problem, tau, u.detach())
+                nfe += calls
+            remaining = problem.tspan[1] - tau
+            dt = remaining if abs(remaining) < abs(dt) else dt
+            value, calls = engine.estimate(problem, self.quantity, tau, u, dt, self.gradient)
+            nfe += calls
+            values.append(value)
+        every = torch.stack(values)
+        return every.mean() if weights is None else every @ every.new_tensor(weights), nfe
