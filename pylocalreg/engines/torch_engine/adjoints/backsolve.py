@@ -21,6 +21,10 @@ class Backsolve(ContinuousAdjoint):
     def stops(self) -> list[float]:
         return list(self.kept)
 
+    def skip(self, tspan: tuple[float, float]) -> None:
+        if tspan[1] not in self.kept:
+            self.u = self.integrate(self.f, tspan, self.kept.get(tspan[0], self.u)).outputs[0]
+
     def advance(self, tspan: tuple[float, float], adjoint: torch.Tensor) -> torch.Tensor:
         u = self.kept.get(tspan[0], self.u)
         state = self.integrate(self.system, tspan, flat([u, adjoint, self.integral])).outputs[0]
@@ -41,4 +45,6 @@ class _System(RightHandSide):
         n = self.like.numel()
         u, adjoint = state[:n].view_as(self.like), state[n : 2 * n].view_as(self.like)
         k, by_u, by_params = self.pullback(t, u, adjoint)
-        return flat([k, by_u.neg_(), *(g.neg_() for g in by_params)])
+        solved = flat([k, by_u, *by_params])
+        solved[n:].neg_()
+        return solved

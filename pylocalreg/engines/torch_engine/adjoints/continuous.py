@@ -34,6 +34,9 @@ class ContinuousAdjoint(ABC):
     def advance(self, tspan: tuple[float, float], adjoint: torch.Tensor) -> torch.Tensor:
         """lambda from the start to the end of ``tspan``, which runs backwards; adds to ``integral``."""
 
+    def skip(self, tspan: tuple[float, float]) -> None:
+        """Pass over a part of the span behind every cotangent, where lambda is zero."""
+
     def stops(self) -> list[float]:
         """Times at which the backward solve has to stop, beside those of the cotangents."""
         return []
@@ -63,6 +66,8 @@ class ContinuousAdjoint(ABC):
         for time in stops:
             if time != now and begun:
                 adjoint = self.advance((now, time), adjoint)
+            elif time != now:
+                self.skip((now, time))
             now = time
             while jumps and jumps[-1][0] == time:
                 adjoint.add_(jumps.pop()[1])

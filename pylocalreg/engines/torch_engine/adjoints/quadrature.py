@@ -20,7 +20,8 @@ class LambdaSystem(RightHandSide):
 
     def __call__(self, t: float, adjoint: torch.Tensor) -> torch.Tensor:
         self.nfe += 1
-        return self.pullback.by_state(t, self.recall.at(t), adjoint).neg_()
+        # not in place: where f gives its input, this is the cotangent itself
+        return -self.pullback.by_state(t, self.recall.at(t), adjoint)
 
 
 class Quadrature(ContinuousAdjoint):
