@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS, Tableau
+from pylocalreg.regularizers.sampling import Reservoirs
 from pylocalreg.solution import Steps
 
 torch.set_num_threads(1)
@@ -82,6 +83,15 @@ def replay_at(
     i = step_containing(steps, time)
     state = replay(f, u0, steps, tableau)[i]
     return inside(f, float(steps.t[i]), state, float(steps.dt[i]), time, tableau)
+
+
+def drawn_step(steps: Steps, generator: torch.Generator | None = None) -> int:
+    """Index of the step that a biased regularizer with this generator draws."""
+    draw = Reservoirs(1, "none", generator)
+    for i in range(len(steps.t)):
+        draw.offer(i, 0.0)
+    (index,) = draw.weights
+    return index
 
 
 class Net(torch.nn.Module):

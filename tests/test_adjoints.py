@@ -151,7 +151,9 @@ def test_against_finite_differences(
     weight = normal(*node(u0).u.shape, seed=seed + 20)
 
     def loss(solution: plr.Solution) -> torch.Tensor:
-        total: torch.Tensor = (solution.u * weight.to(solution.u.dtype)).sum() + 0.5 * solution.u.square().sum()
+        total: torch.Tensor = (
+            solution.u * weight.to(solution.u.dtype)
+        ).sum() + 0.5 * solution.u.square().sum()
         return total
 
     def moved(by: float) -> float:

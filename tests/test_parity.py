@@ -11,8 +11,9 @@ from pylocalreg.engines.torch_engine.fastpower import fastpower
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
 from tests.golden import Case, distance, estimate_rounding, names, problem
 
-DOUBLE = [name for solver in TABLEAUS for name in names("ode", alg=solver, dtype="float64")]
-SINGLE = [name for solver in TABLEAUS for name in names("ode", alg=solver, dtype="float32")]
+SOLVERS = [name for name, tableau in TABLEAUS.items() if tableau.btilde]
+DOUBLE = [name for solver in SOLVERS for name in names("ode", alg=solver, dtype="float64")]
+SINGLE = [name for solver in SOLVERS for name in names("ode", alg=solver, dtype="float32")]
 
 # The controller takes EEst to Float32 and a rational logarithm of it (fastpower.py), so a relative change
 # of 1e-8 can move the next dt by 1e-7. Where one rounding of a stage changes EEst by so much (the first
@@ -39,14 +40,14 @@ def times_bound(node: plr.NeuralODE, trajectory: Trajectory) -> float:
     return 1e-12 if max(shares) < 1e-10 else 1e-7 + max(shares)
 
 
-@pytest.mark.parametrize("solver", TABLEAUS)
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_counts_and_times_of_most_cases(solver: str) -> None:
     """Rounding excuses a few cases only."""
     counted = timed = 0
     cases = [Case.load(name) for name in names("ode", alg=solver)]
     for case in cases:
         _, trajectory = run(case)
-        same = (trajectory.naccept, trajectory.nreject) == (case["naccept"], case["nreject"])
+        same = trajectory.naccept == int(case["naccept"]) and trajectory.nreject == int(case["nreject"])
         counted += same
         timed += same and np.allclose(trajectory.t, case["t"][:-1], rtol=1e-12, atol=0)
     assert counted >= len(cases) - 2

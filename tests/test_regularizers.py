@@ -10,7 +10,7 @@ import pylocalreg as plr
 from pylocalreg.engines.base import Gradient
 from pylocalreg.regularizers import Step
 from pylocalreg.regularizers.base import draw
-from tests.conftest import Net, normal, replay, replay_at, step_containing, step_error
+from tests.conftest import Net, drawn_step, normal, replay, replay_at, step_containing, step_error
 
 TOLERANCE = 1e-4
 SAMPLINGS: tuple[plr.Sampling, ...] = ("unbiased", "biased")
@@ -41,7 +41,7 @@ def test_value_and_gradient(
 ) -> None:
     """Against plain autograd through the accepted steps and one more."""
     f, u0 = Net(3), normal(4, 3, seed=2).requires_grad_()
-    torch.manual_seed(5)
+    torch.manual_seed(6)
     solution = _node(f, regularizer, tspan=tspan, adjoint=adjoint)(u0)
     value = solution.regularization
     assert value is not None
@@ -50,15 +50,14 @@ def test_value_and_gradient(
     inputs = [u0, *f.parameters()]
     ours = torch.autograd.grad(value, inputs, allow_unused=True)
 
-    torch.manual_seed(5)
-    drawn = float(torch.rand((), dtype=torch.float64))
+    torch.manual_seed(6)
     steps, (start, end) = solution.steps, tspan
     if regularizer.sampling == "biased":
-        i = int(drawn * len(steps.t))
+        i = drawn_step(steps)
         tau = float(steps.t[i])
         state = replay(f, u0, steps)[i]
     else:
-        tau = start + drawn * (end - start)
+        tau = start + draw(None) * (end - start)
         i = step_containing(steps, tau)
         state = replay_at(f, u0, steps, tau)
     if regularizer.step == "initial":

@@ -34,7 +34,7 @@ class ContinuousAdjoint(ABC):
     def advance(self, tspan: tuple[float, float], adjoint: torch.Tensor) -> torch.Tensor:
         """lambda from the start to the end of ``tspan``, which runs backwards; adds to ``integral``."""
 
-    def skip(self, tspan: tuple[float, float]) -> None:
+    def skip(self, tspan: tuple[float, float]) -> None:  # noqa: B027 (most have nothing to do)
         """Pass over a part of the span behind every cotangent, where lambda is zero."""
 
     def stops(self) -> list[float]:
