@@ -6,7 +6,7 @@ from pylocalreg.engines.base import Adjoint
 from pylocalreg.errors import LocalRegError
 from pylocalreg.local_error import local_error
 from pylocalreg.neural_ode import NeuralODE
-from pylocalreg.regularizers import STEER, GlobalRegularizer, LocalRegularizer, Sampling, TayNODE
+from pylocalreg.regularizers import STEER, GlobalRegularizer, LocalRegularizer, Regularizer, Sampling, TayNODE
 from pylocalreg.solution import Solution, Stats, Steps
 
 __version__ = "0.1.0"
@@ -23,6 +23,7 @@ __all__ = [
     "LocalRegError",
     "LocalRegularizer",
     "NeuralODE",
+    "Regularizer",
     "Sampling",
     "Solution",
     "Stats",

@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 import torch
 import torch.nn.functional as F
 
-from pylocalreg.engines.base import Dynamics
 from pylocalreg.errors import OptionError, ShapeError
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -248,7 +247,11 @@ def _shapes(layer: Layer, timed: bool) -> tuple[tuple[int, ...], ...]:
     return (layer.channels,), (layer.channels,)
 
 
-def as_module(dynamics: Layers | torch.nn.Module | Dynamics) -> torch.nn.Module:
+Function = Callable[[torch.Tensor, Any], Any]
+"""A plain ``f(t, u)``: ``u`` and what it gives are a tensor, or a tuple or dict of tensors."""
+
+
+def as_module(dynamics: Layers | torch.nn.Module | Function) -> torch.nn.Module:
     """What `NeuralODE` solves: descriptions are built, modules kept, callables wrapped."""
     if isinstance(dynamics, Chain | TimeDependent):
         return LayerDynamics(dynamics)
@@ -266,9 +269,9 @@ def as_module(dynamics: Layers | torch.nn.Module | Dynamics) -> torch.nn.Module:
 
 
 class _Function(torch.nn.Module):
-    def __init__(self, f: Dynamics) -> None:
+    def __init__(self, f: Function) -> None:
         super().__init__()
         self.f = f
 
-    def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    def forward(self, t: torch.Tensor, u: Any) -> Any:
         return self.f(t, u)

@@ -15,10 +15,10 @@ from pylocalreg.checks import (
     check_tspan,
     round_time,
 )
-from pylocalreg.dynamics import Layers, as_module
+from pylocalreg.dynamics import Function, Layers, as_module
 from pylocalreg.engines import Engine, get_engine
 from pylocalreg.engines.autograd import Solve
-from pylocalreg.engines.base import Adjoint, Dynamics, Keep, Problem
+from pylocalreg.engines.base import Adjoint, Keep, Problem
 from pylocalreg.errors import OptionError, SaveAtError
 from pylocalreg.regularizers import Regularizer
 from pylocalreg.solution import Solution
@@ -56,7 +56,7 @@ class NeuralODE(torch.nn.Module):
 
     def __init__(
         self,
-        dynamics: Layers | torch.nn.Module | Dynamics,
+        dynamics: Layers | torch.nn.Module | Function,
         tspan: Sequence[float] = (0.0, 1.0),
         *,
         solver: str = "Tsit5",

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from pylocalreg.errors import OptionError
+from pylocalreg.solution import Stats
 
 
 def _check(start: float, end: float, steps: int) -> None:
@@ -60,3 +61,58 @@ class Cosine:
     def __call__(self, step: int) -> float:
         share = (1 + math.cos(math.pi * min(step / self.steps, 1.0))) / 2
         return self.end + (self.start - self.end) * share
+
+
+class NFEBudget:
+    """The coefficient that brings the solver to a target NFE, and holds it there.
+
+    After each training step the coefficient is multiplied by (NFE / target)^gain: it rises while a solve
+    takes more evaluations of the dynamics than the target, and falls while it takes fewer. Its own state is
+    one number, so a resumed run goes on where it was.
+
+    Args:
+        target: calls of the dynamics a solve should take, those of the regularizer left out.
+        start: the coefficient before the first observation.
+        gain: the weights need some ten steps to follow the coefficient: a gain beyond 0.1 overshoots.
+        smallest, largest: bounds of the coefficient, by default a hundredth of the start and a hundred times
+            it. It stays at ``largest`` where the target can not be met: every solve takes a few evaluations.
+
+    Raises:
+        OptionError: the target is less than 1, the bounds are out of order or a number is not positive.
+    """
+
+    def __init__(
+        self,
+        target: float,
+        start: float,
+        *,
+        gain: float = 0.05,
+        smallest: float | None = None,
+        largest: float | None = None,
+    ) -> None:
+        self.target, self.gain = target, gain
+        self.smallest = start / 100 if smallest is None else smallest
+        self.largest = start * 100 if largest is None else largest
+        numbers = (target, gain, self.smallest, start, self.largest)
+        if not all(math.isfinite(x) and x > 0 for x in numbers):
+            raise OptionError(f"a budget is made of finite numbers greater than 0, not of {numbers}")
+        if target < 1:
+            raise OptionError(f"target = {target}: a solve takes at least one evaluation")
+        if not self.smallest <= start <= self.largest:
+            raise OptionError(f"start = {start} lies outside of [{self.smallest}, {self.largest}]")
+        self.coefficient = start
+
+    def __call__(self, step: int) -> float:
+        """The coefficient by now, whatever the step: it follows what was observed."""
+        return self.coefficient
+
+    def observe(self, stats: Stats) -> None:
+        """What the training step's solve took (``solution.stats``)."""
+        share = max(stats.nfe - stats.nfe_regularizer, 1) / self.target
+        self.coefficient = min(max(self.coefficient * share**self.gain, self.smallest), self.largest)
+
+    def state_dict(self) -> dict[str, float]:
+        return {"coefficient": self.coefficient}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.coefficient = state["coefficient"]

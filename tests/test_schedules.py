@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pylocalreg.errors import OptionError
-from pylocalreg.schedules import Constant, Cosine, Exponential
+from pylocalreg.schedules import Constant, Cosine, Exponential, NFEBudget
+from pylocalreg.solution import Stats
 
 coefficients = st.floats(1e-3, 1e3)
 
@@ -75,3 +76,54 @@ def test_exponential_never_reaches_zero() -> None:
         Exponential(2.0, 0.0, 5)
     with pytest.raises(OptionError, match=r"0\.0 to 2\.0"):
         Exponential(0.0, 2.0, 5)
+
+
+def stats(nfe: int, nfe_regularizer: int = 0) -> Stats:
+    return Stats(nfe + nfe_regularizer, 1, 0, nfe_regularizer)
+
+
+@settings(derandomize=True, deadline=None, max_examples=30)
+@given(target=st.floats(20, 200), start=st.floats(1, 100), slope=st.floats(0.4, 1.0))
+def test_budget_meets_its_target(target: float, start: float, slope: float) -> None:
+    """NFE that fall with the coefficient, ten steps behind it, and come in steps of six."""
+    budget = NFEBudget(target, start, largest=1e6 * start, smallest=1e-6 * start)
+    log_nfe = math.log(300)
+    for step in range(1500):
+        log_nfe += 0.1 * (math.log(300) - slope * math.log(budget(step) / 5) - log_nfe)
+        nfe = 3 + 6 * round((math.exp(log_nfe) - 3) / 6)
+        budget.observe(stats(nfe, 7))
+    assert math.exp(log_nfe) == pytest.approx(target, abs=6, rel=0.1)
+
+
+def test_budget_stays_in_its_bounds() -> None:
+    budget = NFEBudget(1.0, 2.0, smallest=0.5, largest=8.0)
+    for _ in range(100):
+        budget.observe(stats(1000))
+    assert budget(0) == 8.0
+    budget = NFEBudget(1000, 2.0, smallest=0.5, largest=8.0)
+    for _ in range(200):
+        budget.observe(stats(3))
+    assert budget(0) == 0.5
+
+
+def test_budget_resumes_where_it_was() -> None:
+    one, other = NFEBudget(40, 2.0), NFEBudget(40, 2.0)
+    one.observe(stats(100))
+    other.load_state_dict(one.state_dict())
+    assert other(0) == one(0) != 2.0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target": 0.5},
+        {"target": float("nan")},
+        {"start": 0.0},
+        {"gain": -1.0},
+        {"smallest": 3.0},
+        {"largest": 1.0},
+    ],
+)
+def test_budget_that_can_not_be(options: dict[str, float]) -> None:
+    with pytest.raises(OptionError):
+        NFEBudget(**({"target": 40.0, "start": 2.0} | options))

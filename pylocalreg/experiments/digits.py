@@ -28,7 +28,7 @@ class Config:
     """One training run; the defaults are the demo's. A regularizer comes with its coefficient by step."""
 
     name: str = "vanilla"
-    regularizer: plr.LocalRegularizer | None = None
+    regularizer: plr.Regularizer | None = None
     coefficient: Callable[[int], float] | None = None
     steps: int = 240
     batch: int = 128
@@ -124,6 +124,8 @@ def train(config: Config, data: Data, report: Report | None = None, evaluate_eve
         objective = loss
         if solution.regularization is not None and config.coefficient is not None:
             objective = loss + config.coefficient(step) * solution.regularization
+            if isinstance(config.coefficient, plr.schedules.NFEBudget):
+                config.coefficient.observe(solution.stats)
         optimizer.zero_grad()
         objective.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
