@@ -49,6 +49,7 @@ class NeuralODE(torch.nn.Module):
             one (Euler and RK4 have none). Fixed steps are never rejected.
         maxiters: steps tried before `StepLimitError`.
         params: tensors a plain callable closes over that want a gradient. A module's parameters are found.
+        callback: refused: the stack's callbacks for events are not handled.
 
     Raises:
         TimeSpanError, ToleranceError, SaveAtError, OptionError, EngineUnavailableError: at construction.
@@ -71,8 +72,14 @@ class NeuralODE(torch.nn.Module):
         adaptive: bool | None = None,
         maxiters: int = 1_000_000,
         params: Sequence[torch.Tensor] = (),
+        callback: None = None,
     ) -> None:
         super().__init__()
+        if callback is not None:
+            raise OptionError(
+                f"callback = {callback!r}: events are not handled; solve up to the event, change the state "
+                "and solve on from there"
+            )
         self.tspan = check_tspan(tspan)
         self.abstol = check_tolerance("abstol", abstol)
         self.reltol = check_tolerance("reltol", reltol)

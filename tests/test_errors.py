@@ -385,6 +385,11 @@ def test_unknown_option(options: dict[str, str], message: str) -> None:
         solver(**options)
 
 
+def test_callbacks_are_refused_by_name() -> None:
+    with pytest.raises(OptionError, match=r"callback.*events"):
+        solver(callback=lambda t, u: None)
+
+
 def test_unknown_keyword() -> None:
     with pytest.raises(TypeError, match="tolerance"):
         solver(tolerance=1e-3)
