@@ -36,11 +36,11 @@ METHODS: dict[str, Callable[[], Setting]] = {
     "local, budget of 60 NFE": lambda: (plr.LocalRegularizer("biased"), plr.schedules.NFEBudget(60, 50.0)),
     "local stiffness": lambda: (
         plr.LocalRegularizer("biased", quantity="stiffness"),
-        exponential(0.1, 0.03),
+        exponential(1.0, 0.3),
     ),
     "the paper's": lambda: (plr.LocalRegularizer.paper(), exponential(2.5, 1.0)),
     "global error": lambda: (plr.GlobalRegularizer(), exponential(25, 10)),
-    "global stiffness": lambda: (plr.GlobalRegularizer("stiffness"), exponential(0.01, 0.003)),
+    "global stiffness": lambda: (plr.GlobalRegularizer("stiffness"), exponential(0.1, 0.03)),
     "STEER": lambda: (plr.STEER(0.5), None),
     "TayNODE, order 2": lambda: (plr.TayNODE(2), exponential(0.1, 0.03)),
 }
