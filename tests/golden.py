@@ -11,10 +11,12 @@ import numpy.typing as npt
 import torch
 
 import pylocalreg as plr
-from pylocalreg.engines.base import Problem
+from pylocalreg.engines.base import Problem, Trajectory
+from pylocalreg.engines.torch_engine.adams.history import is_start
+from pylocalreg.engines.torch_engine.adams.step import coefficients
 from pylocalreg.engines.torch_engine.explicit_rk.step import differentiable_step
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
-from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
+from pylocalreg.engines.torch_engine.tableaus import TABLEAUS, Tableau
 
 DATA = Path(__file__).parent / "data"
 
@@ -99,14 +101,34 @@ def problem(node: plr.NeuralODE) -> Problem:
 
 
 @torch.no_grad()
-def estimate_rounding(node: plr.NeuralODE, t: float, u: torch.Tensor, dt: float) -> float:
+def estimate_rounding(
+    node: plr.NeuralODE, t: float, u: torch.Tensor, dt: float, tableau: Tableau | None = None
+) -> float:
     """What one rounding of every stage can change in the EEst of a step.
 
     EEst is the small rest of a sum of large terms: rms(dt sum_i |btilde_i k_i| / scale) machine epsilons.
     """
-    tableau = TABLEAUS[node.solver]
+    tableau = tableau or TABLEAUS[node.solver]
     f = RightHandSide(node.dynamics)
     ks, u_new = differentiable_step(f, tableau, t, u, dt)
     size = sum((abs(dt * w) * k.abs() for w, k in zip(tableau.btilde, ks, strict=True)), torch.zeros_like(u))
     scale = node.abstol + torch.maximum(u.abs(), u_new.abs()) * node.reltol
+    return float((size / scale).square().mean().sqrt()) * torch.finfo(u.dtype).eps
+
+
+@torch.no_grad()
+def recorded_rounding(node: plr.NeuralODE, trajectory: Trajectory, index: int) -> float:
+    """As `estimate_rounding`, of a recorded step of any method."""
+    t, u, dt = trajectory.t[index], trajectory.u[index], trajectory.dt[index]
+    if node.solver in TABLEAUS:
+        return estimate_rounding(node, t, u, dt)
+    history = trajectory.memory[index]
+    assert isinstance(history, tuple)
+    if is_start(history):
+        return estimate_rounding(node, t, u, dt, TABLEAUS["BS3"])
+    c = coefficients(dt, history)
+    weight = abs(c.g4 - c.g3) if node.solver == "VCABM3" else abs(c.g3)
+    f0, f1, f2 = (k.abs() for k in (node.dynamics(u.new_tensor(t), u), history[0].k, history[1].k))
+    size = weight * max(c.beta3, 1.0) * (f0 + f1 + c.ratio * (f1 + f2))
+    scale = node.abstol + u.abs() * node.reltol
     return float((size / scale).square().mean().sqrt()) * torch.finfo(u.dtype).eps

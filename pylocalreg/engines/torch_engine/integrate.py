@@ -91,7 +91,7 @@ def integrate(
             keeper.finish(u_new)
             trajectory.nfe = f.nfe - stepper.uncounted
             return trajectory
-        spare = None if kept or u is u0 else u
+        spare = None if kept or u is u0 or not method.one_step else u
         u = u_new
         dt = proposed if controller is None else direction * min(abs(controller.accept(dt, EEst)), span)
     raise StepLimitError(

@@ -66,9 +66,9 @@ class Replay(Protocol):
         (time, cotangent of u(time)) of times between the step's ends.
         """
 
-    def pull_back_estimate(self, step: StepCotangent, u: torch.Tensor) -> torch.Tensor | None:
-        """Add the gradients of one step's estimate by parameters; gives that by the state the step starts
-        from, None where the step holds it constant.
+    def pull_back_estimate(self, step: StepCotangent, u: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
+        """Add the gradients of one step's estimate by parameters; gives those by the states it depends on,
+        as (time, cotangent of u(time)): none where the step holds them constant.
         """
 
 

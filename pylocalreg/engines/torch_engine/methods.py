@@ -1,7 +1,11 @@
 """Every method by the stack's name."""
 
+from pylocalreg.engines.torch_engine.adams import VCAB3, VCABM3
 from pylocalreg.engines.torch_engine.explicit_rk import ExplicitRK
 from pylocalreg.engines.torch_engine.method import Method
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
 
-METHODS: dict[str, Method] = {name: ExplicitRK(tableau) for name, tableau in TABLEAUS.items()}
+METHODS: dict[str, Method] = {
+    **{name: ExplicitRK(tableau) for name, tableau in TABLEAUS.items()},
+    **{method.name: method for method in (VCAB3, VCABM3)},
+}

@@ -51,9 +51,7 @@ class ContinuousAdjoint(ABC):
         if steps:
             replay = METHODS[problem.solver].replay(self.f, problem, trajectory)
             for step in steps:
-                by_state = replay.pull_back_estimate(step, trajectory.u[step.index])
-                if by_state is not None:
-                    jumps.append((trajectory.t[step.index], by_state))
+                jumps += replay.pull_back_estimate(step, trajectory.u[step.index])
             grad_params = replay.grad_params
         else:
             grad_params = GradientSum(len(problem.params))

@@ -57,9 +57,11 @@ class ExplicitRKReplay:
                 adjoint = by_u if adjoint is None else adjoint.add_(by_u)
         return adjoint
 
-    def pull_back_estimate(self, step: StepCotangent, u: torch.Tensor) -> torch.Tensor | None:
-        self._take(self.trajectory.t[step.index], u, self.trajectory.dt[step.index], self.tableau.stages)
-        return self._reverse_estimate(step)
+    def pull_back_estimate(self, step: StepCotangent, u: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
+        t = self.trajectory.t[step.index]
+        self._take(t, u, self.trajectory.dt[step.index], self.tableau.stages)
+        by_state = self._reverse_estimate(step)
+        return [] if by_state is None else [(t, by_state)]
 
     def _reverse_estimate(self, step: StepCotangent) -> torch.Tensor | None:
         """The pullback of the estimate of the step just taken again."""
