@@ -19,8 +19,8 @@ OLD_ERROR_FLOOR = 1e-4
 
 
 class PIController:
-    """dt_next = dt / q with q = EEst^beta1 / EEst_old^beta2 / gamma, clipped; dt where q is in [1, qsteady_max],
-    which saves factorizations.
+    """dt_next = dt / q with q = EEst^beta1 / EEst_old^beta2 / gamma, clipped; dt itself where q is in
+    [1, qsteady_max].
     """
 
     def __init__(self, betas: tuple[float, float], T: type[Scalar], qsteady_max: float = 1.0) -> None:

@@ -57,7 +57,8 @@ class TorchEngine:
         if jacobian is not None and not method.takes_jacobian:
             able = sorted(name for name, other in METHODS.items() if other.takes_jacobian)
             raise OptionError(
-                f"jacobian={jacobian!r}: {solver} takes no Jacobian; leave it out, or choose a solver of {able}"
+                f"jacobian={jacobian!r}: {solver} takes no Jacobian; leave it out, or choose a "
+                f"solver of {able}"
             )
         return has_estimate if adaptive is None else adaptive
 

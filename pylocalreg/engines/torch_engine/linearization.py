@@ -43,7 +43,7 @@ class DenseLinearization:
         return DenseFactors(W)
 
     def negative_transpose(self, dT: torch.Tensor) -> "DenseLinearization":
-        """Of dynamics whose Jacobian is -(df/du)^T."""
+        """That of dynamics whose Jacobian is -(df/du)^T."""
         return DenseLinearization(self.J.mT.neg(), dT)
 
 
@@ -59,7 +59,8 @@ class DenseFactors:
 
     def solve(self, b: torch.Tensor, transpose: bool = False) -> torch.Tensor:
         column = b.reshape(*self.LU.shape[:-1], 1)
-        return torch.linalg.lu_solve(self.LU, self.pivots, column, adjoint=transpose).view_as(b)
+        x: torch.Tensor = torch.linalg.lu_solve(self.LU, self.pivots, column, adjoint=transpose)
+        return x.view_as(b)
 
 
 def linearize(f: Dynamics, t: float, u: torch.Tensor, jacobian: Jacobian) -> DenseLinearization:
@@ -109,8 +110,8 @@ def directional(
     except (RuntimeError, NotImplementedError) as error:
         raise JacobianError(
             f"the dynamics can not be differentiated by torch.func at t = {t:.6g}, which the Jacobian of a "
-            f"stiff solver needs ({error}): write them without in-place updates, random numbers and custom "
-            "autograd functions that have no jvp, or take an explicit solver"
+            f"stiff solver needs ({error}): write them without in-place updates, random numbers, torch.autograd "
+            "calls and custom autograd functions that have no jvp, or take an explicit solver"
         ) from error
     return derivatives
 
@@ -137,10 +138,12 @@ def pull_back_directional(
     if not along.requires_grad:
         return None, [None] * len(params)
     try:
-        grad_u, *grad_params = torch.autograd.grad(along, (u, *params), cotangents, allow_unused=True)
+        grads: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
+            along, (u, *params), cotangents, allow_unused=True
+        )
     except (RuntimeError, NotImplementedError) as error:
         raise JacobianError(
             f"the Jacobian of the dynamics can not be differentiated at t = {t:.6g}, which the gradient of a "
             f"stiff solver needs ({error}): the dynamics need a second derivative, or an explicit solver"
         ) from error
-    return grad_u, grad_params
+    return grads[0], list(grads[1:])

@@ -18,9 +18,9 @@ Cotangents = list[torch.Tensor | None]
 class RosenbrockReplay:
     """Accepted steps taken again, one at a time, for pulling cotangents back.
 
-    With y_i = W^-T zbar_i, the cotangent of stage i's right-hand side, the step depends on the Jacobian and on
-    df/dt by sum_i <y_i, J z_i + d_i dt df/dt>: derivatives of f along the stages, whose own gradient is one
-    reverse pass. No gradient of a matrix is formed.
+    With y_i = W^-T zbar_i, the cotangent of stage i's right-hand side, the step depends on the Jacobian and
+    on df/dt by sum_i <y_i, J z_i + d_i dt df/dt>: derivatives of f along the stages, whose own gradient is
+    one reverse pass. No gradient of a matrix is formed.
     """
 
     def __init__(
@@ -135,10 +135,10 @@ class RosenbrockReplay:
         if used:
             by_t = self.u.new_tensor([tableau.d[i] * dt for i in used])
             along = torch.stack([self.z[i] for i in used])
-            by_u, by_params = pull_back_directional(
+            by_u, by_jacobian = pull_back_directional(
                 self.f.f, self.params, self.t, self.u, by_t, along, torch.stack(by_rhs)
             )
-            self.grad_params.add(by_params)
+            self.grad_params.add(by_jacobian)
             if grad_u is not None and by_u is not None:
                 grad_u.add_(by_u)
 

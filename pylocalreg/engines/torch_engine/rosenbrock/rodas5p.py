@@ -4,8 +4,8 @@ from pylocalreg.engines.torch_engine.rosenbrock.tableau import RosenbrockTableau
 
 RODAS5P = RosenbrockTableau(
     name="Rodas5P",
-    source="G. Steinebach, Construction of Rosenbrock-Wanner method Rodas5P and numerical benchmarks within the "
-    "Julia Differential Equations package, BIT Numerical Mathematics 63 (2023)",
+    source="G. Steinebach, Construction of Rosenbrock-Wanner method Rodas5P and numerical benchmarks within "
+    "the Julia Differential Equations package, BIT Numerical Mathematics 63 (2023)",
     order=5,
     gamma=0.21193756319429014,
     a=(
