@@ -11,14 +11,14 @@ from pylocalreg.errors import JacobianError
 
 
 class Factors(Protocol):
-    """A factorized scale I - df/du."""
+    """A factorized I - h df/du."""
 
     @property
     def singular(self) -> bool:
         """Whether there is no solution; synchronizes."""
 
     def solve(self, b: torch.Tensor) -> torch.Tensor:
-        """x of (scale I - df/du) x = b, both of the state's shape."""
+        """x of (I - h df/du) x = b, both of the state's shape."""
 
 
 class Linearization(Protocol):
@@ -27,8 +27,8 @@ class Linearization(Protocol):
     dT: torch.Tensor
     """df/dt, of the state's shape."""
 
-    def factorize(self, scale: float) -> Factors:
-        """scale I - df/du."""
+    def factorize(self, h: float) -> Factors:
+        """I - h df/du."""
 
 
 class DenseLinearization:
@@ -37,9 +37,9 @@ class DenseLinearization:
     def __init__(self, J: torch.Tensor, dT: torch.Tensor) -> None:
         self.J, self.dT = J, dT
 
-    def factorize(self, scale: float) -> "DenseFactors":
-        W = self.J.neg()
-        W.diagonal(dim1=-2, dim2=-1).add_(scale)
+    def factorize(self, h: float) -> "DenseFactors":
+        W = self.J * -h
+        W.diagonal(dim1=-2, dim2=-1).add_(1)
         return DenseFactors(W)
 
     def negative_transpose(self, dT: torch.Tensor) -> "DenseLinearization":
@@ -110,8 +110,8 @@ def directional(
     except (RuntimeError, NotImplementedError) as error:
         raise JacobianError(
             f"the dynamics can not be differentiated by torch.func at t = {t:.6g}, which the Jacobian of a "
-            f"stiff solver needs ({error}): write them without in-place updates, random numbers, torch.autograd "
-            "calls and custom autograd functions that have no jvp, or take an explicit solver"
+            f"stiff solver needs ({error}): write them without in-place updates, random numbers, calls "
+            "of torch.autograd and custom autograd functions that have no jvp, or take an explicit solver"
         ) from error
     return derivatives
 

@@ -60,16 +60,16 @@ class _Linearization:
         by_u, by_params = pullback.of_derivative(t, u, 1.0, torch.zeros_like(u), adjoint)
         self.dT = flat([of_u.dT, -by_u, -by_params])
 
-    def factorize(self, scale: float) -> "_Factors":
-        return _Factors(self, scale)
+    def factorize(self, h: float) -> "_Factors":
+        return _Factors(self, h)
 
 
 class _Factors:
-    def __init__(self, linearization: _Linearization, scale: float) -> None:
-        self.linearization, self.scale = linearization, scale
+    def __init__(self, linearization: _Linearization, h: float) -> None:
+        self.linearization, self.h = linearization, h
         of_u = linearization.of_u
-        self.of_u = of_u.factorize(scale)
-        self.of_lambda = of_u.negative_transpose(of_u.dT).factorize(scale)
+        self.of_u = of_u.factorize(h)
+        self.of_lambda = of_u.negative_transpose(of_u.dT).factorize(h)
 
     @property
     def singular(self) -> bool:
@@ -79,6 +79,7 @@ class _Factors:
         at, n = self.linearization, self.linearization.u.numel()
         u = self.of_u.solve(b[:n].view_as(at.u))
         by_u, by_params = at.pullback.of_derivative(at.t, at.u, 0.0, u, at.adjoint)
-        adjoint = self.of_lambda.solve(b[n : 2 * n].view_as(at.u) - by_u)
-        integral = (b[2 * n :] - by_params - at.pullback.by_params(at.t, at.u, adjoint)) / self.scale
+        adjoint = self.of_lambda.solve(b[n : 2 * n].view_as(at.u) - self.h * by_u)
+        by_params += at.pullback.by_params(at.t, at.u, adjoint)
+        integral = b[2 * n :] - self.h * by_params
         return flat([u, adjoint, integral])

@@ -126,7 +126,7 @@ class Pullback:
     def of_derivative(
         self, t: float, u: torch.Tensor, by_t: float, by_u: torch.Tensor, adjoint: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The gradients of <adjoint, by_t df/dt + df/du by_u> by u, and by the parameters in one flat vector."""
+        """The gradients of <adjoint, by_t df/dt + df/du by_u> by u, and those by the parameters, flat."""
         of_u, of_params = pull_back_directional(
             self.f.f, self.params, t, u, u.new_tensor([by_t]), by_u.unsqueeze(0), adjoint.unsqueeze(0)
         )

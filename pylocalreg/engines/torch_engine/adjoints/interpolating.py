@@ -54,14 +54,14 @@ class _Linearization:
         self.of_lambda, self.pullback, self.t, self.u = of_lambda, pullback, t, u
         self.dT = flat([of_lambda.dT, dT])
 
-    def factorize(self, scale: float) -> "_Factors":
-        return _Factors(self, scale)
+    def factorize(self, h: float) -> "_Factors":
+        return _Factors(self, h)
 
 
 class _Factors:
-    def __init__(self, linearization: _Linearization, scale: float) -> None:
-        self.linearization, self.scale = linearization, scale
-        self.of_lambda = linearization.of_lambda.factorize(scale)
+    def __init__(self, linearization: _Linearization, h: float) -> None:
+        self.linearization, self.h = linearization, h
+        self.of_lambda = linearization.of_lambda.factorize(h)
 
     @property
     def singular(self) -> bool:
@@ -71,5 +71,5 @@ class _Factors:
         at = self.linearization
         n = at.u.numel()
         adjoint = self.of_lambda.solve(b[:n].view_as(at.u))
-        integral = (b[n:] - at.pullback.by_params(at.t, at.u, adjoint)) / self.scale
+        integral = b[n:] - self.h * at.pullback.by_params(at.t, at.u, adjoint)
         return flat([adjoint, integral])

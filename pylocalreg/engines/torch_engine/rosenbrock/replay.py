@@ -18,9 +18,9 @@ Cotangents = list[torch.Tensor | None]
 class RosenbrockReplay:
     """Accepted steps taken again, one at a time, for pulling cotangents back.
 
-    With y_i = W^-T zbar_i, the cotangent of stage i's right-hand side, the step depends on the Jacobian and
-    on df/dt by sum_i <y_i, J z_i + d_i dt df/dt>: derivatives of f along the stages, whose own gradient is
-    one reverse pass. No gradient of a matrix is formed.
+    With y_i = (I - h J)^-T zbar_i, the cotangent of stage i's right-hand side, the step depends on the
+    Jacobian and on df/dt by sum_i <h y_i, J z_i + d_i dt df/dt>: derivatives of f along the stages, whose
+    own gradient is one reverse pass. No gradient of a matrix is formed.
     """
 
     def __init__(
@@ -83,7 +83,8 @@ class RosenbrockReplay:
         tableau = self.tableau
         self.t, self.u, self.dt = t, u, dt
         linearization = linearize(self.f.f, t, u, self.problem.jacobian)
-        self.factors = linearization.factorize(1 / (tableau.gamma * dt))
+        self.h = tableau.gamma * dt
+        self.factors = linearization.factorize(self.h)
         self.inputs: list[torch.Tensor] = []
         self.graphs: list[torch.Tensor] = []
         self.z: list[torch.Tensor] = []
@@ -94,9 +95,9 @@ class RosenbrockReplay:
                 k = self.f(t + tableau.c[i] * dt, state)
             self.inputs.append(state)
             self.graphs.append(k)
-            rhs = torch.add(k.detach(), linearization.dT, alpha=tableau.d[i] * dt)
+            rhs = torch.add(k.detach(), linearization.dT, alpha=tableau.d[i] * dt).mul_(self.h)
             if i > 0:
-                combine(rhs, tableau.C[i - 1], self.z, 1 / dt, out=rhs)
+                combine(rhs, tableau.gamma_C[i - 1], self.z, 1.0, out=rhs)
             self.z.append(self.factors.solve(rhs))
 
     def _pull_back(
@@ -111,16 +112,17 @@ class RosenbrockReplay:
         ``grad_u`` None holds the step's start constant. The cotangents are overwritten.
         """
         tableau, dt = self.tableau, self.dt
-        used, by_rhs = [], []
+        used, by_f = [], []
         for i in reversed(range(1 if frozen_first_stage else 0, len(self.z))):
             cotangent = cotangents[i]
             if cotangent is None:
                 continue
             y = self.factors.solve(cotangent, transpose=True)
-            used.append(i)
-            by_rhs.append(y)
             if i > 0:
-                _add_sum(cotangents, tableau.C[i - 1], y, 1 / dt)
+                _add_sum(cotangents, tableau.gamma_C[i - 1], y)
+            y.mul_(self.h)
+            used.append(i)
+            by_f.append(y)
             if not self.graphs[i].requires_grad:
                 continue
             *by_params, by_state = torch.autograd.grad(
@@ -136,7 +138,7 @@ class RosenbrockReplay:
             by_t = self.u.new_tensor([tableau.d[i] * dt for i in used])
             along = torch.stack([self.z[i] for i in used])
             by_u, by_jacobian = pull_back_directional(
-                self.f.f, self.params, self.t, self.u, by_t, along, torch.stack(by_rhs)
+                self.f.f, self.params, self.t, self.u, by_t, along, torch.stack(by_f)
             )
             self.grad_params.add(by_jacobian)
             if grad_u is not None and by_u is not None:

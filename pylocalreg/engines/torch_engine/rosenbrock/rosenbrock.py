@@ -85,8 +85,8 @@ class RosenbrockStepper:
             self.f0 = f.owned(t, u)
         if self.linearization is None:
             self.linearization = f.linearize(t, u, self.jacobian)
-        dT = self.linearization.dT
-        factors = self.linearization.factorize(1 / (tableau.gamma * dt))
+        dT, h = self.linearization.dT, tableau.gamma * dt
+        factors = self.linearization.factorize(h)
         self.z: list[torch.Tensor] = []
         self.dense: Record | None = None
         k = self.f0
@@ -94,10 +94,9 @@ class RosenbrockStepper:
             if i > 0:
                 combine(u, tableau.a[i - 1], self.z, 1.0, out=self.state)
                 k = f.owned(t + tableau.c[i] * dt, self.state)
-            torch.add(k, dT, alpha=tableau.d[i] * dt, out=self.rhs)
+            torch.add(k, dT, alpha=tableau.d[i] * dt, out=self.rhs).mul_(h)
             if i > 0:
-                for weight, z in zip(tableau.C[i - 1], self.z, strict=True):
-                    self.rhs.add_(z, alpha=weight / dt)
+                combine(self.rhs, tableau.gamma_C[i - 1], self.z, 1.0, out=self.rhs)
             self.z.append(factors.solve(self.rhs))
         self.f_last = k
         u_new = combine(u, tableau.b, self.z, 1.0, out=spare)

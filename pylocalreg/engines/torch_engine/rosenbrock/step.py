@@ -23,13 +23,14 @@ def estimate_of_step(
     ``"frozen"`` holds the first stage constant.
     """
     linearization = f.linearize(t, u, problem.jacobian)
-    factors = linearization.factorize(1 / (tableau.gamma * dt))
+    h = tableau.gamma * dt
+    factors = linearization.factorize(h)
     stages: list[torch.Tensor] = []
     for i in range(tableau.stages):
         state = u if i == 0 else differentiable_sum(u, tableau.a[i - 1], stages, 1.0)
-        rhs = f(t + tableau.c[i] * dt, state) + tableau.d[i] * dt * linearization.dT
+        rhs = h * (f(t + tableau.c[i] * dt, state) + tableau.d[i] * dt * linearization.dT)
         if i > 0:
-            rhs = differentiable_sum(rhs, tableau.C[i - 1], stages, 1 / dt)
+            rhs = differentiable_sum(rhs, tableau.gamma_C[i - 1], stages, 1.0)
         z = factors.solve(rhs)
         stages.append(z.detach() if i == 0 and gradient == "frozen" else z)
     error = differentiable_sum(None, tableau.btilde, stages, 1.0)

@@ -9,8 +9,8 @@ class RosenbrockTableau:
     """An embedded Rosenbrock-Wanner pair with a dense output, in the form without products by the Jacobian
     (Hairer, Wanner II, IV.7).
 
-    The stages z solve (I / (gamma dt) - J) z_i = f(t + c_i dt, u + sum_j a_ij z_j) + d_i dt df/dt
-    + sum_j C_ij z_j / dt.
+    The stages z solve (I - h J) z_i = h (f(t + c_i dt, u + sum_j a_ij z_j) + d_i dt df/dt)
+    + gamma sum_j C_ij z_j with h = gamma dt.
 
     Attributes:
         order: order of the solution that is carried on.
@@ -40,6 +40,10 @@ class RosenbrockTableau:
     @property
     def stages(self) -> int:
         return len(self.c)
+
+    @cached_property
+    def gamma_C(self) -> tuple[tuple[float, ...], ...]:
+        return tuple(tuple(self.gamma * weight for weight in row) for row in self.C)
 
     @cached_property
     def dense(self) -> tuple[tuple[float, ...], ...]:
