@@ -49,5 +49,9 @@ class DoubleBackwardError(LocalRegError, RuntimeError):
     """A second derivative was asked of an adjoint that gives first derivatives only."""
 
 
+class JacobianError(LocalRegError, RuntimeError):
+    """The dynamics have no derivative that ``torch.func`` can take, which a stiff solver needs."""
+
+
 class EngineUnavailableError(LocalRegError, RuntimeError):
     """The engine that was asked for cannot run on this machine."""

@@ -18,7 +18,7 @@ from pylocalreg.checks import (
 from pylocalreg.dynamics import Function, Layers, as_module
 from pylocalreg.engines import Engine, get_engine
 from pylocalreg.engines.autograd import Solve
-from pylocalreg.engines.base import Adjoint, Keep, Problem
+from pylocalreg.engines.base import Adjoint, Jacobian, Keep, Problem
 from pylocalreg.errors import OptionError, SaveAtError
 from pylocalreg.regularizers import Regularizer
 from pylocalreg.solution import Solution
@@ -48,6 +48,11 @@ class NeuralODE(torch.nn.Module):
         adaptive: whether the steps' sizes follow the error estimate; by default they do where the method has
             one (Euler and RK4 have none). Fixed steps are never rejected.
         maxiters: steps tried before `StepLimitError`.
+        jacobian: for the stiff solvers (Rodas5, Rodas5P, Rosenbrock23), which need df/du. ``"system"`` (what
+            they take by default): of all elements of the state. ``"per_sample"``: one block for each entry of
+            the state's first dimension, a batch of small systems in place of a large one. The samples are
+            then assumed not to depend on each other (batch norm in training mode makes them): where they do,
+            steps lose their order and the gradient is not exact. Not for states that are tuples or dicts.
         params: tensors a plain callable closes over that want a gradient. A module's parameters are found.
         callback: refused: the stack's callbacks for events are not handled.
 
@@ -71,6 +76,7 @@ class NeuralODE(torch.nn.Module):
         dt: float | None = None,
         adaptive: bool | None = None,
         maxiters: int = 1_000_000,
+        jacobian: Jacobian | None = None,
         params: Sequence[torch.Tensor] = (),
         callback: None = None,
     ) -> None:
@@ -88,7 +94,7 @@ class NeuralODE(torch.nn.Module):
         self.maxiters = check_count("maxiters", maxiters)
         self.checkpoints = None if checkpoints is None else check_count("checkpoints", checkpoints)
         self.engine: Engine = get_engine(engine)
-        self.adaptive = self.engine.check(solver, adjoint, adaptive, self.checkpoints)
+        self.adaptive = self.engine.check(solver, adjoint, adaptive, self.checkpoints, jacobian)
         if not self.adaptive and dt is None:
             raise OptionError(f"solver={solver!r} takes fixed steps here: give their size, dt")
         if regularizer is not None:
@@ -96,6 +102,7 @@ class NeuralODE(torch.nn.Module):
         self.solver = solver
         self.adjoint: Adjoint = adjoint
         self.regularizer = regularizer
+        self.jacobian: Jacobian = jacobian or "system"
         self.closed_over = tuple(params)
         self.dynamics = as_module(dynamics)
 
@@ -123,10 +130,16 @@ class NeuralODE(torch.nn.Module):
 
         Raises:
             ShapeError, DtypeError, DeviceError, ToleranceError: before the solve.
+            JacobianError: the dynamics have no derivative that a stiff solver can take.
             NonFiniteError, StepUnderflowError, StepLimitError: where the solve can not go on.
         """
         layout = layout_of(u0)
         packed = layout.pack(u0)
+        if self.jacobian == "per_sample" and (not isinstance(u0, torch.Tensor) or u0.ndim == 0):
+            got = "a state of no dimension" if isinstance(u0, torch.Tensor) else f"a {type(u0).__name__}"
+            raise OptionError(
+                f"jacobian='per_sample': {got} has no first dimension of samples; take jacobian='system'"
+            )
         dtype = packed.dtype
         check_resolved(self.reltol, dtype)
         tspan = check_tspan([round_time(t, dtype) for t in self.tspan])
@@ -146,6 +159,7 @@ class NeuralODE(torch.nn.Module):
             maxiters=self.maxiters,
             dt=self.dt,
             adaptive=self.adaptive,
+            jacobian=self.jacobian,
         )
         regularizer = self.regularizer if (self.training if regularize is None else regularize) else None
         if regularize and regularizer is None:

@@ -18,6 +18,8 @@ class Stats:
     Attributes:
         nfe: calls of the dynamics in the forward pass, those of the regularizer included. The stages that
             only an interpolant needs (Vern7 at times between two steps) are left out, as in the stack.
+            A stiff solver's derivatives count as there: df/dt one call, df/du one for each 12 columns; a
+            rejected step's are kept.
         naccept: accepted steps.
         nreject: rejected steps.
         nfe_regularizer: calls made only for the regularizer. ``nfe - nfe_regularizer`` is the stack's

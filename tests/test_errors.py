@@ -60,6 +60,7 @@ def assert_solves(node: plr.NeuralODE, dtype: torch.dtype = F64) -> None:
         (StepUnderflowError, ArithmeticError),
         (StepLimitError, RuntimeError),
         (errors.DoubleBackwardError, RuntimeError),
+        (errors.JacobianError, RuntimeError),
         (EngineUnavailableError, RuntimeError),
     ],
 )
@@ -71,7 +72,7 @@ def test_family(error: type[Exception], builtin: type[Exception]) -> None:
 
 def test_family_is_complete() -> None:
     defined = {e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, Exception)}
-    assert len(defined) == 13
+    assert len(defined) == 14
     assert plr.LocalRegError is LocalRegError
 
 

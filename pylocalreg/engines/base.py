@@ -18,6 +18,8 @@ Dynamics = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 Adjoint = Literal["backsolve", "discrete", "gauss", "interpolating", "quadrature"]
 Gradient = Literal["exact", "frozen"]
+Jacobian = Literal["system", "per_sample"]
+"""Of the whole state as one system, or block by block: one for each entry of the first dimension."""
 Quantity = Literal["error", "stiffness"]
 """What is estimated of a step. ``"error"``: R = EEst * |dt|. ``"stiffness"``: S = rms(f(a) - f(b)) /
 rms(a - b) of the last two stages' states a and b, both at the step's end: a lower bound of the Jacobian's
@@ -66,6 +68,7 @@ class Problem:
     maxiters: int
     dt: float | None = None
     adaptive: bool = True
+    jacobian: Jacobian = "system"
 
 
 @dataclass
@@ -137,7 +140,14 @@ class Engine(Protocol):
 
     name: str
 
-    def check(self, solver: str, adjoint: str, adaptive: bool | None, checkpoints: int | None) -> bool:
+    def check(
+        self,
+        solver: str,
+        adjoint: str,
+        adaptive: bool | None = None,
+        checkpoints: int | None = None,
+        jacobian: Jacobian | None = None,
+    ) -> bool:
         """Whether the steps are adaptive: ``adaptive``, or where it is None what the solver can.
 
         Raises `OptionError` by name for what the engine cannot do, before anything starts.

@@ -8,6 +8,7 @@ import torch
 from pylocalreg.checks import check_count
 from pylocalreg.engines.autograd import Solve
 from pylocalreg.engines.base import Adjoint, Dynamics, Engine
+from pylocalreg.errors import OptionError
 from pylocalreg.regularizers.base import Regularized
 
 
@@ -24,7 +25,7 @@ class TayNODE:
         order: K, at least 1; the paper takes 2 to 4.
 
     Raises:
-        OptionError: the order is none.
+        OptionError: the order is none; at the call, the Jacobian is one per sample.
     """
 
     order: int = 2
@@ -36,6 +37,10 @@ class TayNODE:
         """Goes with everything."""
 
     def solve(self, solve: Solve, u0: torch.Tensor) -> Regularized:
+        if solve.problem.jacobian == "per_sample":
+            raise OptionError(
+                "TayNODE with jacobian='per_sample': its integral couples the samples; take jacobian='system'"
+            )
         augmented = _Augmented(solve.problem.f, self.order, u0.shape)
         solve.problem = dataclasses.replace(solve.problem, f=augmented)
         solve.read = augmented.state

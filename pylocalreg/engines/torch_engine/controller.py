@@ -19,9 +19,11 @@ OLD_ERROR_FLOOR = 1e-4
 
 
 class PIController:
-    """dt_next = dt / q with q = EEst^beta1 / EEst_old^beta2 / gamma, clipped."""
+    """dt_next = dt / q with q = EEst^beta1 / EEst_old^beta2 / gamma, clipped; dt itself where q is in
+    [1, qsteady_max].
+    """
 
-    def __init__(self, betas: tuple[float, float], T: type[Scalar]) -> None:
+    def __init__(self, betas: tuple[float, float], T: type[Scalar], qsteady_max: float = 1.0) -> None:
         self.beta1, self.beta2 = T(betas[0]), T(betas[1])
         self.gamma = T(GAMMA)
         self.smallest_q_first_step = T(1) / T(QMAX_FIRST_STEP)
@@ -29,6 +31,7 @@ class PIController:
         self.largest_q = T(1) / T(QMIN)
         self.floor = T(OLD_ERROR_FLOOR)
         self.old_error = T(OLD_ERROR_FLOOR)
+        self.qsteady_max = T(qsteady_max)
         self.naccept = 0
         self.T = T
 
@@ -42,7 +45,7 @@ class PIController:
             q = min(max(q / self.gamma, smallest_q), self.largest_q)
         self.naccept += 1
         self.old_error = max(error, self.floor)
-        return dt / q
+        return dt if 1 <= q <= self.qsteady_max else dt / q
 
     def reject(self, dt: Scalar, error: Scalar) -> Scalar:
         """The step to try after one that was rejected; a non-finite estimate shrinks it the most."""

@@ -5,7 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pylocalreg.engines.base import Adjoint, Gradient, Keep, Problem, Quantity, StepCotangent, Trajectory
+from pylocalreg.engines.base import (
+    Adjoint,
+    Gradient,
+    Jacobian,
+    Keep,
+    Problem,
+    Quantity,
+    StepCotangent,
+    Trajectory,
+)
 from pylocalreg.engines.torch_engine.adjoints import ADJOINTS, pull_back
 from pylocalreg.engines.torch_engine.initial_step import initial_step
 from pylocalreg.engines.torch_engine.integrate import SCALARS, integrate
@@ -19,7 +28,14 @@ class TorchEngine:
 
     name = "torch"
 
-    def check(self, solver: str, adjoint: str, adaptive: bool | None, checkpoints: int | None) -> bool:
+    def check(
+        self,
+        solver: str,
+        adjoint: str,
+        adaptive: bool | None = None,
+        checkpoints: int | None = None,
+        jacobian: Jacobian | None = None,
+    ) -> bool:
         if solver not in METHODS:
             raise OptionError(f"solver {solver!r} is not in the embedded engine: it has {sorted(METHODS)}")
         if adjoint not in ADJOINTS:
@@ -35,6 +51,14 @@ class TorchEngine:
             raise OptionError(
                 f"checkpoints = {checkpoints}: a step of {solver} depends on the steps before it and can not "
                 f"be taken again from a checkpoint, as adjoint={adjoint!r} would; leave checkpoints out"
+            )
+        if jacobian not in (None, "system", "per_sample"):
+            raise OptionError(f"jacobian={jacobian!r} does not exist: choose 'system' or 'per_sample'")
+        if jacobian is not None and not method.takes_jacobian:
+            able = sorted(name for name, other in METHODS.items() if other.takes_jacobian)
+            raise OptionError(
+                f"jacobian={jacobian!r}: {solver} takes no Jacobian; leave it out, or choose a "
+                f"solver of {able}"
             )
         return has_estimate if adaptive is None else adaptive
 

@@ -82,6 +82,8 @@ class Method(Protocol):
     """What the method estimates of its steps. One without ``"error"`` can not choose its steps."""
     one_step: bool
     """Whether a step depends on nothing but the state it starts from."""
+    takes_jacobian: bool
+    """Whether its steps solve linear systems with the Jacobian of the dynamics."""
 
     def controller(self, T: type[Scalar]) -> PIController:
         """A fresh step size controller."""

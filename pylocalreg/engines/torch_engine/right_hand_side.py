@@ -2,7 +2,8 @@
 
 import torch
 
-from pylocalreg.engines.base import Dynamics
+from pylocalreg.engines.base import Dynamics, Jacobian
+from pylocalreg.engines.torch_engine.linearization import Linearization, counted_calls, linearize
 from pylocalreg.errors import DeviceError, DtypeError, ShapeError
 
 
@@ -38,6 +39,15 @@ class RightHandSide:
                 "move the module to the state's device"
             )
         return k
+
+    def linearize(self, t: float, u: torch.Tensor, jacobian: Jacobian) -> Linearization:
+        """df/du and df/dt at (t, u), counted as the stack does.
+
+        Raises:
+            JacobianError: ``f`` can not be differentiated by ``torch.func``.
+        """
+        self.nfe += counted_calls(u, jacobian)
+        return linearize(self.f, t, u, jacobian)
 
     def owned(self, t: float, u: torch.Tensor) -> torch.Tensor:
         """As a call, but a copy where ``f`` gives its input's memory, or one buffer at every call.

@@ -26,6 +26,7 @@ class Adams:
 
     order = ORDER
     one_step = False
+    takes_jacobian = False
     estimates: frozenset[Quantity] = frozenset({"error"})
 
     def __init__(self, name: str, corrects: bool) -> None:

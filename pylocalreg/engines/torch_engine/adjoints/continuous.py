@@ -15,6 +15,7 @@ from pylocalreg.engines.base import Keep, Problem, StepCotangent, Trajectory
 from pylocalreg.engines.torch_engine.adjoints.recall import Recall
 from pylocalreg.engines.torch_engine.gradient_sum import GradientSum
 from pylocalreg.engines.torch_engine.integrate import OnStep, integrate
+from pylocalreg.engines.torch_engine.linearization import pull_back_directional
 from pylocalreg.engines.torch_engine.methods import METHODS
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 
@@ -124,6 +125,16 @@ class Pullback:
             return torch.zeros_like(u)
         (by_u,) = torch.autograd.grad(k, u, adjoint, allow_unused=True)
         return torch.zeros_like(u) if by_u is None else by_u
+
+    def of_derivative(
+        self, t: float, u: torch.Tensor, by_t: float, by_u: torch.Tensor, adjoint: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The gradients of <adjoint, by_t df/dt + df/du by_u> by u, and those by the parameters, flat."""
+        of_u, of_params = pull_back_directional(
+            self.f.f, self.params, t, u, u.new_tensor([by_t]), by_u.unsqueeze(0), adjoint.unsqueeze(0)
+        )
+        zeros = [torch.zeros_like(p) if g is None else g for p, g in zip(self.params, of_params, strict=True)]
+        return torch.zeros_like(u) if of_u is None else of_u, flat([u.new_zeros(0), *zeros])
 
     def by_params(self, t: float, u: torch.Tensor, adjoint: torch.Tensor) -> torch.Tensor:
         """The gradients of <adjoint, f> by the parameters alone, in one flat vector."""

@@ -4,9 +4,10 @@ parameters' gradient are one system.
 
 import torch
 
-from pylocalreg.engines.base import Problem, Trajectory
+from pylocalreg.engines.base import Jacobian, Problem, Trajectory
 from pylocalreg.engines.torch_engine.adjoints.continuous import ContinuousAdjoint, Pullback, flat
 from pylocalreg.engines.torch_engine.adjoints.recall import Recall
+from pylocalreg.engines.torch_engine.linearization import DenseLinearization, Linearization, linearize
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 
 
@@ -35,3 +36,40 @@ class _System(RightHandSide):
         u = self.recall.at(t)
         _, by_u, by_params = self.pullback(t, u, state[: u.numel()].view_as(u))
         return flat([by_u, *by_params]).neg_()
+
+    def linearize(self, t: float, state: torch.Tensor, jacobian: Jacobian) -> Linearization:
+        u = self.recall.at(t)
+        adjoint = state[: u.numel()].view_as(u)
+        of_u, of_params = self.pullback.of_derivative(t, u, 1.0, self.recall.velocity(t), adjoint)
+        of_lambda = linearize(self.f, t, u, jacobian).negative_transpose(-of_u)
+        return _Linearization(of_lambda, -of_params, self.pullback, t, u)
+
+
+class _Linearization:
+    """The integral follows from lambda and nothing from the integral: only lambda's part is a system."""
+
+    def __init__(
+        self, of_lambda: DenseLinearization, dT: torch.Tensor, pullback: Pullback, t: float, u: torch.Tensor
+    ) -> None:
+        self.of_lambda, self.pullback, self.t, self.u = of_lambda, pullback, t, u
+        self.dT = flat([of_lambda.dT, dT])
+
+    def factorize(self, h: float) -> "_Factors":
+        return _Factors(self, h)
+
+
+class _Factors:
+    def __init__(self, linearization: _Linearization, h: float) -> None:
+        self.linearization, self.h = linearization, h
+        self.of_lambda = linearization.of_lambda.factorize(h)
+
+    @property
+    def singular(self) -> bool:
+        return self.of_lambda.singular
+
+    def solve(self, b: torch.Tensor) -> torch.Tensor:
+        at = self.linearization
+        n = at.u.numel()
+        adjoint = self.of_lambda.solve(b[:n].view_as(at.u))
+        integral = b[n:] - self.h * at.pullback.by_params(at.t, at.u, adjoint)
+        return flat([adjoint, integral])

@@ -4,10 +4,11 @@ gradient is then integrated by an adaptive Gauss-Kronrod rule.
 
 import torch
 
-from pylocalreg.engines.base import Keep, Problem, Trajectory
+from pylocalreg.engines.base import Jacobian, Keep, Problem, Trajectory
 from pylocalreg.engines.torch_engine.adjoints.continuous import ContinuousAdjoint, Pullback
 from pylocalreg.engines.torch_engine.adjoints.gauss_kronrod import gauss_kronrod
 from pylocalreg.engines.torch_engine.adjoints.recall import Recall
+from pylocalreg.engines.torch_engine.linearization import DenseLinearization, linearize
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 
 
@@ -22,6 +23,11 @@ class LambdaSystem(RightHandSide):
         self.nfe += 1
         # not in place: where f gives its input, this is the cotangent itself
         return -self.pullback.by_state(t, self.recall.at(t), adjoint)
+
+    def linearize(self, t: float, adjoint: torch.Tensor, jacobian: Jacobian) -> DenseLinearization:
+        u = self.recall.at(t)
+        dT, _ = self.pullback.of_derivative(t, u, 1.0, self.recall.velocity(t), adjoint)
+        return linearize(self.f, t, u, jacobian).negative_transpose(-dT)
 
 
 class Quadrature(ContinuousAdjoint):

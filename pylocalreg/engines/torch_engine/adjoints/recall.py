@@ -6,6 +6,7 @@ from pylocalreg.engines.base import Problem, Trajectory
 from pylocalreg.engines.torch_engine.method import Record
 from pylocalreg.engines.torch_engine.methods import METHODS
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+from pylocalreg.engines.torch_engine.rosenbrock import Rosenbrock
 
 SEGMENTS_HELD = 2  # a backward solve looks a little across the boundary between two
 
@@ -30,12 +31,21 @@ class Recall:
 
     def at(self, time: float) -> torch.Tensor:
         """u(time) by dense output."""
+        i, u, record = self._containing(time)
+        return self.method.dense_output(self.trajectory.t[i], u, self.trajectory.dt[i], record, time)
+
+    def velocity(self, time: float) -> torch.Tensor:
+        """The time derivative of ``at``, of a method that takes Jacobians."""
+        assert isinstance(self.method, Rosenbrock)
+        i, _, record = self._containing(time)
+        return self.method.dense_velocity(self.trajectory.t[i], self.trajectory.dt[i], record, time)
+
+    def _containing(self, time: float) -> tuple[int, torch.Tensor, Record]:
+        """The step that ``time`` lies in: its index, start and record."""
         i = self.trajectory.step_at(time)
         if i in self.trajectory.k:
-            u, record = self.trajectory.u[i], self.trajectory.k[i]
-        else:
-            u, record = self._step(i)
-        return self.method.dense_output(self.trajectory.t[i], u, self.trajectory.dt[i], record, time)
+            return i, self.trajectory.u[i], self.trajectory.k[i]
+        return i, *self._step(i)
 
     def _step(self, index: int) -> tuple[torch.Tensor, Record]:
         start = max(i for i in self._checkpoints if i <= index)

@@ -16,6 +16,7 @@ class ExplicitRK:
     """An explicit Runge-Kutta method."""
 
     one_step = True
+    takes_jacobian = False
 
     def __init__(self, tableau: Tableau) -> None:
         self.tableau = tableau

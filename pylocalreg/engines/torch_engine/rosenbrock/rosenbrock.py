@@ -1,0 +1,133 @@
+"""A tableau as a method: what the time loop and the adjoints ask of it."""
+
+import math
+
+import torch
+
+from pylocalreg.engines.base import Gradient, Problem, Quantity, Trajectory
+from pylocalreg.engines.torch_engine.controller import PIController, Scalar
+from pylocalreg.engines.torch_engine.error_norm import ErrorNorm
+from pylocalreg.engines.torch_engine.explicit_rk.step import combine
+from pylocalreg.engines.torch_engine.linearization import Linearization
+from pylocalreg.engines.torch_engine.method import Record
+from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+from pylocalreg.engines.torch_engine.rosenbrock.replay import RosenbrockReplay
+from pylocalreg.engines.torch_engine.rosenbrock.step import estimate_of_step
+from pylocalreg.engines.torch_engine.rosenbrock.tableau import RosenbrockTableau
+
+QSTEADY_MAX = 6 / 5  # a step that would shrink by less stays as it is
+EEST_SINGULAR = 2.0
+
+
+class Rosenbrock:
+    """A Rosenbrock-Wanner method with the exact Jacobian."""
+
+    one_step = True
+    takes_jacobian = True
+    estimates: frozenset[Quantity] = frozenset({"error"})
+
+    def __init__(self, tableau: RosenbrockTableau) -> None:
+        self.tableau = tableau
+        self.name, self.order = tableau.name, tableau.order
+
+    def controller(self, T: type[Scalar]) -> PIController:
+        return PIController((7 / (10 * self.order), 2 / (5 * self.order)), T, QSTEADY_MAX)
+
+    def stepper(self, f: RightHandSide, u0: torch.Tensor, problem: Problem) -> "RosenbrockStepper":
+        return RosenbrockStepper(f, self.tableau, u0, problem)
+
+    def dense_output(self, t: float, u: torch.Tensor, dt: float, record: Record, time: float) -> torch.Tensor:
+        theta = (time - t) / dt
+        return combine(u, [theta ** (i + 1) for i in range(len(record))], record, 1.0)
+
+    def dense_velocity(self, t: float, dt: float, record: Record, time: float) -> torch.Tensor:
+        """The time derivative of the dense output."""
+        theta = (time - t) / dt
+        return combine(None, [(i + 1) * theta**i for i in range(len(record))], record, 1 / dt)
+
+    def replay(self, f: RightHandSide, problem: Problem, trajectory: Trajectory) -> RosenbrockReplay:
+        return RosenbrockReplay(f, self.tableau, problem, trajectory)
+
+    def estimate(
+        self,
+        f: RightHandSide,
+        quantity: Quantity,
+        t: float,
+        u: torch.Tensor,
+        dt: float,
+        problem: Problem,
+        gradient: Gradient,
+    ) -> torch.Tensor:
+        return estimate_of_step(f, self.tableau, t, u, dt, problem, gradient)
+
+
+class RosenbrockStepper:
+    """One factorization an attempt. The Jacobian and df/dt outlive a rejection, as in the stack's Rodas5."""
+
+    def __init__(
+        self, f: RightHandSide, tableau: RosenbrockTableau, u0: torch.Tensor, problem: Problem
+    ) -> None:
+        self.f, self.tableau, self.jacobian = f, tableau, problem.jacobian
+        self.uncounted = 0
+        self.state = torch.empty_like(u0)
+        self.rhs = torch.empty_like(u0)
+        self.error = torch.empty_like(u0)
+        self.error_norm = ErrorNorm(u0, problem.abstol, problem.reltol)
+        self.f0: torch.Tensor | None = None
+        self.linearization: Linearization | None = None
+
+    def attempt(
+        self, t: float, u: torch.Tensor, dt: float, spare: torch.Tensor | None
+    ) -> tuple[torch.Tensor, float]:
+        f, tableau = self.f, self.tableau
+        self.t, self.u, self.dt = t, u, dt
+        if self.f0 is None:
+            self.f0 = f.owned(t, u)
+        if self.linearization is None:
+            self.linearization = f.linearize(t, u, self.jacobian)
+        dT, h = self.linearization.dT, tableau.gamma * dt
+        factors = self.linearization.factorize(h)
+        self.z: list[torch.Tensor] = []
+        self.dense: Record | None = None
+        k = self.f0
+        for i in range(tableau.stages):
+            if i > 0:
+                combine(u, tableau.a[i - 1], self.z, 1.0, out=self.state)
+                k = f.owned(t + tableau.c[i] * dt, self.state)
+            torch.add(k, dT, alpha=tableau.d[i] * dt, out=self.rhs).mul_(h)
+            if i > 0:
+                combine(self.rhs, tableau.gamma_C[i - 1], self.z, 1.0, out=self.rhs)
+            self.z.append(factors.solve(self.rhs))
+        self.f_last = k
+        u_new = combine(u, tableau.b, self.z, 1.0, out=spare)
+        combine(None, tableau.btilde, self.z, 1.0, out=self.error)
+        EEst = self.error_norm(self.error, u_new)
+        if not math.isfinite(EEst) and factors.singular:
+            EEst = EEST_SINGULAR
+        return u_new, EEst
+
+    def accept(self) -> None:
+        self.f0 = self.f_last if self.tableau.fsal else None
+        self.linearization = None
+        self.error_norm.advance()
+
+    def reject(self) -> None:
+        if not self.tableau.fsal:
+            self.f0 = None  # the stack evaluates it anew at every attempt
+
+    def record(self) -> Record:
+        """The coefficients of the dense output's polynomial."""
+        if self.dense is None:
+            self.dense = tuple(combine(None, row, self.z, 1.0) for row in self.tableau.dense)
+        return self.dense
+
+    def memory(self) -> None:
+        return None
+
+    def interpolate(self, time: float) -> torch.Tensor:
+        theta = (time - self.t) / self.dt
+        record = self.record()
+        return combine(self.u, [theta ** (i + 1) for i in range(len(record))], record, 1.0)
+
+    def stiffness(self) -> float:
+        raise AssertionError("not among the method's estimates")

@@ -1,0 +1,38 @@
+"""One Rosenbrock step built with autograd."""
+
+import torch
+
+from pylocalreg.engines.base import Gradient, Problem
+from pylocalreg.engines.torch_engine.error_norm import scaled_rms
+from pylocalreg.engines.torch_engine.explicit_rk.step import differentiable_sum
+from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+from pylocalreg.engines.torch_engine.rosenbrock.tableau import RosenbrockTableau
+
+
+def estimate_of_step(
+    f: RightHandSide,
+    tableau: RosenbrockTableau,
+    t: float,
+    u: torch.Tensor,
+    dt: float,
+    problem: Problem,
+    gradient: Gradient,
+) -> torch.Tensor:
+    """R of one step from (t, u), built with autograd when gradients are enabled, through the Jacobian too.
+
+    ``"frozen"`` holds the first stage constant.
+    """
+    linearization = f.linearize(t, u, problem.jacobian)
+    h = tableau.gamma * dt
+    factors = linearization.factorize(h)
+    stages: list[torch.Tensor] = []
+    for i in range(tableau.stages):
+        state = u if i == 0 else differentiable_sum(u, tableau.a[i - 1], stages, 1.0)
+        rhs = h * (f(t + tableau.c[i] * dt, state) + tableau.d[i] * dt * linearization.dT)
+        if i > 0:
+            rhs = differentiable_sum(rhs, tableau.gamma_C[i - 1], stages, 1.0)
+        z = factors.solve(rhs)
+        stages.append(z.detach() if i == 0 and gradient == "frozen" else z)
+    error = differentiable_sum(None, tableau.btilde, stages, 1.0)
+    u_new = differentiable_sum(u, tableau.b, stages, 1.0)
+    return scaled_rms(error, u, u_new, problem.abstol, problem.reltol) * abs(dt)
