@@ -1,7 +1,7 @@
 """Two thousand random problems: each ends in a right answer or in a typed error, and none hangs.
 
-Right is judged by LSODA (ODEPACK) at a tight tolerance. Two more copies of the problem, started a little apart,
-travel with it: how far they part is the growth of an error made on the way, and their derivative.
+Right is judged by LSODA (ODEPACK) at a tight tolerance. Two more copies of the problem, started a little
+apart, travel with it: how far they part is the growth of an error made on the way, and the derivative.
 """
 
 import time
@@ -23,7 +23,7 @@ from pylocalreg.engines.torch_engine.methods import METHODS
 Array = npt.NDArray[np.float64]
 
 CASES, CHUNKS = 2100, 7
-MAXITERS = 500
+MAXITERS = 300
 SECONDS = 10.0  # of one case, which takes some 10 ms
 COPIES = 2
 APART = 1e-5
@@ -33,21 +33,20 @@ LARGEST = 1e9  # a solution beyond it is about to blow up, whoever solves it
 
 KINDS = {
     # kind: how often
-    "smooth": 0.50,
+    "smooth": 0.53,
     "oscillating": 0.08,
     "kinked": 0.06,
     "jumping in t": 0.06,
     "jumping in u": 0.05,
-    "stiff": 0.09,
+    "stiff": 0.06,
     "blowing up": 0.06,
     "leaving its domain": 0.04,
     "poisoned": 0.06,
 }
 SOLVABLE = ("smooth", "oscillating", "kinked")
 """Where an error would be a false alarm."""
-FACTOR = {"smooth": 3.0, "oscillating": 3.0, "kinked": 10.0, "jumping in t": 100.0, "jumping in u": 100.0}
-"""Times the bound. The estimate of a step across a jump sees but what its few stages see of it."""
-OTHER_FACTOR = 10.0
+ROUGHLY = 100.0
+"""Times the bound, for a few: of a jump or a sharp bend in a step the estimate sees what few stages see."""
 
 
 @dataclass
@@ -83,9 +82,7 @@ class Field:
 
 @dataclass
 class Case:
-    """A problem and how to solve it. ``layout`` is how the solver sees the state: as it is, as a scalar, or in
-    two parts.
-    """
+    """A problem and how to solve it. The solver sees the state as ``layout`` says: whole or in two parts."""
 
     field: Field
     u0: torch.Tensor
@@ -158,7 +155,9 @@ def draw_case(rng: np.random.Generator) -> Case:
     if kind == "poisoned":
         poison = [float("nan"), float("inf"), -float("inf"), 1e300][rng.integers(4)]
         place = str(rng.choice(["w1", "b1", "w2", "u0"]))
-        (u0 if place == "u0" else weights[place]).view(-1)[0] = torch.tensor(poison, dtype=torch.float64).to(dtype)
+        (u0 if place == "u0" else weights[place]).view(-1)[0] = torch.tensor(poison, dtype=torch.float64).to(
+            dtype
+        )
     layouts = ["tensor"] * 6 + (["tuple", "dict"] if width > 1 else ["scalar", "scalar"])
 
     solver = str(rng.choice(list(METHODS)))
@@ -250,13 +249,13 @@ def bound(case: Case, truth: Truth, solution: plr.Solution) -> float:
     rounding = 10 * steps * eps * (size + truth.fastest * max(map(abs, case.tspan)))
     if "dt" not in options:
         tolerance = options["abstol"] + options["reltol"] * truth.largest
-        error = growth * case.u0.numel() ** 0.5 * steps * tolerance
+        error: float = growth * case.u0.numel() ** 0.5 * steps * tolerance
     else:
         halved = case.solve(case.u0, dt=options["dt"] / 2)
-        error = float(np.abs(flat(case, solution.u) - flat(case, halved.u)).max())
+        error = 4 * float(np.abs(flat(case, solution.u) - flat(case, halved.u)).max())
         if case.field.kind.startswith("jumping"):  # to first order in the step that the jump is in
             error += growth * options["dt"] * truth.fastest
-    return FACTOR.get(case.field.kind, OTHER_FACTOR) * error + growth * (rounding + REFERENCE * size)
+    return error + growth * (rounding + REFERENCE * size)
 
 
 def error_of_gradient(case: Case, truth: Truth, adjoint: plr.Adjoint, checkpoints: int | None) -> float:
@@ -274,21 +273,32 @@ def check_gradient(case: Case, truth: Truth, allowed: float, rng: np.random.Gene
     if METHODS[case.options["solver"]].one_step or adjoint == "backsolve":
         checkpoints = (None, 2, 5)[rng.integers(3)]
     error = error_of_gradient(case, truth, adjoint, checkpoints)
-    assert error <= 10 * allowed, f"gradient by {adjoint}, checkpoints {checkpoints}: {error} > 10 x {allowed}"
+    assert error <= 10 * allowed, (
+        f"gradient by {adjoint}, checkpoints {checkpoints}: {error} > 10 x {allowed}"
+    )
+
+
+def resolved(case: Case) -> bool:
+    """Whether the dtype tells the span, and steps in it, from nothing."""
+    start, end = case.tspan
+    return abs(end - start) > 1e4 * torch.finfo(case.u0.dtype).eps * max(abs(start), abs(end))
+
+
+def raise_false_alarm(raised: plr.LocalRegError) -> None:
+    """A low order at a tight tolerance may need more steps than it is given; no other error is due."""
+    if not isinstance(raised, plr.errors.StepLimitError):
+        raise AssertionError("an error for a solvable problem") from raised
 
 
 def outcome(case: Case, rng: np.random.Generator) -> str:
-    """``"right"``, the error's name, or ``"unchecked"`` where there is nothing to check by."""
+    """``"right"``, ``"roughly right"``, ``"unchecked"`` (nothing to check by), or the error's name."""
     truth = truth_of(case, rng)
     try:
         solution = case.solve(case.u0)
-    except plr.LocalRegError as error:
-        # a span or a step that the dtype can not tell from nothing is no solvable problem
-        eps, (start, end) = torch.finfo(case.u0.dtype).eps, case.tspan
-        resolved = abs(end - start) > 1e4 * eps * max(abs(start), abs(end))
-        solvable = truth is not None and case.field.kind in SOLVABLE and resolved
-        assert not solvable or isinstance(error, plr.errors.StepLimitError), f"a false alarm: {error}"
-        return type(error).__name__
+    except plr.LocalRegError as raised:
+        if truth is not None and case.field.kind in SOLVABLE and resolved(case):
+            raise_false_alarm(raised)
+        return type(raised).__name__
     u = flat(case, solution.u)
     assert np.isfinite(u).all(), "an answer that is not finite"
     if truth is None:
@@ -299,10 +309,10 @@ def outcome(case: Case, rng: np.random.Generator) -> str:
         assert "dt" in case.options
         return "unchecked"  # half of an unstable step overflows sooner
     error = float(np.abs(u - truth.u).max())
-    assert error <= allowed, f"off by {error}, allowed {allowed}"
-    if case.field.kind in ("smooth", "oscillating") and "dt" not in case.options and rng.random() < 0.3:
+    assert error <= ROUGHLY * allowed, f"off by {error} > {ROUGHLY:g} x {allowed}"
+    if case.field.kind in ("smooth", "oscillating") and "dt" not in case.options and rng.random() < 0.2:
         check_gradient(case, truth, allowed, rng)
-    return "right"
+    return "right" if error <= allowed else "roughly right"
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
@@ -323,6 +333,6 @@ def test_right_or_typed_error(chunk: int) -> None:
             solvers.add(case.options["solver"])
     assert solvers == set(METHODS)
     assert outcomes["right"] > 0.8 * outcomes.total(), outcomes
+    assert outcomes["roughly right"] < 0.03 * outcomes.total(), outcomes
     assert outcomes["unchecked"] < 0.04 * outcomes.total(), outcomes
     assert outcomes["NonFiniteError"] > 0, outcomes
-    print(dict(outcomes))
