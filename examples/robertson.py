@@ -16,7 +16,7 @@ import torch
 import pylocalreg as plr
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 END = 1e5
 DRAWS = 400
