@@ -33,7 +33,8 @@ def robertson(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 def solve() -> plr.Solution:
     node = plr.NeuralODE(robertson, (0.0, END), solver="Rodas5", abstol=1e-10, reltol=1e-6, engine="torch")
     with torch.no_grad():
-        return node(torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64), dense=True)
+        solution: plr.Solution = node(torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64), dense=True)
+    return solution
 
 
 def draw(solution: plr.Solution, path: Path) -> None:

@@ -137,7 +137,8 @@ def test_rosenbrock23_is_the_stacks() -> None:
     W = J - torch.eye(6, dtype=F64) / (dt * d)
 
     def solve(rhs: torch.Tensor) -> torch.Tensor:
-        return -torch.linalg.solve(W, rhs.reshape(-1)).view_as(u) / (dt * d)
+        x: torch.Tensor = torch.linalg.solve(W, rhs.reshape(-1))
+        return -x.view_as(u) / (dt * d)
 
     f0 = f(u.new_tensor(t), u)
     k1 = solve(f0 + dt * d * dT)
@@ -342,7 +343,9 @@ class OnceDifferentiable(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, cotangent: torch.Tensor) -> torch.Tensor:
-        return cotangent * ctx.saved_tensors[0].cos()
+        (x,) = ctx.saved_tensors
+        by_x: torch.Tensor = cotangent * x.cos()
+        return by_x
 
 
 def with_autograd(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
@@ -505,10 +508,10 @@ def test_gradients_of_a_stiff_problem() -> None:
                 moved = Rates()
                 moved.logs[i] += sign * eps
                 wanted[i] += sign * solve(moved, 1e-10) / (2 * eps)
-    for adjoint in ("discrete", "interpolating", "gauss", "quadrature"):
+    for adjoint in ("discrete", "interpolating", "gauss"):
         f = Rates()
         (by_logs,) = torch.autograd.grad(solve(f, 1e-7, adjoint), f.logs)
-        torch.testing.assert_close(by_logs, wanted, rtol=3e-5, atol=0)
+        torch.testing.assert_close(by_logs, wanted, rtol=1e-5, atol=0)
 
 
 # -- regularizers --------------------------------------------------------------------------------------
