@@ -3,6 +3,8 @@
 There the stages are k_1 = z_1 / (gamma dt), k_2 = (z_1 + z_2) / (gamma dt) and a k_3 that has f of the first
 two stages on its right-hand side. With these eliminated by the first two stages' own equations, k_3 =
 (z_3 + (6 + sqrt 2) z_2 + 2 z_1) / (gamma dt): the same method in the form of the others.
+
+The stack weights df/dt in k_3 by dt, where ode23s has gamma dt; only the error estimate knows k_3.
 """
 
 import math
