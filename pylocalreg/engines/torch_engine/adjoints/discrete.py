@@ -23,7 +23,7 @@ def discrete(
     """
     f = RightHandSide(problem.f)
     replay = METHODS[problem.solver].replay(f, problem, trajectory)
-    recall = Recall(f, problem, trajectory)
+    recall = Recall(f, problem, trajectory, stages=False)
     pending, estimates = list(cotangents), {step.index: step for step in steps}
     adjoint: torch.Tensor | None = None  # zero: the steps after the last cotangent have no gradient
     for i in reversed(range(trajectory.naccept)):

@@ -15,12 +15,15 @@ class Recall:
     """The recorded steps of a trajectory that keeps its stages, all of its states, or checkpoints.
 
     Steps between two checkpoints are taken again with the sizes they had, so that every state and stage is
-    the forward solve's. Memory beside the trajectory's own: two segments between checkpoints.
+    the forward solve's. Memory beside the trajectory's own: two segments between checkpoints, their states
+    and, with ``stages``, what dense output needs.
     """
 
-    def __init__(self, f: RightHandSide, problem: Problem, trajectory: Trajectory) -> None:
+    def __init__(
+        self, f: RightHandSide, problem: Problem, trajectory: Trajectory, stages: bool = True
+    ) -> None:
         self.f, self.problem, self.trajectory = f, problem, trajectory
-        self.method = METHODS[problem.solver]
+        self.method, self.stages = METHODS[problem.solver], stages
         self._segments: dict[int, tuple[list[torch.Tensor], list[Record]]] = {}
         self._checkpoints = sorted(i for i in trajectory.u if i < trajectory.naccept)
 
@@ -66,6 +69,6 @@ class Recall:
         for i in range(start, end):
             states.append(u)
             u, _ = stepper.attempt(trajectory.t[i], u, trajectory.dt[i], None)
-            records.append(stepper.record())
+            records.append(stepper.record() if self.stages else ())
             stepper.accept()
         return states, records
