@@ -1,11 +1,13 @@
 """Neural differential equations that learn to be cheap to solve."""
 
 from pylocalreg import errors, schedules
+from pylocalreg.brownian import BrownianPath
 from pylocalreg.dynamics import BatchNorm, Chain, Conv, Dense, GroupNorm, TimeDependent
 from pylocalreg.engines.base import Adjoint
 from pylocalreg.errors import LocalRegError
 from pylocalreg.local_error import local_error
 from pylocalreg.neural_ode import NeuralODE
+from pylocalreg.neural_sde import NeuralSDE
 from pylocalreg.regularizers import STEER, GlobalRegularizer, LocalRegularizer, Sampling, TayNODE
 from pylocalreg.solution import Solution, Stats, Steps
 
@@ -15,6 +17,7 @@ __all__ = [
     "STEER",
     "Adjoint",
     "BatchNorm",
+    "BrownianPath",
     "Chain",
     "Conv",
     "Dense",
@@ -23,6 +26,7 @@ __all__ = [
     "LocalRegError",
     "LocalRegularizer",
     "NeuralODE",
+    "NeuralSDE",
     "Sampling",
     "Solution",
     "Stats",

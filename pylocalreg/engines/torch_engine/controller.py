@@ -21,11 +21,11 @@ OLD_ERROR_FLOOR = 1e-4
 class PIController:
     """dt_next = dt / q with q = EEst^beta1 / EEst_old^beta2 / gamma, clipped."""
 
-    def __init__(self, betas: tuple[float, float], T: type[Scalar]) -> None:
+    def __init__(self, betas: tuple[float, float], T: type[Scalar], qmax: float = QMAX) -> None:
         self.beta1, self.beta2 = T(betas[0]), T(betas[1])
         self.gamma = T(GAMMA)
         self.smallest_q_first_step = T(1) / T(QMAX_FIRST_STEP)
-        self.smallest_q = T(1) / T(QMAX)
+        self.smallest_q = T(1) / T(qmax)
         self.largest_q = T(1) / T(QMIN)
         self.floor = T(OLD_ERROR_FLOOR)
         self.old_error = T(OLD_ERROR_FLOOR)

@@ -2,6 +2,9 @@
 
 from pylocalreg.engines.torch_engine.explicit_rk import ExplicitRK
 from pylocalreg.engines.torch_engine.method import Method
+from pylocalreg.engines.torch_engine.sde import SDE_TABLEAUS, StochasticRK
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
 
-METHODS: dict[str, Method] = {name: ExplicitRK(tableau) for name, tableau in TABLEAUS.items()}
+ODE_METHODS: dict[str, Method] = {name: ExplicitRK(tableau) for name, tableau in TABLEAUS.items()}
+SDE_METHODS: dict[str, Method] = {name: StochasticRK(tableau) for name, tableau in SDE_TABLEAUS.items()}
+METHODS = ODE_METHODS | SDE_METHODS
