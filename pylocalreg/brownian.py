@@ -1,5 +1,6 @@
 """The Brownian path of an SDE's solve: drawn where it is asked for, and remembered."""
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 
@@ -34,6 +35,8 @@ class _Wiener:
     def _index(self, time: float, after: int) -> int:
         """Index of ``time`` among the known times, beyond the index ``after``; drawn where it is new."""
         times = self.times
+        if after >= 0:  # a step shorter than rounding still moves on
+            time = max(time, math.nextafter(times[after], math.inf))
         i = bisect_left(times, time, after + 1)
         same = self.eps * max(abs(times[0]), abs(times[-1]))
         if i < len(times) and times[i] - time <= same:

@@ -50,7 +50,7 @@ ARCTAN = Known(
     lambda t, u: 0.1 * u.cos() ** 2,
     lambda u0, path: torch.arctan(0.1 * path(1.0) + u0.tan()),
 )
-# du = (b / sqrt(1 + t) - u / (2 (1 + t))) dt + a b / sqrt(1 + t) dW: the additive problem of Kloeden and Platen
+# du = (b / sqrt(1 + t) - u / (2 (1 + t))) dt + a b / sqrt(1 + t) dW (Kloeden and Platen), a = 0.3, b = 0.5
 ADDITIVE = Known(
     lambda t, u: 0.5 / (1 + t).sqrt() - u / (2 * (1 + t)),
     lambda t: 0.3 * 0.5 / (1 + t).sqrt(),
@@ -261,7 +261,7 @@ def test_single_precision(solver: str) -> None:
 
 
 def test_automatic_first_step_is_the_stacks() -> None:
-    """initdt.jl with g: |f| + 3 |g| for the slope, |f1 - f0| + 3 |g0| + 3 |g1| for its change, order + 1/2."""
+    """initdt.jl with a diffusion: 3 |g| to either side of the slope and of its change, order + 1/2."""
     f, g, u0, tolerance = Net(3), Net(3, seed=1), normal(5, 3), 1e-2
     with torch.no_grad():
         scale = tolerance + u0.abs() * tolerance
