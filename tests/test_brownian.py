@@ -111,6 +111,33 @@ def test_increments_of_an_adaptive_solve_with_rejections() -> None:
     assert stats.kstest(scaled, "norm").pvalue > 1e-3
 
 
+def test_dZ_is_the_integral_of_the_path() -> None:
+    """A long step's is that of its parts, drawn before it or after it."""
+    w, h = path(seed=6), 1.0 / 64
+    whole = w.dZ(0.0, 1.0)
+    inside = torch.stack([w(i * h) for i in range(64)])
+    means = [(w.dW(i * h, (i + 1) * h) + w.dZ(i * h, (i + 1) * h) / math.sqrt(3)) / 2 for i in range(64)]
+    integral = ((inside + torch.stack(means)) * h).sum(0)
+    torch.testing.assert_close(w.dZ(0.0, 1.0), whole, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close((w(1.0) + whole / math.sqrt(3)) / 2, integral, rtol=1e-9, atol=1e-9)
+    trapezoid = (inside.sum(0) + w(1.0) / 2) * h
+    rest = (integral - trapezoid).numpy() / math.sqrt(h**2 / 12)
+    assert stats.kstest(rest, "norm").pvalue > 1e-4
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
+def test_parts_of_a_step_whose_dZ_is_known(share: float) -> None:
+    """dW and dZ of both parts are four independent normals, and add up to the whole's."""
+    w = path(seed=7)
+    w.dZ(0.0, 1.0)
+    ends = [(0.0, share), (share, 1.0)]
+    parts = [x / math.sqrt(b - a) for a, b in ends for x in (w.dW(a, b), w.dZ(a, b))]
+    for part in parts:
+        assert stats.kstest(part.numpy(), "norm").pvalue > 1e-4
+    correlations = np.corrcoef(torch.stack(parts).numpy())
+    assert np.abs(correlations - np.eye(4)).max() < 5 / math.sqrt(PATHS)
+
+
 def test_the_bridge_has_the_conditional_mean_and_variance() -> None:
     w = path(seed=5)
     whole = w.dW(0.0, 1.0)

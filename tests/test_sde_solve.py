@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import pylocalreg as plr
+from pylocalreg.brownian import _Interval
 from pylocalreg.engines.torch_engine.methods import SDE_METHODS
 from pylocalreg.neural_sde import Noise
 from tests.conftest import Net, normal
@@ -252,8 +253,11 @@ def test_single_precision(solver: str) -> None:
     solution = plr.NeuralSDE(f, g, solver=solver, dt=1 / 32, adaptive=False, engine="torch")(u0, noise=path)
     assert solution.u.dtype == torch.float32
     exact = plr.BrownianPath(0.0, u0.shape, seed=1, dtype=torch.float64)
-    exact._w.times, exact._w.increments = path._w.times, [x.double() for x in path._w.increments]
-    exact._z.times, exact._z.increments = path._z.times, [x.double() for x in path._z.increments]
+    exact._times = path._times
+    exact._intervals = [
+        _Interval(x.length, x.dW.double(), None if x.mean is None else x.mean.double())
+        for x in path._intervals
+    ]
     double = plr.NeuralSDE(f.double(), g.double(), solver=solver, dt=1 / 32, adaptive=False, engine="torch")(
         u0.double(), noise=exact
     )
@@ -280,3 +284,19 @@ def test_automatic_first_step_is_the_stacks() -> None:
         dt1 = 10 ** (-(2 + math.log10(max(d1, d2))) / 2.0)
         steps = plr.NeuralSDE(f, g, abstol=tolerance, reltol=tolerance, engine="torch")(u0).steps
     assert steps.dt[0] == pytest.approx(min(100 * dt0, dt1), rel=1e-12)
+
+
+@pytest.mark.parametrize("solver", ["SOSRI", "SOSRI2", "SRIW1"])
+def test_coarse_steps_see_the_integral_of_the_path_that_fine_steps_see(solver: str) -> None:
+    """The drift depends on W's integral: order 1.5 over one path needs that dZ belongs to W."""
+    torch.manual_seed(6)
+    u0 = torch.full((2000, 2), 0.8, dtype=torch.float64)
+    coupled = Known(
+        lambda t, u: torch.sin(3 * u.flip(-1)), lambda t, u: 0.2 + 0.3 * u.sin(), lambda u0, path: u0
+    )
+    fine = solve(coupled, u0, "SRIW1", dt=1 / 512, adaptive=False)
+    errors = [
+        float((solve(coupled, u0, solver, dt=1 / n, adaptive=False, path=fine.noise).u - fine.u).norm())
+        for n in (8, 16, 32)
+    ]
+    assert math.log2(errors[0] / errors[-1]) / 2 > 1.3
