@@ -7,7 +7,7 @@ import torch
 
 from pylocalreg.brownian import BrownianPath
 from pylocalreg.checks import round_time
-from pylocalreg.engines.base import Problem
+from pylocalreg.engines.base import Problem, Quantity
 from pylocalreg.engines.torch_engine.error_norm import rms, scaled_rms
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.sde.tableau import Integral, Row, Stage, StochasticTableau
@@ -136,18 +136,21 @@ def evaluate(
         values.append(value.detach() if freeze_first and i == 0 else value)
 
 
-def error_estimate(
-    tableau: StochasticTableau,
-    errors: tuple[torch.Tensor, torch.Tensor],
-    u: torch.Tensor,
-    u_new: torch.Tensor,
-    integrals: Integrals,
-    abstol: float,
-    reltol: float,
-) -> torch.Tensor:
-    """EEst as a differentiable scalar tensor."""
-    by_drift, by_diffusion = errors
-    if not tableau.milstein_error:
-        return scaled_rms(by_diffusion.add(by_drift, alpha=tableau.delta), u, u_new, abstol, reltol)
-    error = tableau.delta * rms(by_drift) + rms(integrals.dW) ** 3 * rms(by_diffusion).square() / 6
-    return scaled_rms(error, u, u_new, abstol, reltol)
+def error_estimate(stages: Stages, u_new: torch.Tensor, problem: Problem) -> torch.Tensor:
+    """EEst of the step to ``u_new``, a scalar tensor, built with autograd where the stages are."""
+    tableau, u = stages.tableau, stages.u
+    by_drift, by_diffusion = stages.errors()
+    if tableau.milstein_error:
+        noise = rms(stages.integrals.dW) ** 3 * rms(by_diffusion).square() / 6
+        error = tableau.delta * rms(by_drift) + noise
+    else:
+        error = by_diffusion.add(by_drift, alpha=tableau.delta)
+    return scaled_rms(error, u, u_new, problem.abstol, problem.reltol)
+
+
+def estimate(stages: Stages, quantity: Quantity, problem: Problem) -> torch.Tensor:
+    """R or S of the step, built with autograd where the stages are."""
+    if quantity == "stiffness":
+        of_f, of_u = stages.last_apart()
+        return rms(of_f) / rms(of_u)
+    return error_estimate(stages, stages.new_state(), problem) * stages.dt

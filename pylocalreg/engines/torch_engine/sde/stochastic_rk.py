@@ -5,11 +5,10 @@ import torch
 
 from pylocalreg.engines.base import Gradient, Problem, Quantity, Trajectory
 from pylocalreg.engines.torch_engine.controller import PIController, Scalar
-from pylocalreg.engines.torch_engine.error_norm import rms
 from pylocalreg.engines.torch_engine.method import Record
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.sde.replay import StochasticRKReplay
-from pylocalreg.engines.torch_engine.sde.step import Stages, error_estimate, evaluate, integrals_of
+from pylocalreg.engines.torch_engine.sde.step import Stages, error_estimate, estimate, evaluate, integrals_of
 from pylocalreg.engines.torch_engine.sde.tableau import StochasticTableau
 
 QMAX = 9 / 8  # steps of SDEs grow slowly: a longer step sees noise that the last one did not
@@ -51,14 +50,7 @@ class StochasticRK:
         integrals = integrals_of(problem, u.dtype, t, dt)
         stages = Stages(self.tableau, t, u, integrals)
         evaluate(f, stages, freeze_first=gradient == "frozen")
-        if quantity == "stiffness":
-            of_f, of_u = stages.last_apart()
-            return rms(of_f) / rms(of_u)
-        u_new = stages.new_state()
-        EEst = error_estimate(
-            self.tableau, stages.errors(), u, u_new, integrals, problem.abstol, problem.reltol
-        )
-        return EEst * dt
+        return estimate(stages, quantity, problem)
 
 
 class StochasticRKStepper:
@@ -81,11 +73,7 @@ class StochasticRKStepper:
         self.u_new = u_new = stages.new_state(spare)
         if not self.tableau.error_drift:
             return u_new, np.nan
-        problem = self.problem
-        EEst = error_estimate(
-            self.tableau, stages.errors(), u, u_new, integrals, problem.abstol, problem.reltol
-        )
-        return u_new, float(EEst)
+        return u_new, float(error_estimate(stages, u_new, self.problem))
 
     def accept(self) -> None:
         """A step begins with nothing but the state."""
@@ -104,5 +92,4 @@ class StochasticRKStepper:
         return torch.lerp(stages.u, self.u_new, (time - stages.t) / stages.dt)
 
     def stiffness(self) -> float:
-        of_f, of_u = self.stages.last_apart()
-        return float(rms(of_f) / rms(of_u))
+        return float(estimate(self.stages, "stiffness", self.problem))
