@@ -23,11 +23,11 @@ STEPS = (16, 64, 256, 1024)
 BATCH, WIDTH = 256, 16
 
 
-class PeakMemory(TorchDispatchMode):
+class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of the tensors made inside the block and not yet freed; ``peak`` is the most at once."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._seen: set[int] = set()
 
@@ -107,7 +107,8 @@ def peak_states(contestant: Contestant, steps: int, regularizer: plr.Regularizer
             loss = loss + solution.regularization
         del solution
         loss.backward()
-    return memory.peak / (u0.numel() * u0.element_size())
+    peak: float = memory.peak / (u0.numel() * u0.element_size())
+    return peak
 
 
 def measure(contestant: Contestant) -> dict[str, list[float]]:
@@ -130,8 +131,9 @@ def growth(peaks: list[float]) -> str:
 
 
 def table(results: dict[str, dict[str, list[float]]]) -> str:
+    steps = " | ".join(f"{n} steps" for n in STEPS)
     rows = [
-        "| adjoint | " + " | ".join(f"{n} steps" for n in STEPS) + " | growth | unbiased adds | biased adds |",
+        f"| adjoint | {steps} | growth | unbiased adds | biased adds |",
         "|---|" + "---:|" * (len(STEPS) + 3),
     ]
     for name, peaks in results.items():

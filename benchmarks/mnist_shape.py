@@ -456,9 +456,9 @@ def print_results(title: str, results: Iterable[dict[str, Any]]) -> None:
             print(f"  {target['verdict']:<8}{target['target']}{measured}")
 
 
-def installed_versions() -> dict[str, str]:
+def installed_versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     versions = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in packages:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -1,12 +1,21 @@
 """Neural differential equations that learn to be cheap to solve."""
 
 from pylocalreg import errors, schedules
+from pylocalreg.brownian import BrownianPath
 from pylocalreg.dynamics import BatchNorm, Chain, Conv, Dense, GroupNorm, TimeDependent
 from pylocalreg.engines.base import Adjoint
 from pylocalreg.errors import LocalRegError
 from pylocalreg.local_error import local_error
 from pylocalreg.neural_ode import NeuralODE
-from pylocalreg.regularizers import STEER, GlobalRegularizer, LocalRegularizer, Regularizer, Sampling, TayNODE
+from pylocalreg.neural_sde import NeuralSDE
+from pylocalreg.regularizers import (
+    STEER,
+    GlobalRegularizer,
+    LocalRegularizer,
+    Regularizer,
+    Sampling,
+    TayNODE,
+)
 from pylocalreg.solution import Solution, Stats, Steps
 
 __version__ = "0.1.0"
@@ -15,6 +24,7 @@ __all__ = [
     "STEER",
     "Adjoint",
     "BatchNorm",
+    "BrownianPath",
     "Chain",
     "Conv",
     "Dense",
@@ -23,6 +33,7 @@ __all__ = [
     "LocalRegError",
     "LocalRegularizer",
     "NeuralODE",
+    "NeuralSDE",
     "Regularizer",
     "Sampling",
     "Solution",

@@ -36,6 +36,19 @@ def main() -> None:
 
         demo.run(output, steps, seed, engine, Console())
 
+    @app.command()
+    def digits_sde(
+        seeds: Annotated[int, typer.Option(min=1, help="Runs of each model.")] = 5,
+        steps: Annotated[int, typer.Option(min=1, help="Training steps a model.")] = 240,
+        engine: Annotated[str, typer.Option(help="auto, torch or julia.")] = "torch",
+    ) -> None:
+        """Train a neural SDE on digits without and with local regularization; about ten minutes."""
+        from rich.console import Console
+
+        from pylocalreg.experiments import digits_sde
+
+        digits_sde.run(seeds, steps, engine, Console())
+
     try:
         app()
     except LocalRegError as error:

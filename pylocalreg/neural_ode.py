@@ -18,7 +18,7 @@ from pylocalreg.checks import (
 from pylocalreg.dynamics import Function, Layers, as_module
 from pylocalreg.engines import Engine, get_engine
 from pylocalreg.engines.autograd import Solve
-from pylocalreg.engines.base import Adjoint, Jacobian, Keep, Problem
+from pylocalreg.engines.base import Adjoint, Calls, Jacobian, Keep, Problem
 from pylocalreg.errors import OptionError, SaveAtError
 from pylocalreg.regularizers import Regularizer
 from pylocalreg.solution import Solution
@@ -171,10 +171,10 @@ class NeuralODE(torch.nn.Module):
             keep = Keep("all", stages=True)
         solve = Solve(self.engine, problem, times, self.adjoint, keep)
         if regularizer is None:
-            states, regularization, nfe_regularizer = solve.run(packed)[0], None, 0
+            states, regularization, calls = solve.run(packed)[0], None, Calls()
         else:
             done = regularizer.solve(solve, packed)
-            states, regularization, nfe_regularizer = done.states, done.value, done.nfe
+            states, regularization, calls = done.states, done.value, done.calls
             times = tuple(done.times)
 
         def interpolant(t: float) -> State:
@@ -187,7 +187,7 @@ class NeuralODE(torch.nn.Module):
             u=layout.unpack(torch.stack(states) if asked else states[0]),
             t=np.array(times),
             regularization=regularization,
-            stats=solve.trajectory.stats(nfe_regularizer),
+            stats=solve.trajectory.stats(calls),
             steps=solve.trajectory.steps(),
             engine=self.engine.name,
             interpolant=interpolant if dense else None,

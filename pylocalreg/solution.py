@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pylocalreg.brownian import BrownianPath
 from pylocalreg.errors import OptionError
 
 
@@ -24,12 +25,15 @@ class Stats:
         nreject: rejected steps.
         nfe_regularizer: calls made only for the regularizer. ``nfe - nfe_regularizer`` is the stack's
             ``sol.stats.nf``.
+        nfe_diffusion, nfe_diffusion_regularizer: the same of an SDE's diffusion; ``nfe`` counts its drift.
     """
 
     nfe: int
     naccept: int
     nreject: int
     nfe_regularizer: int = 0
+    nfe_diffusion: int = 0
+    nfe_diffusion_regularizer: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Solution:
         stats: calls of the dynamics, accepted and rejected steps.
         steps: times, sizes and error estimates of the accepted steps.
         engine: the engine that solved, ``"torch"`` or ``"julia"``.
+        noise: the Brownian path of an SDE's solve; another solve can be taken along it.
     """
 
     u: Any
@@ -67,6 +72,7 @@ class Solution:
     steps: Steps
     engine: str
     interpolant: Callable[[float], Any] | None = None
+    noise: BrownianPath | None = None
 
     def __call__(self, t: float) -> Any:
         """State at any time of the span by the method's own dense output, without gradient.

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 import pylocalreg as plr
+from pylocalreg.dynamics import LayerDynamics
 from pylocalreg.engines.base import Problem, Trajectory
 from pylocalreg.engines.torch_engine.adams.history import is_start
 from pylocalreg.engines.torch_engine.adams.step import coefficients
@@ -64,6 +65,15 @@ class Case:
     def dtype(self) -> torch.dtype:
         return torch.float32 if self.about["dtype"] == "float32" else torch.float64
 
+    def dynamics(self, part: str, p: torch.Tensor) -> LayerDynamics:
+        """The drift or the diffusion of an SDE's case."""
+        sizes, acts = self.about[part], self.about[f"{part}_acts"]
+        layers = [plr.Dense(i, o, a) for i, o, a in zip(sizes[:-1], sizes[1:], acts, strict=True)]
+        module = LayerDynamics(plr.Chain(*layers)).to(self.dtype)
+        with torch.no_grad():
+            module.p.copy_(p)
+        return module
+
     def node(self, **options: Any) -> plr.NeuralODE:
         """The case's neural ODE with the golden parameters; ``options`` overrule the case's own."""
         sizes, acts = self.about["sizes"], self.about["acts"]
@@ -77,6 +87,20 @@ class Case:
         with torch.no_grad():
             p.copy_(torch.from_numpy(self["p"]))
         return node
+
+
+class GivenPath(plr.BrownianPath):
+    """A path of one step with given increments."""
+
+    def __init__(self, dW: torch.Tensor, dZ: torch.Tensor) -> None:
+        super().__init__(0.0, dW.shape, seed=0, dtype=dW.dtype)
+        self.given = dW, dZ
+
+    def dW(self, start: float, end: float) -> torch.Tensor:
+        return self.given[0]
+
+    def dZ(self, start: float, end: float) -> torch.Tensor:
+        return self.given[1]
 
 
 def distance(a: npt.ArrayLike | torch.Tensor, b: npt.ArrayLike | torch.Tensor) -> float:

@@ -9,6 +9,7 @@ import torch
 
 from pylocalreg.engines.base import (
     Adjoint,
+    Dynamics,
     Engine,
     Gradient,
     Keep,
@@ -59,14 +60,13 @@ class Solve:
     read: Callable[[torch.Tensor], torch.Tensor] = _as_it_is
     """The asked state from the solved one, should a regularizer have solved for more."""
     trajectory: Trajectory = field(default_factory=Trajectory)
-    named_params: dict[str, torch.Tensor] = field(default_factory=dict)
+    named_params: list[dict[str, torch.Tensor]] = field(default_factory=list)
 
     def run(self, u0: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor, list[torch.Tensor]]:
         """States at ``times``; then the sum of the recorded steps' estimates (empty where not asked for) and
         the states they start from, if asked for. Differentiable by u0 and ``problem.params``.
         """
-        if isinstance(self.problem.f, torch.nn.Module):
-            self.named_params = dict(self.problem.f.named_parameters())
+        self.named_params = [_named(module) for module in (self.problem.f, self.problem.g)]
         value, *states = _Solve.apply(self, u0, *self.problem.params)  # type: ignore[no-untyped-call]
         ends = len(states) - len(self.times)
         return states[ends:], value, states[:ends]
@@ -76,17 +76,29 @@ class Solve:
 
         ``torch.func.functional_call`` lends a module its parameters for the forward call alone.
         """
-        module = self.problem.f
-        if not isinstance(module, torch.nn.Module) or all(
-            p is self.named_params[name] for name, p in module.named_parameters()
-        ):
-            return self.problem
+        of_f, of_g = self.named_params
+        problem = self.problem
+        return dataclasses.replace(
+            problem, f=_lent(problem.f, of_f), g=None if problem.g is None else _lent(problem.g, of_g)
+        )
 
-        def lent(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-            k: torch.Tensor = torch.func.functional_call(module, self.named_params, (t, u))
-            return k
 
-        return dataclasses.replace(self.problem, f=lent)
+def _named(dynamics: Dynamics | None) -> dict[str, torch.Tensor]:
+    return dict(dynamics.named_parameters()) if isinstance(dynamics, torch.nn.Module) else {}
+
+
+def _lent(dynamics: Dynamics, params: dict[str, torch.Tensor]) -> Dynamics:
+    """The dynamics with these parameters, if they do not hold them anyway."""
+    if not isinstance(dynamics, torch.nn.Module) or all(
+        p is params[name] for name, p in dynamics.named_parameters()
+    ):
+        return dynamics
+
+    def lent(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        k: torch.Tensor = torch.func.functional_call(dynamics, params, (t, u))
+        return k
+
+    return lent
 
 
 class _Solve(torch.autograd.Function):

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
+from pylocalreg.brownian import BrownianPath
 from pylocalreg.solution import Stats, Steps
 
 Dynamics = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -56,8 +57,22 @@ class Keep:
 
 
 @dataclass(frozen=True)
+class Calls:
+    """How often the dynamics, or the drift and the diffusion, were called."""
+
+    f: int = 0
+    diffusion: int = 0
+
+    def __add__(self, other: "Calls") -> "Calls":
+        return Calls(self.f + other.f, self.diffusion + other.diffusion)
+
+
+@dataclass(frozen=True)
 class Problem:
-    """An initial value problem without its initial value, and how to solve it."""
+    """An initial value problem without its initial value, and how to solve it.
+
+    With a diffusion ``g`` it is the SDE du = f(t, u) dt + g(t, u) dW, ``noise`` the path of W.
+    """
 
     f: Dynamics
     params: tuple[torch.Tensor, ...]
@@ -69,6 +84,8 @@ class Problem:
     dt: float | None = None
     adaptive: bool = True
     jacobian: Jacobian = "system"
+    g: Dynamics | None = None
+    noise: BrownianPath | None = None
 
 
 @dataclass
@@ -88,7 +105,7 @@ class Trajectory:
     k: dict[int, tuple[torch.Tensor, ...]] = field(default_factory=dict)
     memory: dict[int, object] = field(default_factory=dict)
     outputs: list[torch.Tensor] = field(default_factory=list)
-    nfe: int = 0
+    calls: Calls = Calls()
     nreject: int = 0
 
     @property
@@ -108,8 +125,12 @@ class Trajectory:
                 high = middle - 1
         return low
 
-    def stats(self, nfe_regularizer: int = 0) -> Stats:
-        return Stats(self.nfe + nfe_regularizer, self.naccept, self.nreject, nfe_regularizer)
+    def stats(self, regularizer: Calls) -> Stats:
+        """``regularizer`` are the calls made for it alone."""
+        every = self.calls + regularizer
+        return Stats(
+            every.f, self.naccept, self.nreject, regularizer.f, every.diffusion, regularizer.diffusion
+        )
 
     def steps(self) -> Steps:
         return Steps(*(np.array(column, dtype=np.float64) for column in (self.t, self.dt, self.EEst)))
@@ -147,6 +168,7 @@ class Engine(Protocol):
         adaptive: bool | None = None,
         checkpoints: int | None = None,
         jacobian: Jacobian | None = None,
+        stochastic: bool = False,
     ) -> bool:
         """Whether the steps are adaptive: ``adaptive``, or where it is None what the solver can.
 
@@ -155,6 +177,9 @@ class Engine(Protocol):
 
     def check_estimate(self, solver: str, quantity: Quantity) -> None:
         """Raise `OptionError` where the solver's steps have no such estimate."""
+
+    def is_stochastic(self, solver: str) -> bool:
+        """Whether the solver is one of SDEs."""
 
     def keep_for(self, adjoint: Adjoint, checkpoints: int | None) -> Keep:
         """What a trajectory must keep for this adjoint."""
@@ -179,10 +204,10 @@ class Engine(Protocol):
         in rising order, and their states are kept.
         """
 
-    def initial_step(self, problem: Problem, t: float, u: torch.Tensor) -> tuple[float, int]:
-        """The automatic step size at (t, u) towards the end of the span, and the calls of f it took."""
+    def initial_step(self, problem: Problem, t: float, u: torch.Tensor) -> tuple[float, Calls]:
+        """The automatic step size at (t, u) towards the end of the span, and the calls it took."""
 
     def estimate(
         self, problem: Problem, quantity: Quantity, t: float, u: torch.Tensor, dt: float, gradient: Gradient
-    ) -> tuple[torch.Tensor, int]:
-        """The estimate of one step from (t, u), differentiable by autograd, and the calls of f it took."""
+    ) -> tuple[torch.Tensor, Calls]:
+        """The estimate of one step from (t, u), differentiable by autograd, and the calls it took."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,7 +99,7 @@ class Classifier(torch.nn.Module):
         return logits, solution
 
 
-def evaluate(model: Classifier, data: Data, step: int, loss: float) -> tuple[Row, Steps]:
+def evaluate(model: torch.nn.Module, data: Data, step: int, loss: float) -> tuple[Row, Steps]:
     model.eval()
     with torch.no_grad():
         logits, solution = model(data.test_x)
@@ -107,10 +108,19 @@ def evaluate(model: Classifier, data: Data, step: int, loss: float) -> tuple[Row
     return Row(step, loss, accuracy, solution.stats.nfe), solution.steps
 
 
-def train(config: Config, data: Data, report: Report | None = None, evaluate_every: int = 10) -> Run:
-    """Train with Adam in float64; ``report`` is called after every step with (step, loss, last row)."""
+def train(
+    config: Config,
+    data: Data,
+    report: Report | None = None,
+    evaluate_every: int = 10,
+    build: Callable[[Any], torch.nn.Module] | None = None,
+) -> Run:
+    """Train with Adam in float64; ``report`` is called after every step with (step, loss, last row).
+
+    ``build`` makes the model of a config in place of `Classifier`: images to (logits, solution).
+    """
     torch.manual_seed(config.seed)
-    model = Classifier(config).double()
+    model = (build or Classifier)(config).double()
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     shuffle = torch.Generator().manual_seed(config.seed)
     row, steps = evaluate(model, data, 0, float("nan"))

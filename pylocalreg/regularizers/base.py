@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 
 from pylocalreg.engines.autograd import Solve
-from pylocalreg.engines.base import Adjoint, Engine
+from pylocalreg.engines.base import Adjoint, Calls, Engine
 from pylocalreg.errors import OptionError
 
 
@@ -20,7 +20,7 @@ class Regularized:
     states: list[torch.Tensor]
     times: Sequence[float]
     value: torch.Tensor
-    nfe: int
+    calls: Calls
 
 
 class Regularizer(Protocol):
@@ -48,3 +48,8 @@ def check_generator(generator: torch.Generator | None) -> None:
 def draw(generator: torch.Generator | None) -> float:
     """A number uniform in [0, 1)."""
     return float(torch.rand((), generator=generator, dtype=torch.float64))
+
+
+def draw_seed(generator: torch.Generator | None) -> int:
+    """A seed for other draws."""
+    return int(torch.randint(2**62, (), generator=generator))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from pylocalreg.engines.autograd import Recorded, Solve
-from pylocalreg.engines.base import Adjoint, Engine, Quantity
+from pylocalreg.engines.base import Adjoint, Calls, Engine, Quantity
 from pylocalreg.errors import OptionError
 from pylocalreg.regularizers.base import Regularized, choose
 
@@ -42,4 +42,4 @@ class GlobalRegularizer:
         solve.recorded = Recorded(self.quantity, through_state=True)
         solve.keep = dataclasses.replace(solve.keep, stiffness=self.quantity == "stiffness")
         states, value, _ = solve.run(u0)
-        return Regularized(states, solve.times, value, 0)
+        return Regularized(states, solve.times, value, Calls())

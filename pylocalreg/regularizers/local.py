@@ -8,13 +8,14 @@ import torch
 
 from pylocalreg.checks import check_count, round_time
 from pylocalreg.engines.autograd import Recorded, Solve
-from pylocalreg.engines.base import Adjoint, Engine, Gradient, Quantity
+from pylocalreg.engines.base import Adjoint, Calls, Engine, Gradient, Quantity
 from pylocalreg.errors import OptionError
-from pylocalreg.regularizers.base import Regularized, check_generator, choose, draw
+from pylocalreg.regularizers.base import Regularized, check_generator, choose, draw, draw_seed
 from pylocalreg.regularizers.sampling import Importance, Reservoirs
 
 Sampling = Literal["unbiased", "biased"]
 Step = Literal["solver", "initial"]
+Noise = Literal["recorded", "fresh"]
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,12 @@ class LocalRegularizer:
         importance: for biased sampling with the solver's step. ``"none"``: the mean. ``"uniform"``: weighted
             so that the value is unbiased for the sum over all accepted steps, which `GlobalRegularizer`
             takes. ``"estimate"``: unbiased for it too, the steps drawn in proportion to their estimates.
+        noise: for SDEs. ``"recorded"``: the step is taken on the solve's own Brownian path; ``"fresh"``: with
+            noise of its own. By default recorded for biased sampling, fresh for unbiased.
         generator: where the draws come from; torch's global CPU generator if None.
 
-    Biased with the solver's step takes no extra evaluation forward: the estimate is the recorded step's.
+    Biased with the solver's step and the recorded noise takes no extra evaluation forward: the estimate is
+    the recorded step's.
 
     Raises:
         OptionError: an option has a value that does not exist, or the generator is not a CPU one.
@@ -50,6 +54,7 @@ class LocalRegularizer:
     quantity: Quantity = "error"
     samples: int = 1
     importance: Importance = "none"
+    noise: Noise | None = None
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
@@ -58,11 +63,13 @@ class LocalRegularizer:
         choose("gradient", self.gradient, ("exact", "frozen"))
         choose("quantity", self.quantity, ("error", "stiffness"))
         choose("importance", self.importance, ("none", "uniform", "estimate"))
+        if self.noise is not None:
+            choose("noise", self.noise, ("recorded", "fresh"))
         check_count("samples", self.samples)
         if self.importance != "none" and not self._reads_record:
             raise OptionError(
-                f"importance = {self.importance!r} weights accepted steps: it needs sampling='biased' and "
-                f"step='solver', not {self.sampling!r} and {self.step!r}"
+                f"importance = {self.importance!r} weights accepted steps: it needs sampling='biased', "
+                f"step='solver' and no fresh noise, not {self.sampling!r}, {self.step!r}, {self.noise!r}"
             )
         check_generator(self.generator)
 
@@ -76,10 +83,12 @@ class LocalRegularizer:
     @property
     def _reads_record(self) -> bool:
         """Whether the estimates are those of recorded steps, and no step is taken anew."""
-        return self.sampling == "biased" and self.step == "solver"
+        return self.sampling == "biased" and self.step == "solver" and self.noise != "fresh"
 
     def check(self, engine: Engine, solver: str, adjoint: Adjoint, tspan: tuple[float, float]) -> None:
         engine.check_estimate(solver, self.quantity)
+        if self.noise is not None and not engine.is_stochastic(solver):
+            raise OptionError(f"noise = {self.noise!r}: solver={solver!r} solves ODEs, which have no noise")
 
     def solve(self, solve: Solve, u0: torch.Tensor) -> Regularized:
         return self._at_any_times(solve, u0) if self.sampling == "unbiased" else self._at_steps(solve, u0)
@@ -112,31 +121,36 @@ class LocalRegularizer:
         solve.keep = dataclasses.replace(solve.keep, sample=sample, stiffness=stiffness)
         states, value, starts = solve.run(u0)
         if self._reads_record:
-            return Regularized(states, solve.times, value, 0)
+            return Regularized(states, solve.times, value, Calls())
         trajectory = solve.trajectory
         weights = solve.recorded.weights(trajectory)
         steps = [(trajectory.t[i], u, trajectory.dt[i]) for i, u in zip(weights, starts, strict=True)]
-        value, nfe = self._new_steps(solve, steps, list(weights.values()))
-        return Regularized(states, solve.times, value, nfe)
+        value, calls = self._new_steps(solve, steps, list(weights.values()))
+        return Regularized(states, solve.times, value, calls)
 
     def _new_steps(
         self, solve: Solve, steps: list[tuple[float, torch.Tensor, float]], weights: list[float] | None = None
-    ) -> tuple[torch.Tensor, int]:
-        """Weighted sum of the estimates of steps from (tau, u(tau)), by default their mean; and the calls of
-        f. Each step comes with the size the solver took there.
+    ) -> tuple[torch.Tensor, Calls]:
+        """Weighted sum of the estimates of steps from (tau, u(tau)), by default their mean; and the calls it
+        took. Each step comes with the size the solver took there.
         """
-        engine, problem, nfe = solve.engine, solve.problem, 0
+        engine, problem, total = solve.engine, solve.problem, Calls()
+        recorded_noise = problem.noise
+        fresh = self.noise == "fresh" or (self.noise is None and self.sampling == "unbiased")
         values = []
         for tau, u_tau, solver_dt in steps:
             u = u_tau if self.through_state else u_tau.detach()
             dt = solver_dt
             if self.step == "initial":
                 dt, calls = engine.initial_step(problem, tau, u.detach())
-                nfe += calls
+                total += calls
             remaining = problem.tspan[1] - tau
             dt = remaining if abs(remaining) < abs(dt) else dt
+            if recorded_noise is not None and fresh:
+                noise = recorded_noise.independent(draw_seed(self.generator))
+                problem = dataclasses.replace(problem, noise=noise)
             value, calls = engine.estimate(problem, self.quantity, tau, u, dt, self.gradient)
-            nfe += calls
+            total += calls
             values.append(value)
         every = torch.stack(values)
-        return every.mean() if weights is None else every @ every.new_tensor(weights), nfe
+        return every.mean() if weights is None else every @ every.new_tensor(weights), total

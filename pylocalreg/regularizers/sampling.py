@@ -5,6 +5,8 @@ from typing import Literal
 import numpy as np
 import torch
 
+from pylocalreg.regularizers.base import draw_seed
+
 Importance = Literal["none", "uniform", "estimate"]
 
 
@@ -24,8 +26,7 @@ class Reservoirs:
     """
 
     def __init__(self, draws: int, importance: Importance, generator: torch.Generator | None) -> None:
-        seed = int(torch.randint(2**62, (), generator=generator))
-        self._rng = np.random.default_rng(seed)
+        self._rng = np.random.default_rng(draw_seed(generator))
         self._importance = importance
         self._steps = 0
         self._total = 0.0

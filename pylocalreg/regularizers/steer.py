@@ -8,7 +8,7 @@ import torch
 
 from pylocalreg.checks import round_time
 from pylocalreg.engines.autograd import Solve
-from pylocalreg.engines.base import Adjoint, Engine
+from pylocalreg.engines.base import Adjoint, Calls, Engine
 from pylocalreg.errors import OptionError, SaveAtError
 from pylocalreg.regularizers.base import Regularized, check_generator, draw
 
@@ -57,4 +57,4 @@ class STEER:
         solve.problem = dataclasses.replace(solve.problem, tspan=(start, end))
         solve.times = [end if t == t1 else t for t in solve.times]
         states, _, _ = solve.run(u0)
-        return Regularized(states, solve.times, u0.new_zeros(()), 0)
+        return Regularized(states, solve.times, u0.new_zeros(()), Calls())

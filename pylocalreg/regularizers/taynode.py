@@ -7,7 +7,7 @@ import torch
 
 from pylocalreg.checks import check_count
 from pylocalreg.engines.autograd import Solve
-from pylocalreg.engines.base import Adjoint, Dynamics, Engine
+from pylocalreg.engines.base import Adjoint, Calls, Dynamics, Engine
 from pylocalreg.errors import OptionError
 from pylocalreg.regularizers.base import Regularized
 
@@ -25,7 +25,8 @@ class TayNODE:
         order: K, at least 1; the paper takes 2 to 4.
 
     Raises:
-        OptionError: the order is none; at the call, the Jacobian is one per sample.
+        OptionError: the order is none; the solver is one of SDEs; at the call, the Jacobian is one per
+            sample.
     """
 
     order: int = 2
@@ -34,7 +35,8 @@ class TayNODE:
         check_count("order", self.order)
 
     def check(self, engine: Engine, solver: str, adjoint: Adjoint, tspan: tuple[float, float]) -> None:
-        """Goes with everything."""
+        if engine.is_stochastic(solver):
+            raise OptionError(f"TayNODE with solver={solver!r}: a path of an SDE has no derivatives by time")
 
     def solve(self, solve: Solve, u0: torch.Tensor) -> Regularized:
         if solve.problem.jacobian == "per_sample":
@@ -51,7 +53,7 @@ class TayNODE:
         states, _, _ = solve.run(torch.cat([u0.reshape(-1), u0.new_zeros(1)]))
         value = states[-1][-1] * (1 if end > solve.problem.tspan[0] else -1)
         states = [augmented.state(state) for state in states[: len(asked)]]
-        return Regularized(states, asked, value, augmented.extra_calls)
+        return Regularized(states, asked, value, Calls(augmented.extra_calls))
 
 
 class _Augmented(torch.nn.Module):

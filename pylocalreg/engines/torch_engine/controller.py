@@ -23,11 +23,13 @@ class PIController:
     [1, qsteady_max].
     """
 
-    def __init__(self, betas: tuple[float, float], T: type[Scalar], qsteady_max: float = 1.0) -> None:
+    def __init__(
+        self, betas: tuple[float, float], T: type[Scalar], qmax: float = QMAX, qsteady_max: float = 1.0
+    ) -> None:
         self.beta1, self.beta2 = T(betas[0]), T(betas[1])
         self.gamma = T(GAMMA)
         self.smallest_q_first_step = T(1) / T(QMAX_FIRST_STEP)
-        self.smallest_q = T(1) / T(QMAX)
+        self.smallest_q = T(1) / T(qmax)
         self.largest_q = T(1) / T(QMIN)
         self.floor = T(OLD_ERROR_FLOOR)
         self.old_error = T(OLD_ERROR_FLOOR)

@@ -7,6 +7,7 @@ import torch
 
 from pylocalreg.engines.base import (
     Adjoint,
+    Calls,
     Gradient,
     Jacobian,
     Keep,
@@ -18,7 +19,7 @@ from pylocalreg.engines.base import (
 from pylocalreg.engines.torch_engine.adjoints import ADJOINTS, pull_back
 from pylocalreg.engines.torch_engine.initial_step import initial_step
 from pylocalreg.engines.torch_engine.integrate import SCALARS, integrate
-from pylocalreg.engines.torch_engine.methods import METHODS
+from pylocalreg.engines.torch_engine.methods import METHODS, ODE_METHODS, SDE_METHODS
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.errors import OptionError
 
@@ -35,9 +36,18 @@ class TorchEngine:
         adaptive: bool | None = None,
         checkpoints: int | None = None,
         jacobian: Jacobian | None = None,
+        stochastic: bool = False,
     ) -> bool:
-        if solver not in METHODS:
-            raise OptionError(f"solver {solver!r} is not in the embedded engine: it has {sorted(METHODS)}")
+        methods, others = (SDE_METHODS, ODE_METHODS) if stochastic else (ODE_METHODS, SDE_METHODS)
+        kind, other = ("SDE", "ODE") if stochastic else ("ODE", "SDE")
+        if solver in others:
+            raise OptionError(
+                f"solver {solver!r} solves {other}s: take Neural{other}, or one of {sorted(methods)}"
+            )
+        if solver not in methods:
+            raise OptionError(
+                f"solver {solver!r} is not in the embedded engine: for {kind}s it has {sorted(methods)}"
+            )
         if adjoint not in ADJOINTS:
             raise OptionError(f"adjoint {adjoint!r} is not in the embedded engine: it has {sorted(ADJOINTS)}")
         method = METHODS[solver]
@@ -64,8 +74,12 @@ class TorchEngine:
 
     def check_estimate(self, solver: str, quantity: Quantity) -> None:
         if quantity not in METHODS[solver].estimates:
-            able = sorted(name for name, method in METHODS.items() if quantity in method.estimates)
+            methods = SDE_METHODS if self.is_stochastic(solver) else ODE_METHODS
+            able = sorted(name for name, method in methods.items() if quantity in method.estimates)
             raise OptionError(f"{solver} has no {quantity} estimate: the methods that have one are {able}")
+
+    def is_stochastic(self, solver: str) -> bool:
+        return solver in SDE_METHODS
 
     def keep_for(self, adjoint: Adjoint, checkpoints: int | None) -> Keep:
         if checkpoints is not None:
@@ -75,7 +89,7 @@ class TorchEngine:
         return Keep("all", stages=adjoint != "discrete")
 
     def solve(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep) -> Trajectory:
-        return integrate(RightHandSide(problem.f), problem, u0, times, keep)
+        return integrate(RightHandSide.of(problem), problem, u0, times, keep)
 
     def interpolate(self, problem: Problem, trajectory: Trajectory, time: float) -> torch.Tensor:
         i = trajectory.step_at(time)
@@ -93,17 +107,17 @@ class TorchEngine:
         with torch.no_grad():
             return pull_back(problem, trajectory, adjoint, cotangents, steps)
 
-    def initial_step(self, problem: Problem, t: float, u: torch.Tensor) -> tuple[float, int]:
-        f = RightHandSide(problem.f)
+    def initial_step(self, problem: Problem, t: float, u: torch.Tensor) -> tuple[float, Calls]:
+        f = RightHandSide.of(problem)
         T = SCALARS[u.dtype]
         order = METHODS[problem.solver].order
         with torch.no_grad(), np.errstate(all="ignore"):
             dt = initial_step(f, T(t), T(problem.tspan[1]), u, order, problem.abstol, problem.reltol)
-        return float(dt), f.nfe
+        return float(dt), f.calls
 
     def estimate(
         self, problem: Problem, quantity: Quantity, t: float, u: torch.Tensor, dt: float, gradient: Gradient
-    ) -> tuple[torch.Tensor, int]:
-        f = RightHandSide(problem.f)
+    ) -> tuple[torch.Tensor, Calls]:
+        f = RightHandSide.of(problem)
         value = METHODS[problem.solver].estimate(f, quantity, t, u, dt, problem, gradient)
-        return value, f.nfe
+        return value, f.calls

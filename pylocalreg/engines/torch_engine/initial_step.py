@@ -4,8 +4,7 @@ import numpy as np
 import torch
 
 from pylocalreg.engines.torch_engine.controller import Scalar
-from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
-from pylocalreg.errors import NonFiniteError
+from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide, raise_if_not_finite
 
 
 def _rms(x: torch.Tensor) -> torch.Tensor:
@@ -13,16 +12,23 @@ def _rms(x: torch.Tensor) -> torch.Tensor:
     return rms
 
 
+def _larger(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """The larger of |a + b| and |a - b|, which is |a| + |b|."""
+    return a.abs().add_(b.abs())
+
+
 def initial_step(
     f: RightHandSide,
     t: Scalar,
     t_end: Scalar,
     u: torch.Tensor,
-    order: int,
+    order: float,
     abstol: float,
     reltol: float,
 ) -> Scalar:
-    """Signed step size at (t, u); two calls of ``f``, two synchronizations.
+    """Signed step size at (t, u); two calls of ``f``, and of the diffusion, and two synchronizations.
+
+    The diffusion counts as three standard deviations of noise to either side.
 
     Raises:
         NonFiniteError: the state or the dynamics at ``t`` is NaN or infinite.
@@ -35,33 +41,30 @@ def initial_step(
 
     scale = u.abs().mul_(reltol).add_(abstol)
     f0 = f.owned(float(t), u)
-    d0, d1 = (T(x) for x in torch.stack((_rms(u / scale), _rms(f0 / scale))).tolist())
+    g = f.diffusion
+    order = order if g is None else order + 0.5
+    g0 = None if g is None else g(float(t), u) * 3
+    slope = f0 if g0 is None else _larger(f0, g0)
+    d0, d1 = (T(x) for x in torch.stack((_rms(u / scale), _rms(slope / scale))).tolist())
     if not (np.isfinite(d0) and np.isfinite(d1)):
         raise_if_not_finite(u, f"the state at t = {float(t):.6g}", "check the initial state and its scale")
-        raise_if_not_finite(f0, f"the dynamics at t = {float(t):.6g}", "check the parameters and the input")
+        f.raise_if_not_finite(float(t), u, f"at t = {float(t):.6g}")
     dt0 = small if d0 < T(1e-5) or d1 < T(1e-5) else d0 / d1 / T(100)
     dt0 = min(dt0, span)
 
-    f1 = f.owned(float(t + direction * dt0), torch.add(u, f0, alpha=float(direction * dt0)))
-    change = T(float(_rms(f1.sub(f0).div_(scale))))
-    if change == 0:
+    t1, u1 = float(t + direction * dt0), torch.add(u, f0, alpha=float(direction * dt0))
+    f1 = f.owned(t1, u1)
+    change = f1.sub(f0)
+    d2 = T(float(_rms(change / scale))) / dt0
+    if d2 == 0:
         return T(direction * max(smallest, min(T(100) * dt0, span)))
-    d2 = change / dt0
+    if g is not None and g0 is not None:
+        d2 = T(float(_rms(_larger(change, _larger(g0, g(t1, u1) * 3)) / scale))) / dt0
     largest = max(d1, d2)
     if not np.isfinite(largest):
-        raise_if_not_finite(
-            f1, f"the dynamics at t = {float(t + direction * dt0):.6g}", "rescale the problem"
-        )
+        f.raise_if_not_finite(t1, u1, f"at t = {t1:.6g}")
     if largest <= T(1e-15):
         dt1 = max(small, dt0 * T(1e-3))
     else:
         dt1 = T(10) ** (-(T(2) + np.log10(largest)) / T(order))
     return T(direction * max(smallest, min(T(100) * dt0, dt1, span)))
-
-
-def raise_if_not_finite(x: torch.Tensor, name: str, advice: str) -> None:
-    """Raise `NonFiniteError` that counts the bad elements of ``x``, if there are any."""
-    finite = torch.isfinite(x)
-    if not finite.all():
-        bad = int((~finite).sum())
-        raise NonFiniteError(f"{name} has {bad} NaN or infinite of {x.numel()} elements: {advice}")

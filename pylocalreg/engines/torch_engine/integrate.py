@@ -6,12 +6,12 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from pylocalreg.engines.base import Keep, Problem, Quantity, Trajectory
+from pylocalreg.engines.base import Calls, Keep, Problem, Quantity, Trajectory
 from pylocalreg.engines.torch_engine.controller import Scalar
-from pylocalreg.engines.torch_engine.initial_step import initial_step, raise_if_not_finite
+from pylocalreg.engines.torch_engine.initial_step import initial_step
 from pylocalreg.engines.torch_engine.method import Stepper
 from pylocalreg.engines.torch_engine.methods import METHODS
-from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide, raise_if_not_finite
 from pylocalreg.errors import NonFiniteError, StepLimitError, StepUnderflowError
 
 SCALARS: dict[torch.dtype, type[Scalar]] = {torch.float32: np.float32, torch.float64: np.float64}
@@ -89,7 +89,7 @@ def integrate(
             if controller is None:
                 raise_if_not_finite(u_new, f"the state at t = {float(t):.6g}", "take smaller steps")
             keeper.finish(u_new)
-            trajectory.nfe = f.nfe - stepper.uncounted
+            trajectory.calls = Calls(f.nfe - stepper.uncounted, f.calls.diffusion)
             return trajectory
         spare = None if kept or u is u0 or not method.one_step else u
         u = u_new
@@ -154,7 +154,7 @@ def _raise_underflow(
 ) -> NoReturn:
     where = f"at t = {float(t):.6g} after {trajectory.naccept} accepted steps"
     if not np.isfinite(EEst):
-        raise_if_not_finite(f(float(t), u), f"the dynamics {where}", "check the parameters and the input")
+        f.raise_if_not_finite(float(t), u, where)
         raise NonFiniteError(
             f"the dynamics or the state becomes NaN or infinite {where}, however small the step "
             f"(dt = {float(dt):.3g}): the solution blows up or f is not defined beyond this point"

@@ -76,14 +76,16 @@ class Method(Protocol):
     """A method by the stack's name."""
 
     name: str
-    order: int
-    """Order of the solution that is carried on, as the automatic first step and the controller take it."""
     estimates: frozenset[Quantity]
     """What the method estimates of its steps. One without ``"error"`` can not choose its steps."""
     one_step: bool
     """Whether a step depends on nothing but the state it starts from."""
     takes_jacobian: bool
     """Whether its steps solve linear systems with the Jacobian of the dynamics."""
+
+    @property
+    def order(self) -> float:
+        """Order of the solution carried on, as the automatic first step and the controller take it."""
 
     def controller(self, T: type[Scalar]) -> PIController:
         """A fresh step size controller."""

@@ -1,23 +1,39 @@
-"""The user's dynamics as the engine calls them: counted and checked."""
+"""The user's dynamics, or drift and diffusion, as the engine calls them: counted and checked."""
 
 import torch
 
-from pylocalreg.engines.base import Dynamics, Jacobian
+from pylocalreg.engines.base import Calls, Dynamics, Jacobian, Problem
 from pylocalreg.engines.torch_engine.linearization import Linearization, counted_calls, linearize
-from pylocalreg.errors import DeviceError, DtypeError, ShapeError
+from pylocalreg.errors import DeviceError, DtypeError, NonFiniteError, ShapeError
 
 
 class RightHandSide:
     """``f(t, u)`` with ``t`` a Python float; counts its calls in ``nfe``.
 
+    Attributes:
+        diffusion: the other one, where ``f`` is the drift of an SDE.
+
     Raises:
         ShapeError, DtypeError, DeviceError: what ``f`` gives is not of the state's shape, dtype or device.
     """
 
-    def __init__(self, f: Dynamics) -> None:
-        self.f = f
+    def __init__(self, f: Dynamics, name: str = "dynamics") -> None:
+        self.f, self.name = f, name
         self.nfe = 0
+        self.diffusion: RightHandSide | None = None
         self._first: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, problem: Problem) -> "RightHandSide":
+        if problem.g is None:
+            return cls(problem.f)
+        drift = cls(problem.f, "drift")
+        drift.diffusion = cls(problem.g, "diffusion")
+        return drift
+
+    @property
+    def calls(self) -> Calls:
+        return Calls(self.nfe, 0 if self.diffusion is None else self.diffusion.nfe)
 
     def __call__(self, t: float, u: torch.Tensor) -> torch.Tensor:
         self.nfe += 1
@@ -25,17 +41,17 @@ class RightHandSide:
         if not isinstance(k, torch.Tensor) or k.shape != u.shape:
             got = tuple(k.shape) if isinstance(k, torch.Tensor) else type(k).__name__
             raise ShapeError(
-                f"the dynamics gave {got} at t = {t:.6g} for a state of shape {tuple(u.shape)}: "
-                "f(t, u) must give a tensor of the state's shape"
+                f"the {self.name} gave {got} at t = {t:.6g} for a state of shape {tuple(u.shape)}: "
+                f"{'g' if self.name == 'diffusion' else 'f'}(t, u) must give a tensor of the state's shape"
             )
         if k.dtype != u.dtype:
             raise DtypeError(
-                f"the dynamics gave {k.dtype} at t = {t:.6g} for a state of {u.dtype}: "
+                f"the {self.name} gave {k.dtype} at t = {t:.6g} for a state of {u.dtype}: "
                 "move the module or the state to one dtype, as in module.to(u0.dtype)"
             )
         if k.device != u.device:
             raise DeviceError(
-                f"the dynamics gave a tensor on {k.device} at t = {t:.6g} for a state on {u.device}: "
+                f"the {self.name} gave a tensor on {k.device} at t = {t:.6g} for a state on {u.device}: "
                 "move the module to the state's device"
             )
         return k
@@ -62,3 +78,17 @@ class RightHandSide:
         if memory in (u.untyped_storage().data_ptr(), self._first.untyped_storage().data_ptr()):
             return k.clone()
         return k
+
+    def raise_if_not_finite(self, t: float, u: torch.Tensor, where: str) -> None:
+        """Raise `NonFiniteError` where ``f``, or the diffusion, is not finite at (t, u)."""
+        raise_if_not_finite(self(t, u), f"the {self.name} {where}", "check the parameters and the input")
+        if self.diffusion is not None:
+            self.diffusion.raise_if_not_finite(t, u, where)
+
+
+def raise_if_not_finite(x: torch.Tensor, name: str, advice: str) -> None:
+    """Raise `NonFiniteError` that counts the bad elements of ``x``, if there are any."""
+    finite = torch.isfinite(x)
+    if not finite.all():
+        bad = int((~finite).sum())
+        raise NonFiniteError(f"{name} has {bad} NaN or infinite of {x.numel()} elements: {advice}")

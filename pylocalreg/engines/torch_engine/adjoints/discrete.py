@@ -21,7 +21,7 @@ def discrete(
     Memory is one state a step, or a checkpoint; the graph is never larger than one step's. An estimate
     shares the stages of its step.
     """
-    f = RightHandSide(problem.f)
+    f = RightHandSide.of(problem)
     replay = METHODS[problem.solver].replay(f, problem, trajectory)
     recall = Recall(f, problem, trajectory, stages=False)
     pending, estimates = list(cotangents), {step.index: step for step in steps}

@@ -23,7 +23,7 @@ class Gauss(ContinuousAdjoint):
         super().__init__(problem, trajectory)
         self.system = LambdaSystem(self.pullback, self.recall)
         # n nodes are exact to order 2n: no less than the steps themselves
-        points = METHODS[problem.solver].order // 2 + 1
+        points = int(METHODS[problem.solver].order) // 2 + 1
         nodes, weights = np.polynomial.legendre.leggauss(points)
         self.kinks = sorted(trajectory.t)
         self.rule = list(zip(nodes.tolist(), weights.tolist(), strict=True))

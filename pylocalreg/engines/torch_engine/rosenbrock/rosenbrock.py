@@ -31,7 +31,7 @@ class Rosenbrock:
         self.name, self.order = tableau.name, tableau.order
 
     def controller(self, T: type[Scalar]) -> PIController:
-        return PIController((7 / (10 * self.order), 2 / (5 * self.order)), T, QSTEADY_MAX)
+        return PIController((7 / (10 * self.order), 2 / (5 * self.order)), T, qsteady_max=QSTEADY_MAX)
 
     def stepper(self, f: RightHandSide, u0: torch.Tensor, problem: Problem) -> "RosenbrockStepper":
         return RosenbrockStepper(f, self.tableau, u0, problem)

@@ -1,0 +1,282 @@
+"""Neural stochastic differential equations: the module a user builds a model from."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+
+from pylocalreg.brownian import BrownianPath
+from pylocalreg.checks import (
+    check_count,
+    check_dt,
+    check_parameters,
+    check_resolved,
+    check_saveat,
+    check_tolerance,
+    check_tspan,
+    round_time,
+)
+from pylocalreg.dynamics import Layers, as_module
+from pylocalreg.engines import Engine, get_engine
+from pylocalreg.engines.autograd import Solve
+from pylocalreg.engines.base import Calls, Dynamics, Keep, Problem
+from pylocalreg.errors import DeviceError, DtypeError, OptionError, SaveAtError, ShapeError, TimeSpanError
+from pylocalreg.regularizers import Regularizer
+from pylocalreg.regularizers.base import check_generator, choose, draw_seed
+from pylocalreg.solution import Solution
+from pylocalreg.states import State, layout_of
+
+Noise = Literal["diagonal", "additive", "scalar"]
+AdditiveDiffusion = Callable[[torch.Tensor], torch.Tensor]
+"""``g(t)``, ``t`` a scalar tensor, gives a tensor that broadcasts to the state's shape."""
+
+
+class NeuralSDE(torch.nn.Module):
+    """du = f(t, u) dt + g(t, u) dW, solved over ``tspan`` from the state it is called with.
+
+    Whose stochastic integral dW is depends on the method: Ito's for SOSRI, SOSRI2, SRIW1 (strong order 1.5),
+    RKMilCommute (1.0) and EM (0.5, fixed steps); Stratonovich's for LambaEulerHeun and EulerHeun (fixed
+    steps), of order 1.0 for these kinds of noise. With additive noise the two are the same. Diagonal noise
+    reaches the orders above 0.5 where an element's diffusion depends on that element alone.
+
+    Args:
+        drift: f, as `NeuralODE` takes its dynamics.
+        diffusion: g, likewise, of the state's shape. For additive noise a module or a callable ``g(t)`` that
+            gives a tensor which broadcasts to the state's shape.
+        tspan: start and end, in this order in time.
+        solver: the method by the stack's name.
+        noise: ``"diagonal"``: each element has a Wiener process of its own. ``"additive"``: likewise, and
+            the diffusion depends on the time alone. ``"scalar"``: each row along the last dimension, or a
+            vector as a whole, has one Wiener process for all of its elements.
+        abstol, reltol: tolerances of the error norm rms(e / (abstol + max(|u|, |u_new|) reltol)), taken
+            over every element of the batch; as in the stack the local error is of order 1.5, the step count
+            grows like 1/tolerance.
+        checkpoints: about how many states the forward solve keeps for the adjoint in place of all; the steps
+            between them are taken again. The path's own memory is not made less.
+        regularizer: what ``solution.regularization`` is; None for nothing.
+        saveat: times of the states in ``solution.u``, between two steps by linear interpolation as in the
+            stack; by default the end of ``tspan`` alone.
+        trajectories: how many paths are solved from each initial state, in one batch and with common steps:
+            ``solution.u`` then has one more dimension, of this size, in front of the state's.
+        engine: ``"auto"``, ``"torch"`` or ``"julia"``.
+        dt: the first step; automatic by default. With fixed steps, the size of all.
+        adaptive: whether the steps' sizes follow the error estimate; by default they do where the method has
+            one. Fixed steps are never rejected.
+        maxiters: steps tried before `StepLimitError`.
+        generator: gives each solve the seed of its path; torch's global CPU generator if None.
+        params: tensors that plain callables close over and that want a gradient.
+
+    Gradients are the exact ones of the steps taken over the path drawn, step sizes and noise held constant:
+    each accepted step is taken again and reversed.
+
+    Raises:
+        TimeSpanError, ToleranceError, SaveAtError, OptionError, EngineUnavailableError: at construction.
+    """
+
+    def __init__(
+        self,
+        drift: Layers | torch.nn.Module | Dynamics,
+        diffusion: Layers | torch.nn.Module | Dynamics | AdditiveDiffusion,
+        tspan: Sequence[float] = (0.0, 1.0),
+        *,
+        solver: str = "SOSRI2",
+        noise: Noise = "diagonal",
+        abstol: float = 1e-2,
+        reltol: float = 1e-2,
+        checkpoints: int | None = None,
+        regularizer: Regularizer | None = None,
+        saveat: Sequence[float] | None = None,
+        trajectories: int | None = None,
+        engine: str = "auto",
+        dt: float | None = None,
+        adaptive: bool | None = None,
+        maxiters: int = 1_000_000,
+        generator: torch.Generator | None = None,
+        params: Sequence[torch.Tensor] = (),
+    ) -> None:
+        super().__init__()
+        self.tspan = check_tspan(tspan)
+        if self.tspan[1] < self.tspan[0]:
+            raise TimeSpanError(f"tspan = {self.tspan} runs backwards: a path of noise is solved along time")
+        self.abstol = check_tolerance("abstol", abstol)
+        self.reltol = check_tolerance("reltol", reltol)
+        self.saveat = check_saveat(saveat, self.tspan)
+        self.dt = check_dt(dt, self.tspan)
+        self.maxiters = check_count("maxiters", maxiters)
+        self.checkpoints = None if checkpoints is None else check_count("checkpoints", checkpoints)
+        self.trajectories = None if trajectories is None else check_count("trajectories", trajectories)
+        if str(noise) == "general":
+            raise OptionError(
+                f"noise='general': {solver} has no steps for a diffusion that mixes Wiener processes; the "
+                "kinds of noise are 'diagonal', 'additive' and 'scalar'"
+            )
+        choose("noise", noise, ("diagonal", "additive", "scalar"))
+        self.noise: Noise = noise
+        self.engine: Engine = get_engine(engine)
+        self.adaptive = self.engine.check(solver, "discrete", adaptive, self.checkpoints, stochastic=True)
+        if not self.adaptive and dt is None:
+            raise OptionError(f"solver={solver!r} takes fixed steps here: give their size, dt")
+        if regularizer is not None:
+            regularizer.check(self.engine, solver, "discrete", self.tspan)
+        check_generator(generator)
+        self.solver = solver
+        self.regularizer = regularizer
+        self.generator = generator
+        self.closed_over = tuple(params)
+        self.drift = as_module(drift)
+        self.diffusion = _Additive(diffusion) if noise == "additive" else as_module(cast(Any, diffusion))
+
+    def extra_repr(self) -> str:
+        return (
+            f"tspan={self.tspan}, solver={self.solver!r}, noise={self.noise!r}, abstol={self.abstol:g}, "
+            f"reltol={self.reltol:g}, engine={self.engine.name!r}, regularizer={self.regularizer}"
+        )
+
+    def forward(
+        self,
+        u0: State,
+        *,
+        saveat: Sequence[float] | None = None,
+        noise: BrownianPath | None = None,
+        dense: bool = False,
+        regularize: bool | None = None,
+    ) -> Solution:
+        """Solve from ``u0``, a float32 or float64 tensor of any shape, or a tuple or dict of such tensors.
+
+        Drift and diffusion get and give, and the solution holds, the same; with ``trajectories`` a state of
+        two or more dimensions is repeated along its first one, a vector becomes a batch of vectors.
+
+        Args:
+            saveat: in place of the module's own.
+            noise: the Brownian path to solve along, ``solution.noise`` of an earlier solve, say; by default
+                a new one.
+            dense: keep every state, so that the solution can be called at any time (linear interpolation).
+            regularize: whether to compute the regularizer; in training mode only by default.
+
+        Raises:
+            ShapeError, DtypeError, DeviceError, ToleranceError, TimeSpanError: before the solve.
+            NonFiniteError, StepUnderflowError, StepLimitError: where the solve can not go on.
+        """
+        layout = layout_of(u0)
+        packed, unpack = layout.pack(u0), cast(Callable[[torch.Tensor], Any], layout.unpack)
+        if self.trajectories is not None:
+            if not isinstance(u0, torch.Tensor) or u0.dim() == 0:
+                raise ShapeError(
+                    f"trajectories = {self.trajectories} are solved from a tensor of one or more dimensions, "
+                    f"not from a {type(u0).__name__ if not isinstance(u0, torch.Tensor) else 'scalar'}"
+                )
+            packed, unpack = _repeat(packed, self.trajectories)
+        dtype = packed.dtype
+        check_resolved(self.reltol, dtype)
+        tspan = check_tspan([round_time(t, dtype) for t in self.tspan])
+        asked = self.saveat if saveat is None else check_saveat(saveat, self.tspan)
+        times = check_saveat([round_time(t, dtype) for t in asked], tspan) if asked else (tspan[1],)
+        assert times is not None
+        modules = (self.drift, self.diffusion)
+        every_param = (*(p for module in modules for p in module.parameters()), *self.closed_over)
+        every_param = tuple({id(p): p for p in every_param}.values())
+        check_parameters(every_param, packed)
+        params = tuple(p for p in every_param if p.requires_grad)
+        path = self._path(packed, tspan[0]) if noise is None else self._check_path(noise, packed, tspan[0])
+        problem = Problem(
+            f=layout.dynamics(self.drift),
+            params=params,
+            tspan=tspan,
+            solver=self.solver,
+            abstol=self.abstol,
+            reltol=self.reltol,
+            maxiters=self.maxiters,
+            dt=self.dt,
+            adaptive=self.adaptive,
+            g=self.diffusion if self.noise == "additive" else layout.dynamics(self.diffusion),
+            noise=path,
+        )
+        regularizer = self.regularizer if (self.training if regularize is None else regularize) else None
+        if regularize and regularizer is None:
+            raise OptionError("regularize=True, but the module was built without a regularizer")
+
+        wants_gradient = torch.is_grad_enabled() and (packed.requires_grad or bool(params))
+        keep = self.engine.keep_for("discrete", self.checkpoints) if wants_gradient else Keep()
+        if dense:
+            keep = Keep("all", stages=True)
+        solve = Solve(self.engine, problem, times, "discrete", keep)
+        if regularizer is None:
+            states, regularization, calls = solve.run(packed)[0], None, Calls()
+        else:
+            done = regularizer.solve(solve, packed)
+            states, regularization, calls = done.states, done.value, done.calls
+            times = tuple(done.times)
+
+        def interpolant(t: float) -> Any:
+            start, end = solve.problem.tspan
+            if not start <= t <= end:
+                raise SaveAtError(f"t = {t} is outside tspan {solve.problem.tspan}")
+            return unpack(self.engine.interpolate(solve.problem, solve.trajectory, t))
+
+        return Solution(
+            u=unpack(torch.stack(states) if asked else states[0]),
+            t=np.array(times),
+            regularization=regularization,
+            stats=solve.trajectory.stats(calls),
+            steps=solve.trajectory.steps(),
+            engine=self.engine.name,
+            interpolant=interpolant if dense else None,
+            noise=path,
+        )
+
+    def _noise_shape(self, u0: torch.Tensor) -> torch.Size:
+        return torch.Size((*u0.shape[:-1], 1)) if self.noise == "scalar" and u0.dim() else u0.shape
+
+    def _path(self, u0: torch.Tensor, start: float) -> BrownianPath:
+        seed = draw_seed(self.generator)
+        return BrownianPath(start, self._noise_shape(u0), seed=seed, dtype=u0.dtype, device=u0.device)
+
+    def _check_path(self, path: BrownianPath, u0: torch.Tensor, start: float) -> BrownianPath:
+        wanted = self._noise_shape(u0)
+        if path.shape != wanted:
+            raise ShapeError(
+                f"the Brownian path is of shape {tuple(path.shape)}: {self.noise} noise of a state of shape "
+                f"{tuple(u0.shape)} takes {tuple(wanted)}"
+            )
+        if path.dtype != u0.dtype:
+            raise DtypeError(f"the Brownian path is of {path.dtype}, the state of {u0.dtype}: give one dtype")
+        if path.device != u0.device:
+            raise DeviceError(f"the Brownian path is on {path.device}, the state on {u0.device}")
+        if path.start > start:
+            raise TimeSpanError(f"the Brownian path starts at {path.start}, after the span does, {start}")
+        return path
+
+
+def _repeat(u0: torch.Tensor, count: int) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+    """``count`` copies of the state as one batch, and the way back, with dimensions before kept."""
+    copies = u0.expand(count, *u0.shape)
+    solved = copies if u0.dim() == 1 else copies.reshape(-1, *u0.shape[1:])
+
+    def unpack(u: torch.Tensor) -> torch.Tensor:
+        leading = u.shape[: u.dim() - solved.dim()]
+        return u.reshape(*leading, count, *u0.shape)
+
+    return solved.contiguous(), unpack
+
+
+class _Additive(torch.nn.Module):
+    """A diffusion g(t) as g(t, u)."""
+
+    def __init__(self, g: Any) -> None:
+        super().__init__()
+        if not callable(g):
+            raise OptionError(f"diffusion {g!r}: additive noise takes a module or a callable g(t)")
+        self.g = g
+
+    def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        value = self.g(t)
+        try:
+            spread: torch.Tensor = value.expand_as(u)
+        except (AttributeError, RuntimeError) as error:
+            got = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+            raise ShapeError(
+                f"the diffusion gave {got} at t = {float(t):.6g}: for additive noise g(t) must give a tensor "
+                f"that broadcasts to the state's shape {tuple(u.shape)}"
+            ) from error
+        return spread
