@@ -54,7 +54,7 @@ def _exp2(x: float) -> float:
 
 def fastpower(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     """x ** y for 0 <= x < inf as FastPower.jl approximates it (relative error about 1e-5)."""
-    base = _round32(float(x))  # type: ignore[arg-type]
+    base = min(_round32(float(x)), 2.0**128)  # type: ignore[arg-type] # which is how the bits of Inf32 read
     if base == 0.0:
         return 0.0
     return _exp2(_round32(_round32(float(y)) * _log2(base)))  # type: ignore[arg-type]
