@@ -78,7 +78,7 @@ def rms(x: torch.Tensor) -> float:
 def pylocalreg(solver: str, adaptive: bool) -> Callable[[Model], Peer]:
     def build(model: Model) -> Peer:
         def node(size: Size) -> plr.NeuralSDE:
-            steps = {"abstol": 1 / size, "reltol": 1 / size} if adaptive else {"dt": 1 / size}
+            steps: dict[str, Any] = {"abstol": 1 / size, "reltol": 1 / size} if adaptive else {"dt": 1 / size}
             options: dict[str, Any] = {"solver": solver, "adaptive": adaptive, "engine": "torch"}
             return plr.NeuralSDE(model.drift, model.diffusion, **steps, **options)
 

@@ -1,5 +1,6 @@
 """The demo: it learns, it saves evaluations, it is reproducible, it writes its picture whole."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import pylocalreg as plr
-from pylocalreg.experiments import digits
+from pylocalreg.experiments import digits, digits_sde
 
 
 def _train(name: str, steps: int, seed: int = 0, sampling: plr.Sampling | None = None) -> digits.Run:
@@ -75,3 +76,24 @@ def test_bad_arguments_end_in_one_message(arguments: tuple[str, ...], message: s
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_neural_sde_learns_and_saves_calls() -> None:
+    data = digits.load()
+    vanilla, unbiased, _ = (
+        dataclasses.replace(c, trajectories=2) for c in digits_sde.configs(30, 0, "torch")
+    )
+    before, after = (
+        digits.train(config, data, evaluate_every=30, build=digits_sde.Classifier).last
+        for config in (vanilla, unbiased)
+    )
+    assert before.accuracy > 75
+    assert after.accuracy > before.accuracy - 5
+    assert after.nfe < 0.75 * before.nfe
+
+
+def test_digits_sde_prints_its_table(tmp_path: Path) -> None:
+    done = _command("digits-sde", "--steps", "1", "--seeds", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "1 seeds" in done.stdout
+    assert "local, biased" in done.stdout

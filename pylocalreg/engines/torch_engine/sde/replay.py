@@ -41,8 +41,7 @@ class StochasticRKReplay:
                 by_new.add_(cotangent, alpha=theta)
             with torch.enable_grad():
                 u_new = stages.new_state()
-            by_u = self._pull_back(u_new, stages.u, by_new, keep_graph=estimate is not None)
-            adjoint.add_(by_u)
+            adjoint.add_(self._pull_back(u_new, stages.u, by_new, keep_graph=estimate is not None))
         if estimate is not None:
             by_u = self._reverse_estimate(estimate, stages)
             if by_u is not None:
