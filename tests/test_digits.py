@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import pylocalreg as plr
 from pylocalreg.experiments import digits, digits_sde
@@ -92,8 +93,19 @@ def test_a_neural_sde_learns_and_saves_calls() -> None:
     assert after.nfe < 0.75 * before.nfe
 
 
-def test_digits_sde_prints_its_table(tmp_path: Path) -> None:
-    done = _command("digits-sde", "--steps", "1", "--seeds", "1", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "1 seeds" in done.stdout
-    assert "local, biased" in done.stdout
+def test_digits_sde_prints_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = digits.load()
+    few = digits.Data(data.train_x, data.train_y, data.test_x[:20], data.test_y[:20])
+    monkeypatch.setattr(digits, "load", lambda seed: few)
+    console = Console(record=True, width=100)
+    runs = digits_sde.run(2, 1, "torch", console)
+    assert [len(items) for items in runs.values()] == [2, 2, 2]
+    text = console.export_text()
+    assert "2 seeds" in text
+    assert "local, biased" in text
+
+
+def test_digits_sde_takes_at_least_one_seed(tmp_path: Path) -> None:
+    done = _command("digits-sde", "--seeds", "0", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "seeds" in done.stderr
