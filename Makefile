@@ -19,6 +19,7 @@ lint: $(VENV)/ready
 
 bench: $(VENV)/ready-bench
 	$(BIN)/python -m benchmarks.mnist_shape
+	$(BIN)/python -m benchmarks.sde
 
 # A torch that PYTHON's own installation has is used; else a CPU build where one is to be had, else the usual one.
 $(VENV)/ready: pyproject.toml

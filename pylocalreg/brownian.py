@@ -59,7 +59,7 @@ class BrownianPath:
         device: torch.device | str = "cpu",
     ) -> None:
         self.start, self.shape, self.seed = start, torch.Size(shape), seed
-        self.dtype, self.device = dtype, torch.device(device)
+        self.dtype, self.device = dtype, torch.empty(0, device=device).device
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._rounding = ROUNDING * torch.finfo(dtype).eps
         self._times = [start]

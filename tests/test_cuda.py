@@ -4,7 +4,9 @@ import pytest
 import torch
 
 import pylocalreg as plr
+from pylocalreg.brownian import _Interval
 from tests.conftest import Net, normal
+from tests.sde import sde
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 
@@ -34,3 +36,32 @@ def test_state_and_parameters_apart() -> None:
     node = plr.NeuralODE(Net(3), engine="torch")
     with pytest.raises(plr.errors.DeviceError, match="cuda"):
         node(normal(4, 3).cuda())
+
+
+@pytest.mark.parametrize("solver", ["SOSRI2", "RKMilCommute", "LambaEulerHeun"])
+def test_an_sde_over_the_same_path(solver: str) -> None:
+    u0 = normal(4, 3)
+    torch.manual_seed(0)
+    node = sde(solver, regularizer=plr.LocalRegularizer("biased", generator=torch.Generator().manual_seed(0)))
+    first = node(u0).noise
+    assert first is not None
+    path = plr.BrownianPath(0.0, u0.shape, seed=0, dtype=u0.dtype, device="cuda")
+    path._times = list(first.times)
+    path._intervals = [
+        _Interval(x.length, x.dW.cuda(), None if x.mean is None else x.mean.cuda()) for x in first._intervals
+    ]
+
+    def run(noise: plr.BrownianPath) -> list[torch.Tensor]:
+        node.to(noise.device)
+        solution = node(u0.to(noise.device), noise=noise)
+        gradients = torch.autograd.grad(solution.u.square().sum(), list(node.parameters()))
+        return [solution.u.detach().cpu(), *(g.cpu() for g in gradients)]
+
+    for a, b in zip(run(path), run(first), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+
+
+def test_an_sde_draws_on_the_states_device() -> None:
+    solution = sde("SOSRI2").cuda()(normal(4, 3).cuda())
+    assert solution.noise is not None
+    assert solution.noise(0.5).device == solution.u.device

@@ -1,14 +1,16 @@
 """The demo: it learns, it saves evaluations, it is reproducible, it writes its picture whole."""
 
+import dataclasses
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import pylocalreg as plr
-from pylocalreg.experiments import digits
+from pylocalreg.experiments import digits, digits_sde
 
 
 def _train(name: str, steps: int, seed: int = 0, sampling: plr.Sampling | None = None) -> digits.Run:
@@ -75,3 +77,35 @@ def test_bad_arguments_end_in_one_message(arguments: tuple[str, ...], message: s
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_neural_sde_learns_and_saves_calls() -> None:
+    data = digits.load()
+    vanilla, unbiased, _ = (
+        dataclasses.replace(c, trajectories=2) for c in digits_sde.configs(30, 0, "torch")
+    )
+    before, after = (
+        digits.train(config, data, evaluate_every=30, build=digits_sde.Classifier).last
+        for config in (vanilla, unbiased)
+    )
+    assert before.accuracy > 75
+    assert after.accuracy > before.accuracy - 5
+    assert after.nfe < 0.75 * before.nfe
+
+
+def test_digits_sde_prints_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = digits.load()
+    few = digits.Data(data.train_x, data.train_y, data.test_x[:20], data.test_y[:20])
+    monkeypatch.setattr(digits, "load", lambda seed: few)
+    console = Console(record=True, width=100)
+    runs = digits_sde.run(2, 1, "torch", console)
+    assert [len(items) for items in runs.values()] == [2, 2, 2]
+    text = console.export_text()
+    assert "2 seeds" in text
+    assert "local, biased" in text
+
+
+def test_digits_sde_takes_at_least_one_seed(tmp_path: Path) -> None:
+    done = _command("digits-sde", "--seeds", "0", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "seeds" in done.stderr
