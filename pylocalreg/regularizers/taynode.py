@@ -83,4 +83,5 @@ class _Augmented(torch.nn.Module):
 
         derivative: torch.Tensor
         _, derivative = torch.func.jvp(lower, (t, u), (torch.ones_like(t), velocity))  # type: ignore[misc]
-        return velocity, derivative
+        # torch makes float64 of a float32 t's tangent times a Python float
+        return velocity, derivative.to(velocity.dtype)

@@ -103,7 +103,7 @@ def directional(
     def along(dt: torch.Tensor, du: torch.Tensor) -> torch.Tensor:
         derivative: torch.Tensor
         _, derivative = torch.func.jvp(f, (u.new_full((), t), u), (dt, du))  # type: ignore[misc]
-        return derivative
+        return derivative.to(u.dtype)  # torch makes float64 of a float32 t's tangent times a Python float
 
     try:
         derivatives: torch.Tensor = torch.vmap(along)(by_t, by_u)
