@@ -74,14 +74,15 @@ def main() -> None:
 
     vanilla = runs[options.methods[0]]
     rows = [
-        f"| method | test accuracy, % | NFE | ratio to {options.methods[0]} | training time, ratio |",
+        f"| method | test accuracy, % | NFE | ratio to {options.methods[0]} | training time, median ratio |",
         "|---|---:|---:|---:|---:|",
     ]
     for name, its in runs.items():
         nfe = [run.last.nfe / base.last.nfe for run, base in zip(its, vanilla, strict=True)]
         seconds = [run.seconds / base.seconds for run, base in zip(its, vanilla, strict=True)]
         accuracy, counts = [run.last.accuracy for run in its], [float(run.last.nfe) for run in its]
-        columns = (name, spread(accuracy), spread(counts), spread(nfe, 2), spread(seconds, 2))
+        time_ratio = f"{statistics.median(seconds):.2f}"
+        columns = (name, spread(accuracy), spread(counts), spread(nfe, 2), time_ratio)
         rows.append(f"| {' | '.join(columns)} |")
     table = "\n".join(rows)
     print(table)

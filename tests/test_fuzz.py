@@ -272,14 +272,15 @@ def error_of_gradient(case: Case, truth: Truth, adjoint: plr.Adjoint, checkpoint
 def check_gradient(case: Case, truth: Truth, allowed: float, rng: np.random.Generator) -> None:
     adjoint: plr.Adjoint = ADJOINTS[rng.integers(len(ADJOINTS))]
     checkpoints = None
-    if ODE_METHODS[case.options["solver"]].one_step or adjoint == "backsolve":
+    if adjoint == "backsolve":  # where the dynamics contract the state can not be solved far backwards
+        checkpoints = 20
+    elif ODE_METHODS[case.options["solver"]].one_step:
         checkpoints = (None, 2, 5)[rng.integers(3)]
     try:
         error = error_of_gradient(case, truth, adjoint, checkpoints)
     except plr.errors.StepLimitError:  # the backward solve may need more steps than the forward one
         return
-    # what is solved backwards grows where the dynamics contract
-    assert error <= (ROUGHLY if adjoint == "backsolve" else 10) * allowed, (
+    assert error <= 10 * allowed, (
         f"gradient by {adjoint}, checkpoints {checkpoints}: {error} > 10 x {allowed}"
     )
 
