@@ -318,3 +318,15 @@ def test_taynode_counts_its_calls() -> None:
     stats = make(plr.TayNODE(3), f)(normal(2, 3)).stats
     assert stats.nfe == len(calls)
     assert stats.nfe_regularizer == 2 * (stats.nfe - stats.nfe_regularizer)
+
+
+def test_taynode_of_float32_dynamics_of_time_alone() -> None:
+    """torch gives such a time's tangent as float64."""
+    node = plr.NeuralODE(lambda t, u: torch.exp(-0.1 * t), regularizer=plr.TayNODE(2), engine="torch")
+    solution = node(torch.ones(()))
+    assert solution.regularization is not None
+    assert solution.u.dtype == solution.regularization.dtype == torch.float32
+    # the second derivative of the solution is -0.1 exp(-0.1 t)
+    start, end = node.tspan
+    wanted = 0.01 * (math.exp(-0.2 * start) - math.exp(-0.2 * end)) / 0.2
+    assert float(solution.regularization) == pytest.approx(wanted, rel=1e-4)

@@ -84,7 +84,8 @@ class Linear(torch.nn.Module):
         return self.A @ u
 
     def exact(self, t: torch.Tensor) -> torch.Tensor:
-        return torch.linalg.matrix_exp(self.A * t[..., None, None]).sum(-1)
+        u: torch.Tensor = torch.linalg.matrix_exp(self.A * t[..., None, None]).sum(-1)
+        return u
 
 
 class Exp(torch.nn.Module):
@@ -126,8 +127,7 @@ def torchdiffeq_problem(name: str, reverse: bool = False) -> tuple[Any, list[flo
 def test_torchdiffeq_problems(solver: str, name: str, dtype: torch.dtype, reverse: bool) -> None:
     """At torchdiffeq's own tolerances; fixed steps, from one time to the next, on the straight line alone.
 
-    Rosenbrock23 is of order 2: the sine at this tolerance is 13 s (right in float64, in float32 its 6,600
-    steps' rounding goes beyond the bound), so it has a test of its own.
+    Rosenbrock23, of order 2, takes 7,200 steps of the sine at these: it has a test of its own.
     """
     f, times, exact = torchdiffeq_problem(name, reverse)
     f, exact = f.to(dtype), exact.to(dtype)
@@ -140,15 +140,20 @@ def test_torchdiffeq_problems(solver: str, name: str, dtype: torch.dtype, revers
     assert float(((u - exact) / exact).abs().max()) < TORCHDIFFEQ[name][1]
 
 
-@each_direction
-@each_dtype
-def test_torchdiffeq_sine_by_Rosenbrock23(dtype: torch.dtype, reverse: bool) -> None:
-    """To the bound at a tolerance that fits its order."""
+@pytest.mark.parametrize(
+    ("dtype", "reverse", "tolerance"), [(F32, False, 1e-5), (F64, False, 1e-5), (F64, True, 3e-6)]
+)
+@torch.no_grad()
+def test_torchdiffeq_sine_by_Rosenbrock23(dtype: torch.dtype, reverse: bool, tolerance: float) -> None:
+    """To the bound at a tolerance that fits its order.
+
+    Not backwards in float32, where it reaches 4e-4 at best: the sine falls by four digits, which thousands of
+    steps' rounding does not.
+    """
     f, times, exact = torchdiffeq_problem("sine", reverse)
     exact = exact.to(dtype)
-    with torch.no_grad():
-        u = make(f, (times[0], times[-1]), "Rosenbrock23", 1e-5, 1e-7, saveat=times)(exact[0]).u
-    assert float(((u - exact) / exact).abs().max()) < TORCHDIFFEQ["sine"][1]
+    node = make(f, (times[0], times[-1]), "Rosenbrock23", tolerance, 0.01 * tolerance, saveat=times)
+    assert float(((node(exact[0]).u - exact) / exact).abs().max()) < TORCHDIFFEQ["sine"][1]
 
 
 @pytest.mark.parametrize(("solver", "adjoint"), WITH_ADJOINTS)
@@ -182,6 +187,9 @@ def test_torchdiffeq_adjoints_agree(solver: str, name: str) -> None:
             assert float((ours - theirs).abs().max()) < TORCHDIFFEQ[name][2]
 
 
+WITH_SPIRAL = [*EXPLICIT, "Rodas5P"]
+
+
 class Spiral(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -192,6 +200,7 @@ class Spiral(torch.nn.Module):
         return u**3 @ self.A
 
 
+@functools.cache
 def spiral_gradients(solver: str, adjoint: str) -> tuple[torch.Tensor, torch.Tensor]:
     """By the start and by A, with a random cotangent of at most 0.1 at ten times."""
     f, times = Spiral(), torch.linspace(0, 25, 10).tolist()
@@ -204,7 +213,7 @@ def spiral_gradients(solver: str, adjoint: str) -> tuple[torch.Tensor, torch.Ten
     return u0.grad, f.A.grad
 
 
-@pytest.mark.parametrize(("solver", "adjoint"), [pair for pair in WITH_ADJOINTS if pair[0] in HIGH_ORDER])
+@pytest.mark.parametrize(("solver", "adjoint"), [pair for pair in WITH_ADJOINTS if pair[0] in WITH_SPIRAL])
 def test_torchdiffeq_spiral(solver: str, adjoint: str) -> None:
     """Against DP5 through the steps themselves."""
     (by_u0, by_A), (right_u0, right_A) = (
@@ -220,21 +229,26 @@ def test_torchdiffeq_euler(adjoint: str) -> None:
     """Ten steps of u' = u multiply by 1.1^10, and so they do the gradient."""
     u0 = torch.tensor(1.0, dtype=F64, requires_grad=True)
     u = make(lambda t, u: u, (0.0, 1.0), "Euler", 1e-7, 1e-9, dt=0.1, adjoint=adjoint)(u0).u
-    u.backward()
+    (gradient,) = torch.autograd.grad(u, u0)
     assert float(u.detach()) == pytest.approx(1.1**10, abs=1e-6)
-    assert float(u0.grad) == pytest.approx(1.1**10, abs=1e-6)
+    assert float(gradient) == pytest.approx(1.1**10, abs=1e-6)
 
 
 # ---------------------------------------------------------------- diffrax
 
 
 def detest_cases() -> list[tuple[str, str]]:
-    """As diffrax has them: class A alone below order 4, and of it A1 and A2 for Euler."""
+    """As diffrax has them: class A alone below order 4, and of it A1 and A2 for Euler.
+
+    Rodas5, for the time it takes, leaves classes D and E to Rodas5P.
+    """
     return [
         (solver, name)
         for solver, method in METHODS.items()
         for name in detest.PROBLEMS
-        if method.order >= 4 or name in ("A1", "A2") or (name[0] == "A" and solver != "Euler")
+        if name in ("A1", "A2")
+        or (name[0] == "A" and solver != "Euler")
+        or (method.order >= 4 and (name[0] in "BC" or solver != "Rodas5"))
     ]
 
 
@@ -262,10 +276,14 @@ def test_detest(solver: str, name: str) -> None:
     torch.testing.assert_close(u, detest_reference(name), rtol=bound, atol=bound)
 
 
+LINEAR_ORDER = {"Rodas5P": 6}
+"""Where it is higher than the order: the stability function agrees with exp to one power more."""
+
+
 @each_solver
 @torch.no_grad()
 def test_diffrax_order(solver: str) -> None:
-    """The slope of log error over log step, of a linear system over [0, 4], until the error is below 2^-28."""
+    """The slope of log error over log step for a linear system over [0, 4], down to errors of 2^-28."""
     A, u0 = 0.5 * normal(10, 10, seed=5678), normal(10, seed=5679)
     exact = torch.linalg.matrix_exp(4 * A) @ u0
     exponents, errors = [], []
@@ -276,7 +294,8 @@ def test_diffrax_order(solver: str) -> None:
             break
         exponents.append(exponent)
         errors.append(math.log2(error))
-    assert abs(linregress(exponents, errors).slope - METHODS[solver].order) < 0.9
+    order = LINEAR_ORDER.get(solver, METHODS[solver].order)
+    assert abs(linregress(exponents, errors).slope - order) < 0.9
 
 
 @each_dtype
@@ -360,7 +379,7 @@ def test_diffrax_gradients(adjoint: str, times: list[float]) -> None:
     f, u0 = Rotation(), torch.tensor([0.9, 5.4], dtype=F64, requires_grad=True)
     u = make(f, (0.3, 9.5), "Tsit5", 1e-8, 1e-8, saveat=times, adjoint=adjoint)(u0).u
     exact = torch.stack([torch.linalg.matrix_exp((t - 0.3) * f.matrix) @ u0 for t in times])
-    ours = torch.autograd.grad(u.sum(), (u0, f.a))
+    ours = torch.autograd.grad(u.sum(), (u0, f.a), materialize_grads=True)
     theirs = torch.autograd.grad(exact.sum(), (u0, f.a), materialize_grads=True)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
