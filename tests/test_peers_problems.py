@@ -18,24 +18,24 @@ from scipy.stats import linregress
 
 import pylocalreg as plr
 from pylocalreg.engines.torch_engine.adjoints import ADJOINTS
-from pylocalreg.engines.torch_engine.methods import METHODS
+from pylocalreg.engines.torch_engine.methods import ODE_METHODS
 from tests import detest
 from tests.conftest import Dynamics, normal
 
 F32, F64 = torch.float32, torch.float64
-FIXED = [name for name, method in METHODS.items() if "error" not in method.estimates]
-ADAPTIVE = [name for name in METHODS if name not in FIXED]
-HIGH_ORDER = [name for name in ADAPTIVE if METHODS[name].order >= 4]
-EXPLICIT = [name for name in HIGH_ORDER if not METHODS[name].takes_jacobian]
+FIXED = [name for name, method in ODE_METHODS.items() if "error" not in method.estimates]
+ADAPTIVE = [name for name in ODE_METHODS if name not in FIXED]
+HIGH_ORDER = [name for name in ADAPTIVE if ODE_METHODS[name].order >= 4]
+EXPLICIT = [name for name in HIGH_ORDER if not ODE_METHODS[name].takes_jacobian]
 WITH_ADJOINTS = [
     # the adjoint equations cost the stiff solvers seconds each; test_rosenbrock.py has them
     (solver, adjoint)
     for solver in ADAPTIVE
     for adjoint in ADJOINTS
-    if adjoint == "discrete" or not METHODS[solver].takes_jacobian
+    if adjoint == "discrete" or not ODE_METHODS[solver].takes_jacobian
 ]
 
-each_solver = pytest.mark.parametrize("solver", METHODS)
+each_solver = pytest.mark.parametrize("solver", ODE_METHODS)
 each_adjoint = pytest.mark.parametrize("adjoint", ADJOINTS)
 each_dtype = pytest.mark.parametrize("dtype", [F32, F64], ids=["float32", "float64"])
 each_direction = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
@@ -119,7 +119,7 @@ def torchdiffeq_problem(name: str, reverse: bool = False) -> tuple[Any, list[flo
     ("solver", "name"),
     [
         (solver, name)
-        for solver in METHODS
+        for solver in ODE_METHODS
         for name in TORCHDIFFEQ
         if (solver not in FIXED or name == "constant") and (solver, name) != ("Rosenbrock23", "sine")
     ],
@@ -244,7 +244,7 @@ def detest_cases() -> list[tuple[str, str]]:
     """
     return [
         (solver, name)
-        for solver, method in METHODS.items()
+        for solver, method in ODE_METHODS.items()
         for name in detest.PROBLEMS
         if name in ("A1", "A2")
         or (name[0] == "A" and solver != "Euler")
@@ -270,7 +270,7 @@ def detest_reference(name: str) -> torch.Tensor:
 def test_detest(solver: str, name: str) -> None:
     """Fixed steps are of 0.01; of 0.001 for RK4 around the sharp turn of the orbit D5."""
     f, u0 = detest.PROBLEMS[name]
-    tolerance, bound = (1e-8, 4e-5) if METHODS[solver].order >= 4 else (1e-6, 1e-3)
+    tolerance, bound = (1e-8, 4e-5) if ODE_METHODS[solver].order >= 4 else (1e-6, 1e-3)
     dt = None if solver not in FIXED else 0.001 if name == "D5" else 0.01
     u = make(f, detest.TSPAN, solver, tolerance, tolerance, dt=dt)(u0).u
     torch.testing.assert_close(u, detest_reference(name), rtol=bound, atol=bound)
@@ -294,7 +294,7 @@ def test_diffrax_order(solver: str) -> None:
             break
         exponents.append(exponent)
         errors.append(math.log2(error))
-    order = LINEAR_ORDER.get(solver, METHODS[solver].order)
+    order = LINEAR_ORDER.get(solver, ODE_METHODS[solver].order)
     assert abs(linregress(exponents, errors).slope - order) < 0.9
 
 
