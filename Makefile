@@ -21,7 +21,6 @@ bench: $(VENV)/ready-bench
 	$(BIN)/python -m benchmarks.mnist_shape
 	$(BIN)/python -m benchmarks.sde
 	$(BIN)/python -m benchmarks.memory
-	$(BIN)/python -m benchmarks.sde
 
 # A torch that PYTHON's own installation has is used; else a CPU build where one is to be had, else the usual one.
 $(VENV)/ready: pyproject.toml

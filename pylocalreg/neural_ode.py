@@ -2,30 +2,18 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
-from pylocalreg.checks import (
-    check_count,
-    check_dt,
-    check_parameters,
-    check_resolved,
-    check_saveat,
-    check_tolerance,
-    check_tspan,
-    round_time,
-)
 from pylocalreg.dynamics import Function, Layers, as_module
-from pylocalreg.engines import Engine, get_engine
-from pylocalreg.engines.autograd import Solve
-from pylocalreg.engines.base import Adjoint, Calls, Jacobian, Keep, Problem
-from pylocalreg.errors import OptionError, SaveAtError
+from pylocalreg.engines.base import Adjoint, Jacobian
+from pylocalreg.errors import OptionError
+from pylocalreg.neural_de import NeuralDE
 from pylocalreg.regularizers import Regularizer
 from pylocalreg.solution import Solution
 from pylocalreg.states import State, layout_of
 
 
-class NeuralODE(torch.nn.Module):
+class NeuralODE(NeuralDE):
     """du/dt = f(t, u), solved over ``tspan`` from the state it is called with.
 
     Args:
@@ -80,30 +68,27 @@ class NeuralODE(torch.nn.Module):
         params: Sequence[torch.Tensor] = (),
         callback: None = None,
     ) -> None:
-        super().__init__()
         if callback is not None:
             raise OptionError(
                 f"callback = {callback!r}: events are not handled; solve up to the event, change the state "
                 "and solve on from there"
             )
-        self.tspan = check_tspan(tspan)
-        self.abstol = check_tolerance("abstol", abstol)
-        self.reltol = check_tolerance("reltol", reltol)
-        self.saveat = check_saveat(saveat, self.tspan)
-        self.dt = check_dt(dt, self.tspan)
-        self.maxiters = check_count("maxiters", maxiters)
-        self.checkpoints = None if checkpoints is None else check_count("checkpoints", checkpoints)
-        self.engine: Engine = get_engine(engine)
-        self.adaptive = self.engine.check(solver, adjoint, adaptive, self.checkpoints, jacobian)
-        if not self.adaptive and dt is None:
-            raise OptionError(f"solver={solver!r} takes fixed steps here: give their size, dt")
-        if regularizer is not None:
-            regularizer.check(self.engine, solver, adjoint, self.tspan)
-        self.solver = solver
-        self.adjoint: Adjoint = adjoint
-        self.regularizer = regularizer
-        self.jacobian: Jacobian = jacobian or "system"
-        self.closed_over = tuple(params)
+        super().__init__(
+            tspan,
+            solver=solver,
+            adjoint=adjoint,
+            abstol=abstol,
+            reltol=reltol,
+            checkpoints=checkpoints,
+            regularizer=regularizer,
+            saveat=saveat,
+            engine=engine,
+            dt=dt,
+            adaptive=adaptive,
+            maxiters=maxiters,
+            params=params,
+            jacobian=jacobian,
+        )
         self.dynamics = as_module(dynamics)
 
     def extra_repr(self) -> str:
@@ -140,55 +125,6 @@ class NeuralODE(torch.nn.Module):
             raise OptionError(
                 f"jacobian='per_sample': {got} has no first dimension of samples; take jacobian='system'"
             )
-        dtype = packed.dtype
-        check_resolved(self.reltol, dtype)
-        tspan = check_tspan([round_time(t, dtype) for t in self.tspan])
-        asked = self.saveat if saveat is None else check_saveat(saveat, self.tspan)
-        times = check_saveat([round_time(t, dtype) for t in asked], tspan) if asked else (tspan[1],)
-        assert times is not None
-        every_param = tuple({id(p): p for p in (*self.dynamics.parameters(), *self.closed_over)}.values())
-        check_parameters(every_param, packed)
-        params = tuple(p for p in every_param if p.requires_grad)
-        problem = Problem(
-            f=layout.dynamics(self.dynamics),
-            params=params,
-            tspan=tspan,
-            solver=self.solver,
-            abstol=self.abstol,
-            reltol=self.reltol,
-            maxiters=self.maxiters,
-            dt=self.dt,
-            adaptive=self.adaptive,
-            jacobian=self.jacobian,
-        )
-        regularizer = self.regularizer if (self.training if regularize is None else regularize) else None
-        if regularize and regularizer is None:
-            raise OptionError("regularize=True, but the module was built without a regularizer")
-
-        wants_gradient = torch.is_grad_enabled() and (packed.requires_grad or bool(params))
-        keep = self.engine.keep_for(self.adjoint, self.checkpoints) if wants_gradient else Keep()
-        if dense:
-            keep = Keep("all", stages=True)
-        solve = Solve(self.engine, problem, times, self.adjoint, keep)
-        if regularizer is None:
-            states, regularization, calls = solve.run(packed)[0], None, Calls()
-        else:
-            done = regularizer.solve(solve, packed)
-            states, regularization, calls = done.states, done.value, done.calls
-            times = tuple(done.times)
-
-        def interpolant(t: float) -> State:
-            start, end = solve.problem.tspan
-            if not min(start, end) <= t <= max(start, end):
-                raise SaveAtError(f"t = {t} is outside tspan {solve.problem.tspan}")
-            return layout.unpack(solve.read(self.engine.interpolate(solve.problem, solve.trajectory, t)))
-
-        return Solution(
-            u=layout.unpack(torch.stack(states) if asked else states[0]),
-            t=np.array(times),
-            regularization=regularization,
-            stats=solve.trajectory.stats(calls),
-            steps=solve.trajectory.steps(),
-            engine=self.engine.name,
-            interpolant=interpolant if dense else None,
-        )
+        times = self._times(saveat, packed.dtype)
+        problem = self._problem(layout.dynamics(self.dynamics), packed, times, self.dynamics.parameters())
+        return self._solve(problem, packed, times, layout.unpack, dense=dense, regularize=regularize)

@@ -1,27 +1,17 @@
 """Neural stochastic differential equations: the module a user builds a model from."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
-import numpy as np
 import torch
 
 from pylocalreg.brownian import BrownianPath
-from pylocalreg.checks import (
-    check_count,
-    check_dt,
-    check_parameters,
-    check_resolved,
-    check_saveat,
-    check_tolerance,
-    check_tspan,
-    round_time,
-)
+from pylocalreg.checks import check_count
 from pylocalreg.dynamics import Layers, as_module
-from pylocalreg.engines import Engine, get_engine
-from pylocalreg.engines.autograd import Solve
-from pylocalreg.engines.base import Calls, Dynamics, Keep, Problem
-from pylocalreg.errors import DeviceError, DtypeError, OptionError, SaveAtError, ShapeError, TimeSpanError
+from pylocalreg.engines.base import Dynamics
+from pylocalreg.errors import DeviceError, DtypeError, OptionError, ShapeError, TimeSpanError
+from pylocalreg.neural_de import NeuralDE
 from pylocalreg.regularizers import Regularizer
 from pylocalreg.regularizers.base import check_generator, choose, draw_seed
 from pylocalreg.solution import Solution
@@ -32,7 +22,7 @@ AdditiveDiffusion = Callable[[torch.Tensor], torch.Tensor]
 """``g(t)``, ``t`` a scalar tensor, gives a tensor that broadcasts to the state's shape."""
 
 
-class NeuralSDE(torch.nn.Module):
+class NeuralSDE(NeuralDE):
     """du = f(t, u) dt + g(t, u) dW, solved over ``tspan`` from the state it is called with.
 
     Whose stochastic integral dW is depends on the method: Ito's for SOSRI, SOSRI2, SRIW1 (strong order 1.5),
@@ -95,35 +85,34 @@ class NeuralSDE(torch.nn.Module):
         generator: torch.Generator | None = None,
         params: Sequence[torch.Tensor] = (),
     ) -> None:
-        super().__init__()
-        self.tspan = check_tspan(tspan)
-        if self.tspan[1] < self.tspan[0]:
-            raise TimeSpanError(f"tspan = {self.tspan} runs backwards: a path of noise is solved along time")
-        self.abstol = check_tolerance("abstol", abstol)
-        self.reltol = check_tolerance("reltol", reltol)
-        self.saveat = check_saveat(saveat, self.tspan)
-        self.dt = check_dt(dt, self.tspan)
-        self.maxiters = check_count("maxiters", maxiters)
-        self.checkpoints = None if checkpoints is None else check_count("checkpoints", checkpoints)
-        self.trajectories = None if trajectories is None else check_count("trajectories", trajectories)
         if str(noise) == "general":
             raise OptionError(
                 f"noise='general': {solver} has no steps for a diffusion that mixes Wiener processes; the "
                 "kinds of noise are 'diagonal', 'additive' and 'scalar'"
             )
         choose("noise", noise, ("diagonal", "additive", "scalar"))
-        self.noise: Noise = noise
-        self.engine: Engine = get_engine(engine)
-        self.adaptive = self.engine.check(solver, "discrete", adaptive, self.checkpoints, stochastic=True)
-        if not self.adaptive and dt is None:
-            raise OptionError(f"solver={solver!r} takes fixed steps here: give their size, dt")
-        if regularizer is not None:
-            regularizer.check(self.engine, solver, "discrete", self.tspan)
+        super().__init__(
+            tspan,
+            solver=solver,
+            adjoint="discrete",
+            abstol=abstol,
+            reltol=reltol,
+            checkpoints=checkpoints,
+            regularizer=regularizer,
+            saveat=saveat,
+            engine=engine,
+            dt=dt,
+            adaptive=adaptive,
+            maxiters=maxiters,
+            params=params,
+            stochastic=True,
+        )
+        if self.tspan[1] < self.tspan[0]:
+            raise TimeSpanError(f"tspan = {self.tspan} runs backwards: a path of noise is solved along time")
         check_generator(generator)
-        self.solver = solver
-        self.regularizer = regularizer
+        self.trajectories = None if trajectories is None else check_count("trajectories", trajectories)
+        self.noise: Noise = noise
         self.generator = generator
-        self.closed_over = tuple(params)
         self.drift = as_module(drift)
         self.diffusion = _Additive(diffusion) if noise == "additive" else as_module(cast(Any, diffusion))
 
@@ -167,63 +156,16 @@ class NeuralSDE(torch.nn.Module):
                     f"not from a {type(u0).__name__ if not isinstance(u0, torch.Tensor) else 'scalar'}"
                 )
             packed, unpack = _repeat(packed, self.trajectories)
-        dtype = packed.dtype
-        check_resolved(self.reltol, dtype)
-        tspan = check_tspan([round_time(t, dtype) for t in self.tspan])
-        asked = self.saveat if saveat is None else check_saveat(saveat, self.tspan)
-        times = check_saveat([round_time(t, dtype) for t in asked], tspan) if asked else (tspan[1],)
-        assert times is not None
-        modules = (self.drift, self.diffusion)
-        every_param = (*(p for module in modules for p in module.parameters()), *self.closed_over)
-        every_param = tuple({id(p): p for p in every_param}.values())
-        check_parameters(every_param, packed)
-        params = tuple(p for p in every_param if p.requires_grad)
-        path = self._path(packed, tspan[0]) if noise is None else self._check_path(noise, packed, tspan[0])
-        problem = Problem(
-            f=layout.dynamics(self.drift),
-            params=params,
-            tspan=tspan,
-            solver=self.solver,
-            abstol=self.abstol,
-            reltol=self.reltol,
-            maxiters=self.maxiters,
-            dt=self.dt,
-            adaptive=self.adaptive,
+        times = self._times(saveat, packed.dtype)
+        start = times.tspan[0]
+        path = self._path(packed, start) if noise is None else self._check_path(noise, packed, start)
+        parameters = (*self.drift.parameters(), *self.diffusion.parameters())
+        problem = dataclasses.replace(
+            self._problem(layout.dynamics(self.drift), packed, times, parameters),
             g=self.diffusion if self.noise == "additive" else layout.dynamics(self.diffusion),
             noise=path,
         )
-        regularizer = self.regularizer if (self.training if regularize is None else regularize) else None
-        if regularize and regularizer is None:
-            raise OptionError("regularize=True, but the module was built without a regularizer")
-
-        wants_gradient = torch.is_grad_enabled() and (packed.requires_grad or bool(params))
-        keep = self.engine.keep_for("discrete", self.checkpoints) if wants_gradient else Keep()
-        if dense:
-            keep = Keep("all", stages=True)
-        solve = Solve(self.engine, problem, times, "discrete", keep)
-        if regularizer is None:
-            states, regularization, calls = solve.run(packed)[0], None, Calls()
-        else:
-            done = regularizer.solve(solve, packed)
-            states, regularization, calls = done.states, done.value, done.calls
-            times = tuple(done.times)
-
-        def interpolant(t: float) -> Any:
-            start, end = solve.problem.tspan
-            if not start <= t <= end:
-                raise SaveAtError(f"t = {t} is outside tspan {solve.problem.tspan}")
-            return unpack(self.engine.interpolate(solve.problem, solve.trajectory, t))
-
-        return Solution(
-            u=unpack(torch.stack(states) if asked else states[0]),
-            t=np.array(times),
-            regularization=regularization,
-            stats=solve.trajectory.stats(calls),
-            steps=solve.trajectory.steps(),
-            engine=self.engine.name,
-            interpolant=interpolant if dense else None,
-            noise=path,
-        )
+        return self._solve(problem, packed, times, unpack, dense=dense, regularize=regularize, noise=path)
 
     def _noise_shape(self, u0: torch.Tensor) -> torch.Size:
         return torch.Size((*u0.shape[:-1], 1)) if self.noise == "scalar" and u0.dim() else u0.shape

@@ -1,0 +1,150 @@
+"""What `NeuralODE` and `NeuralSDE` share: the options every solve has, and a solve run with them."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from pylocalreg.brownian import BrownianPath
+from pylocalreg.checks import (
+    check_count,
+    check_dt,
+    check_parameters,
+    check_resolved,
+    check_saveat,
+    check_tolerance,
+    check_tspan,
+    round_time,
+)
+from pylocalreg.engines import Engine, get_engine
+from pylocalreg.engines.autograd import Solve
+from pylocalreg.engines.base import Adjoint, Calls, Jacobian, Keep, Problem
+from pylocalreg.errors import OptionError, SaveAtError
+from pylocalreg.regularizers import Regularizer
+from pylocalreg.solution import Solution
+
+
+@dataclass(frozen=True)
+class Times:
+    """The span and the asked times as the state's dtype holds them; ``saved`` where ``saveat`` asked."""
+
+    tspan: tuple[float, float]
+    asked: tuple[float, ...]
+    saved: bool
+
+
+class NeuralDE(torch.nn.Module):
+    """A differential equation's options, checked at construction."""
+
+    def __init__(
+        self,
+        tspan: Sequence[float],
+        *,
+        solver: str,
+        adjoint: Adjoint,
+        abstol: float,
+        reltol: float,
+        checkpoints: int | None,
+        regularizer: Regularizer | None,
+        saveat: Sequence[float] | None,
+        engine: str,
+        dt: float | None,
+        adaptive: bool | None,
+        maxiters: int,
+        params: Sequence[torch.Tensor],
+        jacobian: Jacobian | None = None,
+        stochastic: bool = False,
+    ) -> None:
+        super().__init__()
+        self.tspan = check_tspan(tspan)
+        self.abstol = check_tolerance("abstol", abstol)
+        self.reltol = check_tolerance("reltol", reltol)
+        self.saveat = check_saveat(saveat, self.tspan)
+        self.dt = check_dt(dt, self.tspan)
+        self.maxiters = check_count("maxiters", maxiters)
+        self.checkpoints = None if checkpoints is None else check_count("checkpoints", checkpoints)
+        self.engine: Engine = get_engine(engine)
+        self.adaptive = self.engine.check(solver, adjoint, adaptive, self.checkpoints, jacobian, stochastic)
+        if not self.adaptive and dt is None:
+            raise OptionError(f"solver={solver!r} takes fixed steps here: give their size, dt")
+        if regularizer is not None:
+            regularizer.check(self.engine, solver, adjoint, self.tspan)
+        self.solver = solver
+        self.adjoint: Adjoint = adjoint
+        self.regularizer = regularizer
+        self.jacobian: Jacobian = jacobian or "system"
+        self.closed_over = tuple(params)
+
+    def _times(self, saveat: Sequence[float] | None, dtype: torch.dtype) -> Times:
+        check_resolved(self.reltol, dtype)
+        tspan = check_tspan([round_time(t, dtype) for t in self.tspan])
+        asked = self.saveat if saveat is None else check_saveat(saveat, self.tspan)
+        if asked is None:
+            return Times(tspan, (tspan[1],), saved=False)
+        rounded = check_saveat([round_time(t, dtype) for t in asked], tspan)
+        assert rounded is not None
+        return Times(tspan, rounded, saved=True)
+
+    def _problem(
+        self, f: torch.nn.Module, u0: torch.Tensor, times: Times, parameters: Iterable[torch.Tensor]
+    ) -> Problem:
+        """The problem of the solved tensor ``u0``, without noise; ``parameters`` are the modules'."""
+        every_param = tuple({id(p): p for p in (*parameters, *self.closed_over)}.values())
+        check_parameters(every_param, u0)
+        return Problem(
+            f=f,
+            params=tuple(p for p in every_param if p.requires_grad),
+            tspan=times.tspan,
+            solver=self.solver,
+            abstol=self.abstol,
+            reltol=self.reltol,
+            maxiters=self.maxiters,
+            dt=self.dt,
+            adaptive=self.adaptive,
+            jacobian=self.jacobian,
+        )
+
+    def _solve(
+        self,
+        problem: Problem,
+        u0: torch.Tensor,
+        times: Times,
+        unpack: Callable[[torch.Tensor], Any],
+        *,
+        dense: bool,
+        regularize: bool | None,
+        noise: BrownianPath | None = None,
+    ) -> Solution:
+        """Solve, regularized where that is asked for; ``unpack`` gives the user's states."""
+        regularizer = self.regularizer if (self.training if regularize is None else regularize) else None
+        if regularize and regularizer is None:
+            raise OptionError("regularize=True, but the module was built without a regularizer")
+        wants_gradient = torch.is_grad_enabled() and (u0.requires_grad or bool(problem.params))
+        keep = self.engine.keep_for(self.adjoint, self.checkpoints) if wants_gradient else Keep()
+        if dense:
+            keep = Keep("all", stages=True)
+        solve = Solve(self.engine, problem, times.asked, self.adjoint, keep)
+        if regularizer is None:
+            states, regularization, calls, at = solve.run(u0)[0], None, Calls(), times.asked
+        else:
+            done = regularizer.solve(solve, u0)
+            states, regularization, calls, at = done.states, done.value, done.calls, tuple(done.times)
+
+        def interpolant(t: float) -> Any:
+            start, end = solve.problem.tspan
+            if not min(start, end) <= t <= max(start, end):
+                raise SaveAtError(f"t = {t} is outside tspan {solve.problem.tspan}")
+            return unpack(solve.read(self.engine.interpolate(solve.problem, solve.trajectory, t)))
+
+        return Solution(
+            u=unpack(torch.stack(states) if times.saved else states[0]),
+            t=np.array(at),
+            regularization=regularization,
+            stats=solve.trajectory.stats(calls),
+            steps=solve.trajectory.steps(),
+            engine=self.engine.name,
+            interpolant=interpolant if dense else None,
+            noise=noise,
+        )
