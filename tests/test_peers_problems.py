@@ -161,7 +161,7 @@ def test_torchdiffeq_gradcheck(solver: str, adjoint: str) -> None:
     """Of the straight line by its start, at gradcheck's own bounds."""
     f, times, exact = torchdiffeq_problem("constant")
     node = make(f, (times[0], times[-1]), solver, 1e-7, 1e-9, saveat=times, adjoint=adjoint)
-    assert torch.autograd.gradcheck(lambda u0: node(u0).u, exact[0].requires_grad_())
+    assert torch.autograd.gradcheck(lambda u0: node(u0).u, exact[0].requires_grad_(), fast_mode=True)
 
 
 @pytest.mark.parametrize("solver", FIXED)
@@ -169,7 +169,7 @@ def test_torchdiffeq_gradcheck_of_fixed_steps(solver: str) -> None:
     f, times, exact = torchdiffeq_problem("constant")
     dt = times[1] - times[0]
     node = make(f, (times[0], times[-1]), solver, 1e-7, 1e-9, saveat=times, dt=dt)
-    assert torch.autograd.gradcheck(lambda u0: node(u0).u, exact[0].requires_grad_())
+    assert torch.autograd.gradcheck(lambda u0: node(u0).u, exact[0].requires_grad_(), fast_mode=True)
 
 
 @pytest.mark.parametrize("name", TORCHDIFFEQ)
@@ -187,7 +187,7 @@ def test_torchdiffeq_adjoints_agree(solver: str, name: str) -> None:
             assert float((ours - theirs).abs().max()) < TORCHDIFFEQ[name][2]
 
 
-WITH_SPIRAL = [*EXPLICIT, "Rodas5P"]
+WITH_SPIRAL = ("DP5", "Tsit5", "Rodas5P")
 
 
 class Spiral(torch.nn.Module):
@@ -240,7 +240,7 @@ def test_torchdiffeq_euler(adjoint: str) -> None:
 def detest_cases() -> list[tuple[str, str]]:
     """As diffrax has them: class A alone below order 4, and of it A1 and A2 for Euler.
 
-    Rodas5, for the time it takes, leaves classes D and E to Rodas5P.
+    Rodas5, for the time it takes, leaves all but class A to Rodas5P.
     """
     return [
         (solver, name)
@@ -248,7 +248,7 @@ def detest_cases() -> list[tuple[str, str]]:
         for name in detest.PROBLEMS
         if name in ("A1", "A2")
         or (name[0] == "A" and solver != "Euler")
-        or (method.order >= 4 and (name[0] in "BC" or solver != "Rodas5"))
+        or (method.order >= 4 and solver != "Rodas5")
     ]
 
 
