@@ -113,3 +113,14 @@ class Net(torch.nn.Module):
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def gradients(loss: torch.Tensor, node: torch.nn.Module, u0: torch.Tensor) -> list[torch.Tensor]:
+    """By u0 and every parameter."""
+    return list(torch.autograd.grad(loss, (u0, *node.parameters())))
+
+
+def assert_close(ours: list[torch.Tensor], theirs: list[torch.Tensor], rtol: float) -> None:
+    """Every tensor of ``ours`` is that of ``theirs``, to ``rtol`` of its largest element."""
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=rtol, atol=rtol * float(b.abs().max()))

@@ -17,7 +17,7 @@ from pylocalreg.engines.torch_engine.methods import METHODS
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.rosenbrock import ROSENBROCK_TABLEAUS
 from pylocalreg.errors import JacobianError, NonFiniteError, OptionError
-from tests.conftest import Dynamics, Net, normal
+from tests.conftest import Dynamics, Net, assert_close, gradients, normal
 
 F64 = torch.float64
 SAVEAT = (0.13, 0.71, 1.4)
@@ -98,15 +98,6 @@ def replay_at(f: Dynamics, solver: str, u: torch.Tensor, solution: plr.Solution,
     i = int(np.searchsorted(t, time)) - 1
     state = replay(f, solver, u, solution)[i]
     return step_to(f, solver, float(t[i]), state, float(dt[i]), time)
-
-
-def gradients(loss: torch.Tensor, node: plr.NeuralODE, u0: torch.Tensor) -> list[torch.Tensor]:
-    return list(torch.autograd.grad(loss, (u0, *node.parameters())))
-
-
-def assert_close(ours: list[torch.Tensor], theirs: list[torch.Tensor], rtol: float) -> None:
-    for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a, b, rtol=rtol, atol=rtol * float(b.abs().max()))
 
 
 # -- the numbers ---------------------------------------------------------------------------------------

@@ -16,7 +16,9 @@ from pylocalreg.regularizers import Sampling, Step
 from pylocalreg.regularizers.base import draw
 from tests.conftest import (
     Net,
+    assert_close,
     drawn_step,
+    gradients,
     inside,
     normal,
     replay,
@@ -40,15 +42,6 @@ def make(tableau: Tableau, tol: float, **options: Any) -> plr.NeuralODE:
     return plr.NeuralODE(
         Net(3), (0.0, 1.4), solver=tableau.name, abstol=tol, reltol=tol, dt=dt, engine="torch", **options
     )
-
-
-def gradients(loss: torch.Tensor, node: plr.NeuralODE, u0: torch.Tensor) -> list[torch.Tensor]:
-    return list(torch.autograd.grad(loss, (u0, *node.parameters())))
-
-
-def assert_close(ours: list[torch.Tensor], theirs: list[torch.Tensor], rtol: float) -> None:
-    for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a, b, rtol=rtol, atol=rtol * float(b.abs().max()))
 
 
 @each_tableau

@@ -113,14 +113,14 @@ def train(
     data: Data,
     report: Report | None = None,
     evaluate_every: int = 10,
-    build: Callable[[Any], torch.nn.Module] | None = None,
+    build: Callable[[Any], torch.nn.Module] = Classifier,
 ) -> Run:
     """Train with Adam in float64; ``report`` is called after every step with (step, loss, last row).
 
     ``build`` makes the model of a config in place of `Classifier`: images to (logits, solution).
     """
     torch.manual_seed(config.seed)
-    model = (build or Classifier)(config).double()
+    model = build(config).double()
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     shuffle = torch.Generator().manual_seed(config.seed)
     row, steps = evaluate(model, data, 0, float("nan"))

@@ -18,6 +18,11 @@ QMAX_FIRST_STEP = 10_000  # the automatic first step is only a guess: let it gro
 OLD_ERROR_FLOOR = 1e-4
 
 
+def usual_betas(order: float) -> tuple[float, float]:
+    """The exponents of a method that has none of its own (beta1_default, beta2_default)."""
+    return 7 / (10 * order), 2 / (5 * order)
+
+
 class PIController:
     """dt_next = dt / q with q = EEst^beta1 / EEst_old^beta2 / gamma, clipped; dt itself where q is in
     [1, qsteady_max].

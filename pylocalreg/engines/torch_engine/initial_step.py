@@ -4,12 +4,8 @@ import numpy as np
 import torch
 
 from pylocalreg.engines.torch_engine.controller import Scalar
+from pylocalreg.engines.torch_engine.error_norm import rms
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide, raise_if_not_finite
-
-
-def _rms(x: torch.Tensor) -> torch.Tensor:
-    rms: torch.Tensor = torch.linalg.vector_norm(x) / x.numel() ** 0.5
-    return rms
 
 
 def _larger(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -45,7 +41,7 @@ def initial_step(
     order = order if g is None else order + 0.5
     g0 = None if g is None else g(float(t), u) * 3
     slope = f0 if g0 is None else _larger(f0, g0)
-    d0, d1 = (T(x) for x in torch.stack((_rms(u / scale), _rms(slope / scale))).tolist())
+    d0, d1 = (T(x) for x in torch.stack((rms(u / scale), rms(slope / scale))).tolist())
     if not (np.isfinite(d0) and np.isfinite(d1)):
         raise_if_not_finite(u, f"the state at t = {float(t):.6g}", "check the initial state and its scale")
         f.raise_if_not_finite(float(t), u, f"at t = {float(t):.6g}")
@@ -55,11 +51,11 @@ def initial_step(
     t1, u1 = float(t + direction * dt0), torch.add(u, f0, alpha=float(direction * dt0))
     f1 = f.owned(t1, u1)
     change = f1.sub(f0)
-    d2 = T(float(_rms(change / scale))) / dt0
+    d2 = T(float(rms(change / scale))) / dt0
     if d2 == 0:
         return T(direction * max(smallest, min(T(100) * dt0, span)))
     if g is not None and g0 is not None:
-        d2 = T(float(_rms(_larger(change, _larger(g0, g(t1, u1) * 3)) / scale))) / dt0
+        d2 = T(float(rms(_larger(change, _larger(g0, g(t1, u1) * 3)) / scale))) / dt0
     largest = max(d1, d2)
     if not np.isfinite(largest):
         f.raise_if_not_finite(t1, u1, f"at t = {t1:.6g}")

@@ -6,7 +6,7 @@ from pylocalreg.engines.base import Gradient, Problem, Quantity, Trajectory
 from pylocalreg.engines.torch_engine.adams.history import ORDER, History, Slope, is_start
 from pylocalreg.engines.torch_engine.adams.replay import AdamsReplay
 from pylocalreg.engines.torch_engine.adams.step import bashforth, coefficients, hermite_weights, moulton
-from pylocalreg.engines.torch_engine.controller import PIController, Scalar
+from pylocalreg.engines.torch_engine.controller import PIController, Scalar, usual_betas
 from pylocalreg.engines.torch_engine.explicit_rk import ExplicitRK
 from pylocalreg.engines.torch_engine.method import Record
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
@@ -33,7 +33,7 @@ class Adams:
         self.name, self.corrects = name, corrects
 
     def controller(self, T: type[Scalar]) -> PIController:
-        return PIController((7 / (10 * ORDER), 2 / (5 * ORDER)), T)
+        return PIController(usual_betas(ORDER), T)
 
     def stepper(self, f: RightHandSide, u0: torch.Tensor, problem: Problem) -> "AdamsStepper":
         return AdamsStepper(f, self.corrects, u0, problem)

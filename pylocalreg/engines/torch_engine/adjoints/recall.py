@@ -1,5 +1,7 @@
 """States and dense output of a finished solve, those that were not kept taken again from a checkpoint."""
 
+from bisect import bisect_right
+
 import torch
 
 from pylocalreg.engines.base import Problem, Trajectory
@@ -51,7 +53,7 @@ class Recall:
         return i, *self._step(i)
 
     def _step(self, index: int) -> tuple[torch.Tensor, Record]:
-        start = max(i for i in self._checkpoints if i <= index)
+        start = self._checkpoints[bisect_right(self._checkpoints, index) - 1]
         if start not in self._segments:
             if len(self._segments) == SEGMENTS_HELD:
                 del self._segments[next(iter(self._segments))]
@@ -62,7 +64,8 @@ class Recall:
     def _retake(self, start: int) -> tuple[list[torch.Tensor], list[Record]]:
         """The steps from a checkpoint up to the next."""
         trajectory = self.trajectory
-        end = next((i for i in self._checkpoints if i > start), trajectory.naccept)
+        after = self._checkpoints[bisect_right(self._checkpoints, start) :]
+        end = after[0] if after else trajectory.naccept
         u = trajectory.u[start]
         stepper = self.method.stepper(self.f, u, self.problem)
         states, records = [], []

@@ -3,7 +3,7 @@
 import torch
 
 from pylocalreg.engines.base import Gradient, Problem, Quantity, Trajectory
-from pylocalreg.engines.torch_engine.controller import PIController, Scalar
+from pylocalreg.engines.torch_engine.controller import PIController, Scalar, usual_betas
 from pylocalreg.engines.torch_engine.error_norm import ErrorNorm, rms
 from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
 from pylocalreg.engines.torch_engine.explicit_rk.step import add_interpolant_stages, combine, estimate_of_step
@@ -25,7 +25,7 @@ class ExplicitRK:
         self.estimates = frozenset(quantity for quantity, there in has.items() if there)
 
     def controller(self, T: type[Scalar]) -> PIController:
-        return PIController(self.tableau.controller_betas, T)
+        return PIController(self.tableau.betas or usual_betas(self.order), T)
 
     def stepper(self, f: RightHandSide, u0: torch.Tensor, problem: Problem) -> "ExplicitRKStepper":
         return ExplicitRKStepper(f, self.tableau, u0, problem)

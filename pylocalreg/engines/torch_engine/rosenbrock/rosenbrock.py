@@ -5,7 +5,7 @@ import math
 import torch
 
 from pylocalreg.engines.base import Gradient, Problem, Quantity, Trajectory
-from pylocalreg.engines.torch_engine.controller import PIController, Scalar
+from pylocalreg.engines.torch_engine.controller import PIController, Scalar, usual_betas
 from pylocalreg.engines.torch_engine.error_norm import ErrorNorm
 from pylocalreg.engines.torch_engine.explicit_rk.step import combine
 from pylocalreg.engines.torch_engine.linearization import Linearization
@@ -31,7 +31,7 @@ class Rosenbrock:
         self.name, self.order = tableau.name, tableau.order
 
     def controller(self, T: type[Scalar]) -> PIController:
-        return PIController((7 / (10 * self.order), 2 / (5 * self.order)), T, qsteady_max=QSTEADY_MAX)
+        return PIController(usual_betas(self.order), T, qsteady_max=QSTEADY_MAX)
 
     def stepper(self, f: RightHandSide, u0: torch.Tensor, problem: Problem) -> "RosenbrockStepper":
         return RosenbrockStepper(f, self.tableau, u0, problem)

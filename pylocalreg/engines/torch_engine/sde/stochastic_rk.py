@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from pylocalreg.engines.base import Gradient, Problem, Quantity, Trajectory
-from pylocalreg.engines.torch_engine.controller import PIController, Scalar
+from pylocalreg.engines.torch_engine.controller import PIController, Scalar, usual_betas
 from pylocalreg.engines.torch_engine.method import Record
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.sde.replay import StochasticRKReplay
@@ -27,7 +27,7 @@ class StochasticRK:
         self.estimates = frozenset(quantity for quantity, there in has.items() if there)
 
     def controller(self, T: type[Scalar]) -> PIController:
-        return PIController((7 / (10 * self.order), 2 / (5 * self.order)), T, QMAX)
+        return PIController(usual_betas(self.order), T, QMAX)
 
     def stepper(self, f: RightHandSide, u0: torch.Tensor, problem: Problem) -> "StochasticRKStepper":
         return StochasticRKStepper(f, self.tableau, u0, problem)

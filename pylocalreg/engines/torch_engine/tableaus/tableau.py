@@ -68,10 +68,6 @@ class Tableau:
         own = self.stages - 1
         return tuple(zip(self.c[own:], self.a[own:], strict=True))
 
-    @cached_property
-    def controller_betas(self) -> tuple[float, float]:
-        return self.betas or (7 / (10 * self.order), 2 / (5 * self.order))
-
     def interpolant_weights(self, theta: float) -> list[float]:
         """Weights b_i(theta) of the stages in u(t + theta dt) = u + dt sum_i b_i(theta) k_i."""
         weights = []
