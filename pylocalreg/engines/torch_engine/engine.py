@@ -16,12 +16,12 @@ from pylocalreg.engines.base import (
     StepCotangent,
     Trajectory,
 )
-from pylocalreg.engines.torch_engine.adjoints import ADJOINTS, pull_back
+from pylocalreg.engines.methods import check_estimate, check_options, is_stochastic
+from pylocalreg.engines.torch_engine.adjoints import pull_back
 from pylocalreg.engines.torch_engine.initial_step import initial_step
 from pylocalreg.engines.torch_engine.integrate import SCALARS, integrate
-from pylocalreg.engines.torch_engine.methods import METHODS, ODE_METHODS, SDE_METHODS
+from pylocalreg.engines.torch_engine.methods import METHODS
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
-from pylocalreg.errors import OptionError
 
 
 class TorchEngine:
@@ -38,48 +38,13 @@ class TorchEngine:
         jacobian: Jacobian | None = None,
         stochastic: bool = False,
     ) -> bool:
-        methods, others = (SDE_METHODS, ODE_METHODS) if stochastic else (ODE_METHODS, SDE_METHODS)
-        kind, other = ("SDE", "ODE") if stochastic else ("ODE", "SDE")
-        if solver in others:
-            raise OptionError(
-                f"solver {solver!r} solves {other}s: take Neural{other}, or one of {sorted(methods)}"
-            )
-        if solver not in methods:
-            raise OptionError(
-                f"solver {solver!r} is not in the embedded engine: for {kind}s it has {sorted(methods)}"
-            )
-        if adjoint not in ADJOINTS:
-            raise OptionError(f"adjoint {adjoint!r} is not in the embedded engine: it has {sorted(ADJOINTS)}")
-        method = METHODS[solver]
-        has_estimate = "error" in method.estimates
-        if adaptive and not has_estimate:
-            raise OptionError(
-                f"adaptive=True: {solver} has no error estimate to choose its steps by; give dt and leave "
-                "adaptive out"
-            )
-        if checkpoints is not None and not method.one_step and adjoint != "backsolve":
-            raise OptionError(
-                f"checkpoints = {checkpoints}: a step of {solver} depends on the steps before it and can not "
-                f"be taken again from a checkpoint, as adjoint={adjoint!r} would; leave checkpoints out"
-            )
-        if jacobian not in (None, "system", "per_sample"):
-            raise OptionError(f"jacobian={jacobian!r} does not exist: choose 'system' or 'per_sample'")
-        if jacobian is not None and not method.takes_jacobian:
-            able = sorted(name for name, other in METHODS.items() if other.takes_jacobian)
-            raise OptionError(
-                f"jacobian={jacobian!r}: {solver} takes no Jacobian; leave it out, or choose a "
-                f"solver of {able}"
-            )
-        return has_estimate if adaptive is None else adaptive
+        return check_options("embedded engine", solver, adjoint, adaptive, checkpoints, jacobian, stochastic)
 
     def check_estimate(self, solver: str, quantity: Quantity) -> None:
-        if quantity not in METHODS[solver].estimates:
-            methods = SDE_METHODS if self.is_stochastic(solver) else ODE_METHODS
-            able = sorted(name for name, method in methods.items() if quantity in method.estimates)
-            raise OptionError(f"{solver} has no {quantity} estimate: the methods that have one are {able}")
+        check_estimate(solver, quantity)
 
     def is_stochastic(self, solver: str) -> bool:
-        return solver in SDE_METHODS
+        return is_stochastic(solver)
 
     def keep_for(self, adjoint: Adjoint, checkpoints: int | None) -> Keep:
         if checkpoints is not None:

@@ -1,0 +1,148 @@
+"""The right-hand side on both sides of the bridge: a Lux model of a description, else a callback."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pylocalreg.dynamics import BatchNorm, Conv, Dense, GroupNorm, Layer, LayerDynamics
+from pylocalreg.engines.base import Problem
+from pylocalreg.engines.julia_engine.start import Julia
+from pylocalreg.engines.torch_engine.linearization import DenseLinearization, linearize
+from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+
+
+@dataclass(frozen=True)
+class Model:
+    """Drift and diffusion in Julia, with their parameters.
+
+    Attributes:
+        p: every parameter in one flat vector, as Julia lays it out; one zero where there is none.
+        split: makes of a gradient by ``p`` one by each of ``problem.params``.
+    """
+
+    f: Any
+    g: Any
+    p: torch.Tensor
+    split: Callable[[torch.Tensor], list[torch.Tensor | None]]
+
+
+def model_of(julia: Julia, problem: Problem, u0: torch.Tensor) -> Model:
+    """Lux models of what is described by layers alone; callbacks of everything else."""
+    sides = [problem.f] if problem.g is None else [problem.f, problem.g]
+    described = [side for side in sides if isinstance(side, LayerDynamics)]
+    if len(described) == len(sides):
+        return _lux(julia, described, problem)
+    return _host(julia, problem, u0)
+
+
+def _lux(julia: Julia, sides: Sequence[LayerDynamics], problem: Problem) -> Model:
+    handles = [
+        julia.call(
+            "layers",
+            [_row(layer) for layer in side.description.layers],
+            side.timed,
+            [_running(side, i) for i in range(len(side.description.layers))],
+            side.training,
+        )
+        for side in sides
+    ]
+    if len(sides) == 1:
+        p = sides[0].p.detach()
+    else:
+        p = torch.cat([side.p.detach() for side in sides])
+        first, last = sides[0].p.numel(), p.numel()
+        handles = [
+            julia.call("part", handles[0], 1, first),
+            julia.call("part", handles[1], first + 1, last),
+        ]
+    own = {id(side.p): i for i, side in enumerate(sides)}
+    sizes = [side.p.numel() for side in sides]
+
+    def split(by_p: torch.Tensor) -> list[torch.Tensor | None]:
+        pieces = torch.split(by_p, sizes)
+        return [pieces[own[id(param)]] if id(param) in own else None for param in problem.params]
+
+    return Model(handles[0], handles[1] if len(handles) == 2 else None, p, split)
+
+
+def _row(layer: Layer) -> tuple[str, int, int, int, str]:
+    """A layer as host.jl's `lux_layer` takes it."""
+    if isinstance(layer, Dense):
+        return "dense", layer.inputs, layer.outputs, 0, layer.activation
+    if isinstance(layer, Conv):
+        return "conv", layer.inputs, layer.outputs, layer.kernel, layer.activation
+    if isinstance(layer, GroupNorm):
+        return "groupnorm", layer.channels, layer.groups, 0, layer.activation
+    return "batchnorm", layer.channels, 0, 0, layer.activation
+
+
+def _running(side: LayerDynamics, index: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+    if not isinstance(side.description.layers[index], BatchNorm):
+        return None
+    return side.get_buffer(f"running_mean_{index}"), side.get_buffer(f"running_var_{index}")
+
+
+def _host(julia: Julia, problem: Problem, u0: torch.Tensor) -> Model:
+    sizes = [param.numel() for param in problem.params]
+    sides = [RightHandSide(problem.f, "dynamics" if problem.g is None else "drift")]
+    if problem.g is not None:
+        sides.append(RightHandSide(problem.g, "diffusion"))
+    handles = [_Callbacks(side, problem.params).handle(julia) for side in sides]
+
+    def split(by_p: torch.Tensor) -> list[torch.Tensor | None]:
+        pieces = torch.split(by_p[: sum(sizes)], sizes)
+        return [piece.view(param.shape) for piece, param in zip(pieces, problem.params, strict=True)]
+
+    p = u0.new_zeros(max(sum(sizes), 1))
+    return Model(handles[0], handles[1] if len(handles) == 2 else None, p, split)
+
+
+class _Callbacks:
+    """What a `HostModel` in host.jl calls."""
+
+    def __init__(self, f: RightHandSide, params: Sequence[torch.Tensor]) -> None:
+        self.f, self.params = f, tuple(params)
+        self.size = max(sum(param.numel() for param in params), 1)
+
+    def handle(self, julia: Julia) -> Any:
+        return julia.call("model", self.call, self.pull, self.jacobian, self.time_derivative)
+
+    def call(self, du: torch.Tensor, u: torch.Tensor, t: float) -> None:
+        with torch.no_grad():
+            du.copy_(self.f(t, u))
+
+    def pull(self, u: torch.Tensor, t: float) -> tuple[torch.Tensor, Callable[[torch.Tensor], Any]]:
+        with torch.enable_grad():
+            start = u.detach().requires_grad_()
+            k = self.f(t, start)
+
+        def back(cotangent: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+            if not k.requires_grad:
+                return None, None
+            by_u, *by_params = torch.autograd.grad(k, [start, *self.params], cotangent, allow_unused=True)
+            return None if by_u is None else by_u.contiguous(), self._flat(by_params, u)
+
+        return k.detach().contiguous(), back
+
+    def _flat(self, by_params: Sequence[torch.Tensor | None], u: torch.Tensor) -> torch.Tensor | None:
+        if all(grad is None for grad in by_params):
+            return None
+        flat = u.new_zeros(self.size)
+        offset = 0
+        for param, grad in zip(self.params, by_params, strict=True):
+            if grad is not None:
+                flat[offset : offset + param.numel()] = grad.reshape(-1)
+            offset += param.numel()
+        return flat
+
+    def jacobian(self, u: torch.Tensor, t: float) -> torch.Tensor:
+        return self._linearized(u, t).J.contiguous()
+
+    def time_derivative(self, u: torch.Tensor, t: float) -> torch.Tensor:
+        return self._linearized(u, t).dT.contiguous()
+
+    def _linearized(self, u: torch.Tensor, t: float) -> DenseLinearization:
+        with torch.no_grad():
+            return linearize(self.f.f, t, u, "system")

@@ -1,0 +1,47 @@
+"""Methods' coefficients as host.jl takes them: the same data the embedded engine steps with."""
+
+from typing import Any
+
+from pylocalreg.engines.torch_engine.sde import SDE_TABLEAUS
+from pylocalreg.engines.torch_engine.sde.tableau import StochasticTableau
+from pylocalreg.engines.torch_engine.tableaus import TABLEAUS, Tableau
+
+
+def tableau_of(solver: str) -> tuple[Any, ...] | None:
+    """The solver's tableau for `host_tableau` or `host_stochastic_tableau`; None for one that has none."""
+    if solver in TABLEAUS:
+        return _explicit(TABLEAUS[solver])
+    return _stochastic(SDE_TABLEAUS[solver]) if solver in SDE_TABLEAUS else None
+
+
+def _explicit(tableau: Tableau) -> tuple[Any, ...]:
+    return (
+        [0.0, *tableau.c],
+        [[], *(list(row) for row in tableau.a)],
+        list(tableau.b),
+        list(tableau.btilde),
+        list(tableau.stiffness or ()),
+        tableau.stages,
+    )
+
+
+def _stochastic(tableau: StochasticTableau) -> tuple[Any, ...]:
+    return (
+        [
+            (of_drift, stage.c, list(stage.a), list(stage.b), stage.integral)
+            for of_drift, _, stage in tableau.calls
+        ],
+        list(tableau.alpha),
+        [(name, list(row)) for name, row in tableau.beta.items()],
+        list(tableau.error_drift),
+        [(name, list(row)) for name, row in tableau.error_diffusion.items()],
+        tableau.delta,
+        tableau.milstein_error,
+    )
+
+
+def needs_dZ(solver: str) -> bool:
+    """Whether a step takes dZ beside dW."""
+    tableau = SDE_TABLEAUS[solver]
+    of_stages = {stage.integral for _, _, stage in tableau.calls if stage.b}
+    return "WZ" in of_stages | set(tableau.beta) | set(tableau.error_diffusion)

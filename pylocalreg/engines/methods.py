@@ -1,0 +1,61 @@
+"""What can be asked of a method, whoever runs it: the engines have the same methods by the same names."""
+
+from pylocalreg.engines.base import Jacobian, Quantity
+from pylocalreg.engines.torch_engine.adjoints import ADJOINTS
+from pylocalreg.engines.torch_engine.methods import METHODS, ODE_METHODS, SDE_METHODS
+from pylocalreg.errors import OptionError
+
+
+def check_options(
+    where: str,
+    solver: str,
+    adjoint: str,
+    adaptive: bool | None,
+    checkpoints: int | None,
+    jacobian: Jacobian | None,
+    stochastic: bool,
+) -> bool:
+    """As `Engine.check`, for what no engine can do; ``where`` names the engine."""
+    methods, others = (SDE_METHODS, ODE_METHODS) if stochastic else (ODE_METHODS, SDE_METHODS)
+    kind, other = ("SDE", "ODE") if stochastic else ("ODE", "SDE")
+    if solver in others:
+        raise OptionError(
+            f"solver {solver!r} solves {other}s: take Neural{other}, or one of {sorted(methods)}"
+        )
+    if solver not in methods:
+        raise OptionError(f"solver {solver!r} is not in the {where}: for {kind}s it has {sorted(methods)}")
+    if adjoint not in ADJOINTS:
+        raise OptionError(f"adjoint {adjoint!r} is not in the {where}: it has {sorted(ADJOINTS)}")
+    method = METHODS[solver]
+    has_estimate = "error" in method.estimates
+    if adaptive and not has_estimate:
+        raise OptionError(
+            f"adaptive=True: {solver} has no error estimate to choose its steps by; give dt and leave "
+            "adaptive out"
+        )
+    if checkpoints is not None and not method.one_step and adjoint != "backsolve":
+        raise OptionError(
+            f"checkpoints = {checkpoints}: a step of {solver} depends on the steps before it and can not "
+            f"be taken again from a checkpoint, as adjoint={adjoint!r} would; leave checkpoints out"
+        )
+    if jacobian not in (None, "system", "per_sample"):
+        raise OptionError(f"jacobian={jacobian!r} does not exist: choose 'system' or 'per_sample'")
+    if jacobian is not None and not method.takes_jacobian:
+        able = sorted(name for name, other in METHODS.items() if other.takes_jacobian)
+        raise OptionError(
+            f"jacobian={jacobian!r}: {solver} takes no Jacobian; leave it out, or choose a solver of {able}"
+        )
+    return has_estimate if adaptive is None else adaptive
+
+
+def check_estimate(solver: str, quantity: Quantity) -> None:
+    """As `Engine.check_estimate`."""
+    if quantity not in METHODS[solver].estimates:
+        methods = SDE_METHODS if is_stochastic(solver) else ODE_METHODS
+        able = sorted(name for name, method in methods.items() if quantity in method.estimates)
+        raise OptionError(f"{solver} has no {quantity} estimate: the methods that have one are {able}")
+
+
+def is_stochastic(solver: str) -> bool:
+    """Whether the solver is one of SDEs."""
+    return solver in SDE_METHODS

@@ -1,0 +1,48 @@
+"""
+Neural differential equations with local regularization on the SciML stack: the Julia side of pylocalreg.
+
+Read in this order: `dynamics.jl` (what a right-hand side is), `layers.jl` (Lux models from descriptions),
+`noise.jl`, `solve.jl` (one solve and its record), `tableaus.jl`, `steps.jl` and `stochastic_steps.jl` (one
+step taken again, its error estimate, and its reverse), `adjoints.jl`, `regularizers.jl`, and `host.jl` (dynamics
+and noise that live in Python).
+"""
+module LocalReg
+
+using ADTypes: AutoFiniteDiff
+using Accessors: @reset
+using ChainRulesCore: ChainRulesCore, NoTangent
+using DLPack: DLPack
+using DiffEqNoiseProcess: DiffEqNoiseProcess
+using ForwardDiff: ForwardDiff
+using LinearAlgebra: mul!
+using Lux: Lux
+using NNlib: NNlib
+using OrdinaryDiffEqAdamsBashforthMoulton: VCAB3, VCABM3
+using OrdinaryDiffEqCore: get_EEst
+using OrdinaryDiffEqLowOrderRK: BS3, DP5, Euler, RK4
+using OrdinaryDiffEqRosenbrock: Rodas5, Rodas5P, Rosenbrock23
+using OrdinaryDiffEqTsit5: Tsit5
+using OrdinaryDiffEqVerner: Vern7
+using PrecompileTools: @compile_workload, @setup_workload
+using PythonCall: PythonCall, Py, pyconvert
+using SciMLBase: SciMLBase, ODEFunction, ODEProblem, SDEFunction, SDEProblem, ReturnCode, init, step!
+using SciMLLogging: SciMLLogging
+using SciMLSensitivity: BacksolveAdjoint, GaussAdjoint, InterpolatingAdjoint,
+    QuadratureAdjoint, ZygoteVJP, adjoint_sensitivities
+using StochasticDiffEq: EM, EulerHeun, LambaEulerHeun, RKMilCommute, SOSRI, SOSRI2, SRIW1
+using Zygote: Zygote
+
+include("failures.jl")
+include("dynamics.jl")
+include("layers.jl")
+include("noise.jl")
+include("solve.jl")
+include("tableaus.jl")
+include("steps.jl")
+include("stochastic_steps.jl")
+include("adjoints.jl")
+include("regularizers.jl")
+include("host.jl")
+include("precompile.jl")
+
+end

@@ -1,0 +1,126 @@
+"""Cotangents of u(t) at given times, as SciMLSensitivity asks for them. A named type: a closure would compile
+the adjoint anew at every call."""
+struct Cotangents{A}
+    at::Vector{A}
+end
+
+function (cotangents::Cotangents)(out, u, p, t, i)
+    out .= vec(cotangents.at[i])
+    return nothing
+end
+
+"""The adjoints of SciMLSensitivity by name, those of the stack's solution."""
+function sensealg(adjoint, checkpointing, options)
+    autojacvec = ZygoteVJP(; allow_nothing = true)
+    adjoint == "interpolating" && return InterpolatingAdjoint(; autojacvec, checkpointing)
+    adjoint == "backsolve" && return BacksolveAdjoint(; autojacvec, checkpointing)
+    adjoint == "gauss" && return GaussAdjoint(; autojacvec)
+    adjoint == "quadrature" &&
+        return QuadratureAdjoint(; autojacvec, abstol = options.abstol, reltol = options.reltol)
+    throw(ArgumentError("no adjoint is called $adjoint"))
+end
+
+"""
+    pull_back(f, run, adjoint, checkpointing, times, cotangents) -> by_u0, by_p
+
+Gradients of sum_i <cotangents_i, u(times_i)>, by solving the adjoint equation backwards.
+"""
+function pull_back(f::Dynamics, run::Run{T, A}, adjoint, checkpointing, times, cotangents) where {T, A}
+    options = run.options
+    sol = run.sol
+    # Zygote differentiates the call out of place
+    @reset sol.prob = ODEProblem{false, SciMLBase.FullSpecialize}(
+        ODEFunction{false, SciMLBase.FullSpecialize}(f), sol.prob.u0, options.tspan, run.p,
+    )
+    by_u0, by_p = adjoint_sensitivities(
+        sol, algorithm(options.solver; of_adjoint = true);
+        t = times, dgdu_discrete = Cotangents(cotangents), abstol = options.abstol,
+        reltol = options.reltol, maxiters = options.maxiters,
+        sensealg = sensealg(adjoint, checkpointing, options),
+        (options.adaptive ? (;) : (; adaptive = false, dt = -options.dt))...,
+    )
+    u0 = run.states[length(run.t)]
+    return convert(A, reshape(by_u0, size(u0))), by_p === nothing ? zero(run.p) : vec(collect(by_p))
+end
+
+"""
+One accepted step's estimate to be pulled back: `cotangent` is that of R or S, step size and noise constant.
+"""
+struct EstimateCotangent{T}
+    cotangent::T
+    quantity::String
+    frozen::Bool
+    through_state::Bool
+end
+
+"""
+    replay(take, run, inside, by_end, estimates) -> by_u0, by_p
+
+The discrete adjoint: the accepted steps taken again, the last one first, and reversed. `take(index, u, need)`
+takes a step again as far as `need` goes, `:state`, `:estimate` or `:inside`; `inside[index]` holds (weights,
+cotangent) pairs of states inside that step, see [`add_inside!`](@ref); `by_end` is the cotangent of the state at
+the end, `estimates` are by their step's index.
+"""
+function replay(take, run::Run, inside, by_end, estimates)
+    by_p = zero(run.p)
+    by_u = copy(by_end)
+    for index in (length(run.t) - 1):-1:0
+        u = get(run.states, index, nothing)
+        if haskey(inside, index) || !all(iszero, by_u)
+            step = take(index, u, haskey(inside, index) ? :inside : :state)
+            cotangents = StageCotangents(step)
+            add_new_state!(cotangents, step, by_u)
+            for (weights, cotangent) in get(inside, index, ())
+                add_inside!(cotangents, step, weights, cotangent)
+            end
+            by_u = pull_back!(by_p, step, cotangents)
+        end
+        if haskey(estimates, index)
+            estimate = estimates[index]
+            of_state = reverse_estimate!(by_p, take(index, u, :estimate), estimate, run.options)
+            estimate.through_state && (by_u .+= of_state)
+        end
+    end
+    return by_u, by_p
+end
+
+"""A step of a recorded ODE solve taken again."""
+function take_again(f::Dynamics, tableau::Tableau{T}, run::Run, index, u, need) where {T}
+    stages = need === :state ? length(tableau.b) : need === :estimate ? tableau.stages : length(tableau.c)
+    return Step(f, tableau, u, run.p, T(run.t[index + 1]), T(run.dt[index + 1]), stages)
+end
+
+"""A step of a recorded SDE solve taken again, over the same path."""
+function take_again(f, g, tableau::StochasticTableau{T}, increments!, run::Run, index, u) where {T}
+    t, dt = T(run.t[index + 1]), T(run.dt[index + 1])
+    integrals = Integrals(dt, zero(u), zero(u))
+    increments!(integrals.dW, integrals.dZ, t, step_end(t, dt, run.options.tspan[2]))
+    return StochasticStep(f, g, tableau, u, run.p, t, integrals)
+end
+
+function add_new_state!(cotangents::StageCotangents, step::Step, cotangent)
+    cotangents.by_u .+= cotangent
+    add!(cotangents, step, step.tableau.b, cotangent)
+    return nothing
+end
+
+"""Add the cotangent of u + dt sum_i weights_i k_i; of an SDE's step, of u + weights (u_new - u)."""
+function add_inside!(cotangents::StageCotangents, step::Step, weights, cotangent)
+    cotangents.by_u .+= cotangent
+    add!(cotangents, step, weights, cotangent)
+    return nothing
+end
+
+function add_inside!(cotangents::StochasticCotangents, step, weights, cotangent)
+    theta = only(weights)
+    cotangents.by_u .+= (1 - theta) .* cotangent
+    add_new_state!(cotangents, step, theta .* cotangent)
+    return nothing
+end
+
+"""Add an estimate's gradients by the parameters; gives that by the state the step starts from."""
+function reverse_estimate!(by_p, step, estimate, options)
+    cotangents = StageCotangents(step)
+    add_estimate!(cotangents, step, estimate.quantity, options, estimate.cotangent)
+    return pull_back!(by_p, step, cotangents; frozen = estimate.frozen)
+end

@@ -1,0 +1,121 @@
+"""
+    Dynamics(model)
+
+A right-hand side as the stack calls it: `f(du, u, p, t)` in place, `f(u, p, t)` out of place. It counts its
+calls, and hides the model's type, so that solvers and adjoints are compiled once for all models.
+
+A model is anything with methods of [`evaluate!`](@ref), [`pull`](@ref), [`jacobian`](@ref) and
+[`time_derivative`](@ref).
+"""
+mutable struct Dynamics
+    model::Any
+    calls::Int
+end
+
+Dynamics(model) = Dynamics(model, 0)
+
+function (f::Dynamics)(du, u, p, t)
+    f.calls += 1
+    evaluate!(f.model, du, u, p, t)
+    return nothing
+end
+
+function (f::Dynamics)(u, p, t)
+    du = similar(u)
+    f(du, u, p, t)
+    return du
+end
+
+"""
+    evaluate!(model, du, u, p, t)
+
+Write du/dt into `du`.
+"""
+function evaluate! end
+
+"""
+    pull(model, u, p, t) -> du, back
+
+du/dt, and `back(cotangent) -> (by_u, by_p)`, arrays like `u` and `p`; to be called once.
+"""
+function pull end
+
+"""
+    jacobian(model, u, p, t)
+
+The matrix d vec(du) / d vec(u), for the stiff solvers. By default row by row from [`pull`](@ref).
+"""
+function jacobian(model, u, p, t)
+    J = similar(u, length(u), length(u))
+    for i in eachindex(u)
+        _, back = pull(model, u, p, t)
+        row = zero(u)
+        row[i] = 1
+        J[LinearIndices(u)[i], :] .= vec(back(row)[1])
+    end
+    return J
+end
+
+"""
+    time_derivative(model, u, p, t)
+
+d du / dt, for the stiff solvers.
+"""
+function time_derivative end
+
+# SciMLSensitivity's ZygoteVJP differentiates the out-of-place call: through `pull`, one call of the model
+function ChainRulesCore.rrule(f::Dynamics, u, p, t)
+    f.calls += 1
+    du, back = pull(f.model, u, p, t)
+    function dynamics_pullback(cotangent)
+        by_u, by_p = back(convert(typeof(u), reshape(ChainRulesCore.unthunk(cotangent), size(u))))
+        return NoTangent(), by_u, by_p, NoTangent()
+    end
+    return du, dynamics_pullback
+end
+
+"""
+    Pulled(f::Dynamics, u, p, t)
+
+One counted call of `f`, ready to be pulled back.
+"""
+function pull(f::Dynamics, u, p, t)
+    f.calls += 1
+    return pull(f.model, u, p, t)
+end
+
+"""
+    ode_function(f::Dynamics)
+
+`f` with what the stiff solvers ask for beside it.
+"""
+function ode_function(f::Dynamics)
+    jac!(J, u, p, t) = (J .= jacobian(f.model, u, p, t); nothing)
+    tgrad!(dT, u, p, t) = (dT .= time_derivative(f.model, u, p, t); nothing)
+    return ODEFunction{true, SciMLBase.FullSpecialize}(f; jac = jac!, tgrad = tgrad!)
+end
+
+"""
+    Part(model, range)
+
+A model whose parameters are a range of a longer flat vector: drift and diffusion share one.
+"""
+struct Part
+    model::Any
+    range::UnitRange{Int}
+end
+
+evaluate!(part::Part, du, u, p, t) = evaluate!(part.model, du, u, p[part.range], t)
+time_derivative(part::Part, u, p, t) = time_derivative(part.model, u, p[part.range], t)
+
+function pull(part::Part, u, p, t)
+    du, back = pull(part.model, u, p[part.range], t)
+    function back_to_all(cotangent)
+        by_u, by_part = back(cotangent)
+        by_part === nothing && return by_u, nothing
+        by_p = zero(p)
+        by_p[part.range] = by_part
+        return by_u, by_p
+    end
+    return du, back_to_all
+end

@@ -1,0 +1,19 @@
+"""
+Why a solve could not go on. `kind` is one of `:step_limit`, `:step_underflow`, `:non_finite`; `t` is where,
+after `naccept` accepted and `nreject` rejected steps, `dt` and `EEst` those of the last attempt.
+"""
+struct SolveFailure <: Exception
+    kind::Symbol
+    t::Float64
+    dt::Float64
+    EEst::Float64
+    naccept::Int
+    nreject::Int
+end
+
+function Base.showerror(io::IO, failure::SolveFailure)
+    return print(
+        io, "the solve stopped at t = ", failure.t, ": ", failure.kind, " (dt = ", failure.dt, ", EEst = ",
+        failure.EEst, ", ", failure.naccept, " accepted and ", failure.nreject, " rejected steps)",
+    )
+end

@@ -1,0 +1,326 @@
+# Dynamics and noise that live in Python, and what Python calls. Tensors cross by DLPack, the same memory on both
+# sides, dimensions reversed: (batch, features) there is (features, batch) here.
+
+const FROM_DLPACK = PythonCall.pynew()
+
+"""The array of a contiguous tensor that asks for no gradient."""
+array(tensor::Py) = DLPack.from_dlpack(tensor)
+
+"""The tensor of an array."""
+tensor(x::AbstractArray) = DLPack.share(x, FROM_DLPACK)
+
+"""
+Tensors of the few arrays that the stack writes to again and again: made once for each. An entry keeps its array
+alive, so no other array can have its identity.
+"""
+struct Views
+    known::IdDict{Any, Py}
+end
+
+const MAX_VIEWS = 64 # out of place every array is new: do not keep them all
+
+Views() = Views(IdDict{Any, Py}())
+
+function (views::Views)(x)
+    length(views.known) < MAX_VIEWS || empty!(views.known)
+    return get!(() -> tensor(x), views.known, x)
+end
+
+"""
+A Python right-hand side. `call(du, u, t)` writes; `pull(u, t)` gives (du, back) with `back(cotangent)` giving
+(by_u, by_p), `None` for zero; `jacobian(u, t)` and `time_derivative(u, t)` give tensors.
+"""
+struct HostModel
+    call::Py
+    pull::Py
+    jacobian::Py
+    time_derivative::Py
+    views::Views
+end
+
+function evaluate!(model::HostModel, du, u, p, t)
+    model.call(model.views(du), model.views(u), t)
+    return nothing
+end
+
+function pull(model::HostModel, u, p, t)
+    du, back = model.pull(tensor(u), t)
+    function host_pullback(cotangent)
+        by_u, by_p = back(tensor(cotangent))
+        return optional_array(by_u), optional_array(by_p)
+    end
+    return array(du), host_pullback
+end
+
+optional_array(x::Py) = PythonCall.pyisnone(x) ? nothing : array(x)
+
+jacobian(model::HostModel, u, p, t) = permutedims(array(model.jacobian(tensor(u), t)))
+time_derivative(model::HostModel, u, p, t) = array(model.time_derivative(tensor(u), t))
+
+"""A Python path's increments: `call(dW, dZ, t, t_new)` writes what the path does between two times."""
+struct HostPath
+    call::Py
+    views::Views
+end
+
+function (path::HostPath)(dW, dZ, t, t_new)
+    path.call(path.views(dW), path.views(dZ), t, t_new)
+    return nothing
+end
+
+# ---- what Python calls: every function takes and gives Python objects ----
+
+value(x::Py) = pyconvert(Any, x)
+optional(T, x::Py) = PythonCall.pyisnone(x) ? nothing : pyconvert(T, x)
+
+function host_layers(description, timed, running, training)
+    rows = pyconvert(Vector{Tuple{String, Int, Int, Int, String}}, description)
+    is_timed = pyconvert(Bool, timed)
+    layers = Tuple(lux_layer(row..., is_timed) for row in rows)
+    stats = Tuple(PythonCall.pyisnone(pair) ? nothing : (array(pair[0]), array(pair[1])) for pair in running)
+    return Py(Layers(layers, is_timed, stats, pyconvert(Bool, training)))
+end
+
+host_model(call, pull, jacobian, time_derivative) =
+    Py(HostModel(call, pull, jacobian, time_derivative, Views()))
+
+host_part(model, first, last) = Py(Part(value(model), pyconvert(Int, first):pyconvert(Int, last)))
+
+function host_options(T, solver, start, stop, abstol, reltol, dt, adaptive, maxiters)
+    numbers = (pyconvert(Float64, x) for x in (abstol, reltol, dt))
+    return Options{T}(
+        pyconvert(String, solver), T.((pyconvert(Float64, start), pyconvert(Float64, stop))), T.(numbers)...,
+        pyconvert(Bool, adaptive), pyconvert(Int, maxiters),
+    )
+end
+
+function host_tableau(T, c, a, b, btilde, stiffness, stages)
+    rows = [pyconvert(Vector{Float64}, row) for row in a]
+    square = zeros(T, length(rows), length(rows))
+    for (i, row) in enumerate(rows)
+        square[i, 1:length(row)] .= row
+    end
+    vectors = (pyconvert(Vector{Float64}, x) for x in (b, btilde, stiffness))
+    return Tableau{T}(pyconvert(Vector{Float64}, c), square, vectors..., pyconvert(Int, stages))
+end
+
+function host_stochastic_tableau(T, stages, alpha, beta, error_drift, error_diffusion, delta, milstein_error)
+    rows(x) = [
+        Symbol(pyconvert(String, name)) => T.(pyconvert(Vector{Float64}, row)) for (name, row) in x
+    ]
+    vector(x) = T.(pyconvert(Vector{Float64}, x))
+    return StochasticTableau{T}(
+        [
+            Stage{T}(
+                pyconvert(Bool, drift), T(pyconvert(Float64, c)), vector(a), vector(b),
+                Symbol(pyconvert(String, integral)),
+            ) for (drift, c, a, b, integral) in stages
+        ],
+        vector(alpha), rows(beta), vector(error_drift), rows(error_diffusion), T(pyconvert(Float64, delta)),
+        pyconvert(Bool, milstein_error),
+    )
+end
+
+element_type(name) = pyconvert(String, name) == "float32" ? Float32 : Float64
+
+"""A problem as Python holds it: right-hand sides, parameters, options, tableau and noise."""
+struct HostProblem{T}
+    f::Dynamics
+    g::Union{Nothing, Dynamics}
+    p::Vector{T}
+    options::Options{T}
+    tableau::Union{Nothing, Tableau{T}, StochasticTableau{T}}
+    path::Union{Nothing, HostPath}
+end
+
+function host_problem(dtype, f, g, p, options, tableau, path)
+    T = element_type(dtype)
+    drift = Dynamics(value(f))
+    diffusion = PythonCall.pyisnone(g) ? nothing : Dynamics(value(g))
+    formula = if PythonCall.pyisnone(tableau)
+        nothing
+    elseif diffusion === nothing
+        host_tableau(T, tableau...)
+    else
+        host_stochastic_tableau(T, tableau...)
+    end
+    noise = PythonCall.pyisnone(path) ? nothing : HostPath(path, Views())
+    return Py(HostProblem{T}(drift, diffusion, array(p), host_options(T, options...), formula, noise))
+end
+
+noise(problem::HostProblem, u) =
+    PathNoise(problem.options.tspan..., zero(u), problem.path)
+
+calls(problem::HostProblem) = (problem.f.calls, problem.g === nothing ? 0 : problem.g.calls)
+
+"""What a function of a problem gave, and how often it called the right-hand sides."""
+function counted(work, problem)
+    before = calls(problem)
+    result = work()
+    return result, calls(problem) .- before
+end
+
+"""A Python callable as `Keep` asks for it."""
+struct HostOffer
+    call::Py
+end
+
+function (offer::HostOffer)(index, t, dt, EEst)
+    wanted = offer.call(index, t, dt, EEst)
+    return PythonCall.pyisnone(wanted) ? nothing : pyconvert(Vector{Int}, wanted)
+end
+
+function host_solve(handle, u0, times, states, dense, checkpoints, offer, after_step)
+    return host_solve(value(handle), array(u0), times, states, dense, checkpoints, offer, after_step)
+end
+
+function host_solve(problem::HostProblem{T}, u0, times, states, dense, checkpoints, offer, after_step) where {T}
+    keep = Keep{T}(;
+        states = pyconvert(Bool, states), dense = pyconvert(Bool, dense),
+        checkpoints = T.(pyconvert(Vector{Float64}, checkpoints)),
+        offer = PythonCall.pyisnone(offer) ? nothing : HostOffer(offer),
+    )
+    at = T.(pyconvert(Vector{Float64}, times))
+    run, (nf, ng) = counted(problem) do
+        if problem.g === nothing
+            solve(problem.f, u0, problem.p, problem.options, at, keep; after_step)
+        else
+            path = noise(problem, u0)
+            solve(problem.f, problem.g, path, u0, problem.p, problem.options, at, keep; after_step)
+        end
+    end
+    return PythonCall.pytuple((
+        Py(run), PythonCall.pylist(run.t), PythonCall.pylist(run.dt), PythonCall.pylist(run.EEst),
+        run.nreject, problem.g === nothing ? run.nf : nf, ng,
+        PythonCall.pylist([tensor(u) for u in run.outputs]), PythonCall.pylist(collect(keys(run.states))),
+    ))
+end
+
+host_state(run, index) = tensor(value(run).states[pyconvert(Int, index)])
+
+function host_interpolate(run, t)
+    solved = value(run)
+    return tensor(interpolate(solved, oftype(solved.options.abstol, pyconvert(Float64, t))))
+end
+
+function host_initial_step(handle, u)
+    problem, state = value(handle), array(u)
+    dt, (nf, ng) = counted(problem) do
+        if problem.g === nothing
+            initial_step(problem.f, state, problem.p, problem.options)
+        else
+            initial_step(problem.f, problem.g, noise(problem, state), state, problem.p, problem.options)
+        end
+    end
+    return PythonCall.pytuple((dt, nf, ng))
+end
+
+function host_estimate(handle, quantity, t, u, dt, frozen)
+    return host_estimate(value(handle), array(u), quantity, t, dt, frozen)
+end
+
+function host_estimate(problem::HostProblem{T}, u::AbstractArray, quantity, t, dt, frozen) where {T}
+    time, size = T(pyconvert(Float64, t)), T(pyconvert(Float64, dt))
+    more = (quantity = pyconvert(String, quantity), frozen = pyconvert(Bool, frozen))
+    (value, back), (nf, ng) = counted(problem) do
+        if problem.g === nothing
+            local_error(problem.f, problem.tableau, u, problem.p, time, size, problem.options; more...)
+        else
+            integrals = Integrals(size, zero(u), zero(u))
+            problem.path(
+                integrals.dW, integrals.dZ, time, step_end(time, size, problem.options.tspan[2]),
+            )
+            local_error(
+                problem.f, problem.g, problem.tableau, u, problem.p, time, integrals, problem.options;
+                more...,
+            )
+        end
+    end
+    function host_back(cotangent)
+        by_u, by_p = back(T(pyconvert(Float64, cotangent)))
+        return PythonCall.pytuple((tensor(by_u), tensor(by_p)))
+    end
+    return PythonCall.pytuple((value, PythonCall.pyfunc(host_back; name = "pull_back"), nf, ng))
+end
+
+"""A stiffness estimate of a recorded step, taken again."""
+function host_stiffness(handle, run, index)
+    problem, solved, i = value(handle), value(run), pyconvert(Int, index)
+    step = take(problem, solved, i, solved.states[i], :estimate)
+    return estimate(step, "stiffness", problem.options)
+end
+
+function take(problem::HostProblem, run, index, u, need)
+    problem.g === nothing && return take_again(problem.f, problem.tableau, run, index, u, need)
+    return take_again(problem.f, problem.g, problem.tableau, problem.path, run, index, u)
+end
+
+function host_estimates(T, rows)
+    return Dict(
+        pyconvert(Int, index) => EstimateCotangent(
+            T(pyconvert(Float64, cotangent)), pyconvert(String, quantity), pyconvert(Bool, frozen),
+            pyconvert(Bool, through_state),
+        ) for (index, cotangent, quantity, frozen, through_state) in rows
+    )
+end
+
+"""The discrete adjoint. `inside` are (index, weights, cotangent) of states inside steps, `at_end` that of the end."""
+function host_replay(handle, run, inside, at_end, estimates)
+    problem, solved = value(handle), value(run)
+    T = eltype(solved.p)
+    by_index = Dict{Int, Vector{Any}}()
+    for (index, weights, cotangent) in inside
+        pair = (T.(pyconvert(Vector{Float64}, weights)), array(cotangent))
+        push!(get!(() -> Any[], by_index, pyconvert(Int, index)), pair)
+    end
+    end_state = solved.states[length(solved.t)]
+    by_end = PythonCall.pyisnone(at_end) ? zero(end_state) : copy(array(at_end))
+    retake(index, u, need) = take(problem, solved, index, u, need)
+    by_u0, by_p = replay(retake, solved, by_index, by_end, host_estimates(T, estimates))
+    return PythonCall.pytuple((tensor(by_u0), tensor(by_p)))
+end
+
+"""A continuous adjoint, and the estimates' gradients by the parameters beside it."""
+function host_pull_back(handle, run, adjoint, checkpointing, times, cotangents)
+    problem, solved = value(handle), value(run)
+    T = eltype(solved.p)
+    by_u0, by_p = pull_back(
+        problem.f, solved, pyconvert(String, adjoint), pyconvert(Bool, checkpointing),
+        T.(pyconvert(Vector{Float64}, times)), [array(cotangent) for cotangent in cotangents],
+    )
+    return PythonCall.pytuple((tensor(by_u0), tensor(by_p)))
+end
+
+"""Gradients of recorded steps' estimates: one (by_u, by_p) a step, in the order of `estimates`."""
+function host_reverse_estimate(handle, run, row)
+    problem, solved = value(handle), value(run)
+    index, asked = only(host_estimates(eltype(solved.p), (row,)))
+    by_p = zero(solved.p)
+    step = take(problem, solved, index, solved.states[index], :estimate)
+    by_u = reverse_estimate!(by_p, step, asked, problem.options)
+    return PythonCall.pytuple((tensor(by_u), tensor(by_p)))
+end
+
+"""What went wrong, for Python's own error: (kind, t, dt, EEst, naccept, nreject), or `None`."""
+function host_failure(exception)
+    failure = value(exception)
+    failure isa SolveFailure || return PythonCall.pybuiltins.None
+    return PythonCall.pytuple((
+        String(failure.kind), failure.t, failure.dt, failure.EEst, failure.naccept, failure.nreject,
+    ))
+end
+
+"""Every function Python calls, by name; `from_dlpack` is torch's."""
+function host_functions(from_dlpack::Py)
+    PythonCall.pycopy!(FROM_DLPACK, from_dlpack)
+    functions = (
+        layers = host_layers, model = host_model, part = host_part, problem = host_problem,
+        solve = host_solve, state = host_state, interpolate = host_interpolate,
+        initial_step = host_initial_step, estimate = host_estimate, stiffness = host_stiffness,
+        replay = host_replay, pull_back = host_pull_back, reverse_estimate = host_reverse_estimate,
+        failure = host_failure,
+    )
+    return PythonCall.pydict(
+        String(name) => PythonCall.pyfunc(f; name = String(name)) for (name, f) in pairs(functions)
+    )
+end

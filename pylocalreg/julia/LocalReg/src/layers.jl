@@ -1,0 +1,157 @@
+const ACTIVATIONS = Dict{String, Any}(
+    "identity" => identity, "tanh" => tanh, "sigmoid" => NNlib.sigmoid, "relu" => NNlib.relu,
+    "softplus" => NNlib.softplus, "swish" => NNlib.swish, "gelu" => NNlib.gelu_tanh, "elu" => NNlib.elu,
+    "sin" => sin,
+)
+
+"""
+    lux_layer(kind, a, b, c, activation, timed)
+
+The Lux layer of a description: `"dense"` (inputs, outputs), `"conv"` (inputs, outputs, kernel), `"groupnorm"`
+(channels, groups), `"batchnorm"` (channels). A timed Dense or Conv takes the time as one more, last input.
+"""
+function lux_layer(kind, a, b, c, activation, timed)
+    σ = ACTIVATIONS[activation]
+    kind == "dense" && return Lux.Dense(a + timed => b, σ)
+    kind == "conv" && return Lux.Conv((c, c), a + timed => b, σ; pad = Lux.SamePad(), cross_correlation = true)
+    kind == "groupnorm" && return Lux.GroupNorm(a, b, σ; epsilon = 1e-5)
+    kind == "batchnorm" && return Lux.BatchNorm(a, σ; epsilon = 1e-5, momentum = 0.1)
+    throw(ArgumentError("no layer is called $kind"))
+end
+
+"""Names and sizes of a layer's parameters, in their order in the flat vector."""
+parameters(layer::Lux.Dense) = (weight = (layer.out_dims, layer.in_dims), bias = (layer.out_dims,))
+function parameters(layer::Lux.Conv)
+    return (weight = (layer.kernel_size..., layer.in_chs, layer.out_chs), bias = (layer.out_chs,))
+end
+parameters(layer::Union{Lux.GroupNorm, Lux.BatchNorm}) = (scale = (layer.chs,), bias = (layer.chs,))
+
+"""
+    Layers(layers, timed, running, training)
+
+A chain of Lux layers as a model of [`Dynamics`](@ref), its parameters one flat vector: layer by layer as
+ComponentArrays lays out a Lux chain.
+
+`running` holds each batch norm's running mean and variance (`nothing` for the other layers): where `training`,
+calls in place update them, and pullbacks do not.
+"""
+struct Layers{L <: Tuple, R <: Tuple}
+    layers::L
+    timed::Bool
+    running::R
+    training::Bool
+    buffers::IdDict{Any, Any}
+end
+
+Layers(layers, timed, running, training) = Layers(layers, timed, running, training, IdDict{Any, Any}())
+
+function state(layer::Lux.BatchNorm, running, training)
+    return (running_mean = running[1], running_var = running[2], training = Val(training))
+end
+state(layer, running, training) = (;)
+
+takes_time(::Union{Lux.Dense, Lux.Conv}) = true
+takes_time(layer) = false
+
+"""The time as one more, last input or channel."""
+with_time(layer::Lux.Dense, x, t) = vcat(x, fill_like(x, (1, Base.tail(size(x))...), t))
+function with_time(layer::Lux.Conv, x, t)
+    return cat(x, fill_like(x, (size(x, 1), size(x, 2), 1, size(x, 4)), t); dims = 3)
+end
+
+function fill_like(x, size, t)
+    return ChainRulesCore.@ignore_derivatives fill!(similar(x, typeof(t * one(eltype(x))), size), t)
+end
+fill_like(x, size, t::ForwardDiff.Dual) = fill!(similar(x, typeof(t), size), t)
+
+"""The parameters of every layer: reshaped pieces of the flat vector."""
+function unpack(layers::Tuple, p)
+    offset = 0
+    return map(layers) do layer
+        map(parameters(layer)) do dims
+            range = (offset + 1):(offset + prod(dims))
+            offset += prod(dims)
+            reshape(view(p, range), dims)
+        end
+    end
+end
+
+# without this rule every piece's cotangent would be a vector of the whole's length
+function ChainRulesCore.rrule(::typeof(unpack), layers::Tuple, p)
+    function unpack_pullback(cotangents)
+        by_p = zero(p)
+        offset = 0
+        for (layer, of_layer) in zip(layers, cotangents), (name, dims) in pairs(parameters(layer))
+            piece = of_layer isa ChainRulesCore.AbstractZero ? nothing : getproperty(of_layer, name)
+            if !(piece isa Union{Nothing, ChainRulesCore.AbstractZero})
+                copyto!(view(by_p, (offset + 1):(offset + prod(dims))), vec(piece))
+            end
+            offset += prod(dims)
+        end
+        return NoTangent(), NoTangent(), by_p
+    end
+    return unpack(layers, p), unpack_pullback
+end
+
+# Zygote loses the gradient of `x` in a fold with `init = x`: recurse over the layers
+apply(::Tuple{}, timed, running, training, ps, x, t) = x
+function apply(layers::Tuple, timed, running, training, ps, x, t)
+    layer = first(layers)
+    input = timed && takes_time(layer) ? with_time(layer, x, t) : x
+    y, _ = layer(input, first(ps), state(layer, first(running), training))
+    return apply(
+        Base.tail(layers), timed, Base.tail(running), training, Base.tail(ps), y, t,
+    )
+end
+
+function (model::Layers)(u, p, t)
+    ps = unpack(model.layers, p)
+    return apply(model.layers, model.timed, model.running, model.training, ps, u, t)
+end
+
+function evaluate!(model::Layers, du, u, p, t)
+    ps = unpack(model.layers, p)
+    x = u
+    for (i, layer) in enumerate(model.layers)
+        out = i == length(model.layers) ? du : nothing
+        x = evaluate_layer!(model, i, layer, out, x, ps[i], t)
+    end
+    return nothing
+end
+
+"""One layer of a call in place; `out` is where the last layer's output goes."""
+function evaluate_layer!(model, i, layer::Lux.Dense, out, x, ps, t)
+    y = out === nothing ? buffer!(model, i, x, (layer.out_dims, Base.tail(size(x))...)) : out
+    inputs = size(x, 1)
+    W = view(ps.weight, :, 1:inputs)
+    mul!(reshape(y, layer.out_dims, :), W, reshape(x, inputs, :))
+    σ = NNlib.fast_act(layer.activation, y)
+    if model.timed # the time's column of the weight is one more bias: nothing is concatenated
+        y .= σ.(y .+ (ps.bias .+ t .* view(ps.weight, :, inputs + 1)))
+    else
+        y .= σ.(y .+ ps.bias)
+    end
+    return y
+end
+
+function evaluate_layer!(model, i, layer, out, x, ps, t)
+    input = model.timed && takes_time(layer) ? with_time(layer, x, t) : x
+    running = model.running[i]
+    y, st = layer(input, ps, state(layer, running, model.training))
+    if running !== nothing && model.training
+        copyto!(running[1], st.running_mean)
+        copyto!(running[2], st.running_var)
+    end
+    return out === nothing ? y : copyto!(out, y)
+end
+
+buffer!(model, i, x, dims) = get!(() -> similar(x, dims), model.buffers, (i, typeof(x), dims))
+
+function pull(model::Layers, u, p, t)
+    return Zygote.pullback((u, p) -> model(u, p, t), u, p)
+end
+
+function time_derivative(model::Layers, u, p, t)
+    model.timed || return zero(u)
+    return ForwardDiff.derivative(t -> model(u, p, t), t)
+end

@@ -1,0 +1,184 @@
+"""Every solver by name, and how the adjoint equation is solved with it."""
+const ODE_SOLVERS = Dict{String, Any}(
+    "BS3" => BS3, "DP5" => DP5, "Euler" => Euler, "RK4" => RK4, "Rodas5" => Rodas5, "Rodas5P" => Rodas5P,
+    "Rosenbrock23" => Rosenbrock23, "Tsit5" => Tsit5, "VCAB3" => VCAB3, "VCABM3" => VCABM3, "Vern7" => Vern7,
+)
+const SDE_SOLVERS = Dict{String, Any}(
+    "EM" => EM, "EulerHeun" => EulerHeun, "LambaEulerHeun" => LambaEulerHeun,
+    "RKMilCommute" => RKMilCommute, "SOSRI" => SOSRI, "SOSRI2" => SOSRI2, "SRIW1" => SRIW1,
+)
+const STIFF_SOLVERS = ("Rodas5", "Rodas5P", "Rosenbrock23")
+
+"""The algorithm; the adjoint equation of a stiff one has its Jacobian by finite differences."""
+function algorithm(name; of_adjoint = false)
+    of_adjoint && name in STIFF_SOLVERS && return ODE_SOLVERS[name](; autodiff = AutoFiniteDiff())
+    return haskey(ODE_SOLVERS, name) ? ODE_SOLVERS[name]() : SDE_SOLVERS[name]()
+end
+
+"""
+How to solve: `dt` 0 is an automatic first step. Times and tolerances have the state's element type.
+"""
+struct Options{T}
+    solver::String
+    tspan::Tuple{T, T}
+    abstol::T
+    reltol::T
+    dt::T
+    adaptive::Bool
+    maxiters::Int
+end
+
+"""
+What a run keeps beside (t, dt, EEst): the state each step starts from where `states`; the stack's own
+solution with its dense output where `dense`, or with the states at `checkpoints`. `offer(index, t, dt, EEst)`,
+where it is not `nothing`, is told of each accepted step and gives the indices of the steps whose states are
+to be kept from now on, or `nothing` for no change.
+"""
+Base.@kwdef struct Keep{T}
+    states::Bool = false
+    dense::Bool = false
+    checkpoints::Vector{T} = T[]
+    offer::Any = nothing
+end
+
+"""
+The record of one solve: an entry per accepted step, the states at the asked times, the states steps start
+from by the step's index from 0 (that of index `length(t)` is the end's), and the stack's solution.
+"""
+mutable struct Run{T, A <: AbstractArray{T}}
+    options::Options{T}
+    p::Vector{T}
+    t::Vector{Float64}
+    dt::Vector{Float64}
+    EEst::Vector{Float64}
+    states::Dict{Int, A}
+    outputs::Vector{A}
+    nreject::Int
+    nf::Int
+    sol::Any
+end
+
+function problem(f::Dynamics, u0, p, options::Options)
+    return ODEProblem{true, SciMLBase.FullSpecialize}(ode_function(f), u0, options.tspan, p)
+end
+
+function problem(f::Dynamics, g::Dynamics, u0, p, options::Options, noise)
+    sde = SDEFunction{true, SciMLBase.FullSpecialize}(f, g)
+    return SDEProblem{true}(sde, u0, options.tspan, p; noise)
+end
+
+function start(prob, options::Options, keep::Keep; more...)
+    saveat = keep.checkpoints
+    return init(
+        prob, algorithm(options.solver);
+        abstol = options.abstol, reltol = options.reltol, adaptive = options.adaptive,
+        maxiters = options.maxiters, save_everystep = keep.dense, dense = keep.dense, saveat = saveat,
+        save_start = true, save_end = true, verbose = SciMLLogging.None(),
+        (options.dt == 0 ? (;) : (; dt = options.dt))..., more...,
+    )
+end
+
+"""
+    solve(f, u0, p, options, times, keep; after_step)
+
+Solve an ODE; `times` lie in the span, in its order. `after_step()` is called once a step, so that the caller
+can interrupt.
+"""
+function solve(f::Dynamics, u0, p, options::Options, times, keep::Keep; after_step = Returns(nothing))
+    integrator = start(problem(f, u0, p, options), options, keep; calck = true)
+    run = record!(integrator, u0, p, options, times, keep, after_step)
+    run.nf = integrator.stats.nf
+    return run
+end
+
+"""
+    solve(f, g, noise, u0, p, options, times, keep; after_step)
+
+Solve an SDE over a path.
+"""
+function solve(
+        f::Dynamics, g::Dynamics, noise::PathNoise, u0, p, options::Options, times, keep::Keep;
+        after_step = Returns(nothing),
+    )
+    before = f.calls
+    integrator = start(problem(f, g, u0, p, options, noise), options, keep)
+    run = record!(integrator, u0, p, options, times, keep, after_step)
+    run.nf = f.calls - before
+    return run
+end
+
+function record!(integrator, u0::A, p, options::Options{T}, times, keep, after_step) where {T, A}
+    run = Run{T, A}(options, p, Float64[], Float64[], Float64[], Dict{Int, A}(), A[], 0, 0, nothing)
+    t_end = options.tspan[2]
+    direction = sign(t_end - options.tspan[1])
+    save_outputs!(run, integrator, times, direction)
+    while direction * (t_end - integrator.t) > 0
+        step!(integrator)
+        after_step()
+        check(integrator, run)
+        EEst = options.adaptive ? Float64(get_EEst(integrator)) : NaN
+        keep_step!(run, integrator, keep, EEst)
+        save_outputs!(run, integrator, times, direction)
+    end
+    SciMLBase.solve!(integrator) # nothing is left to solve: the solution is finished
+    run.states[length(run.t)] = copy(integrator.u)
+    run.nreject = integrator.stats.nreject
+    run.sol = integrator.sol
+    return run
+end
+
+function keep_step!(run, integrator, keep, EEst)
+    index = length(run.t)
+    t, dt = Float64(integrator.tprev), Float64(integrator.dt)
+    push!(run.t, t)
+    push!(run.dt, dt)
+    push!(run.EEst, EEst)
+    wanted = keep.offer === nothing ? nothing : keep.offer(index, t, dt, EEst)
+    if keep.states || (wanted !== nothing && index in wanted)
+        run.states[index] = copy(integrator.uprev)
+    end
+    wanted === nothing || keep.states || filter!(pair -> first(pair) in wanted, run.states)
+    return nothing
+end
+
+function save_outputs!(run, integrator, times, direction)
+    while length(run.outputs) < length(times)
+        time = times[length(run.outputs) + 1]
+        direction * (time - integrator.t) > 0 && break
+        push!(run.outputs, time == integrator.t ? copy(integrator.u) : integrator(time))
+    end
+    return nothing
+end
+
+function check(integrator, run)
+    code = integrator.sol.retcode
+    (code == ReturnCode.Default || code == ReturnCode.Success) && return nothing
+    kind = if code == ReturnCode.MaxIters
+        :step_limit
+    elseif code == ReturnCode.DtLessThanMin || code == ReturnCode.DtNaN
+        isfinite(get_EEst(integrator)) ? :step_underflow : :non_finite
+    else
+        :non_finite
+    end
+    throw(
+        SolveFailure(
+            kind, integrator.t, integrator.dt, get_EEst(integrator), length(run.t), integrator.stats.nreject,
+        ),
+    )
+end
+
+"""
+    initial_step(f, u, p, options)
+
+The stack's automatic first step at the start of `options.tspan`.
+"""
+function initial_step(f::Dynamics, u, p, options::Options)
+    return Float64(start(problem(f, u, p, options), options, Keep{eltype(u)}()).dt)
+end
+
+function initial_step(f::Dynamics, g::Dynamics, noise::PathNoise, u, p, options::Options)
+    return Float64(start(problem(f, g, u, p, options, noise), options, Keep{eltype(u)}()).dt)
+end
+
+"""u(t) of a run that kept its dense output."""
+interpolate(run::Run, t) = convert(typeof(first(values(run.states))), run.sol(t))

@@ -1,0 +1,184 @@
+"""The numbers of one step over a path that weigh the diffusion's stages, in Roessler's normalization."""
+struct Integrals{T, A}
+    dt::T
+    dW::A
+    dZ::A
+end
+
+function integral(numbers::Integrals, name)
+    dt, dW, dZ = numbers.dt, numbers.dW, numbers.dZ
+    root = sqrt(dt)
+    name === :sqdt && return root
+    name === Symbol("1/sqdt") && return 1 / root
+    name === :W && return dW
+    name === :WW && return @. (dW^2 - dt) / (2 * root)
+    name === :WW_strat && return @. dW^2 / (2 * root)
+    name === :WZ && return @. (dW + dZ / sqrt(oftype(dt, 3))) / 2
+    name === :WWW && return @. (dW^3 - 3 * dt * dW) / (6 * dt)
+    throw(ArgumentError("no integral is called $name"))
+end
+
+"""Add factor * sum_i weights_i x_i to `out`, `factor` a number or an array like `out`."""
+function add_sum!(out, factor::AbstractArray, weights, xs)
+    for (weight, x) in zip(weights, xs)
+        iszero(weight) || (out .+= weight .* factor .* x)
+    end
+    return out
+end
+
+"""
+    StochasticStep(f, g, tableau, u, p_f, p_g, t, integrals)
+
+A stochastic Runge-Kutta step taken again: its stages, each ready to be pulled back.
+"""
+struct StochasticStep{T, A}
+    tableau::StochasticTableau{T}
+    u::A
+    integrals::Integrals{T, A}
+    ks::Vector{A}
+    gs::Vector{A}
+    backs::Vector{Any}
+end
+
+function StochasticStep(f, g, tableau::StochasticTableau{T}, u::A, p, t, integrals) where {T, A}
+    step = StochasticStep{T, A}(tableau, u, integrals, A[], A[], Any[])
+    for stage in tableau.stages
+        input = stage_input(step, stage)
+        value, back = pull(stage.drift ? f : g, input, p, t + stage.c * integrals.dt)
+        push!(stage.drift ? step.ks : step.gs, value)
+        push!(step.backs, back)
+    end
+    return step
+end
+
+function stage_input(step::StochasticStep, stage)
+    input = add_sum!(copy(step.u), step.integrals.dt, stage.a, step.ks)
+    return add_sum!(input, integral(step.integrals, stage.integral), stage.b, step.gs)
+end
+
+function new_state(step::StochasticStep)
+    u_new = add_sum!(copy(step.u), step.integrals.dt, step.tableau.alpha, step.ks)
+    return add_diffusion!(u_new, step, step.tableau.beta)
+end
+
+function add_diffusion!(out, step, weights)
+    for (name, row) in weights
+        add_sum!(out, integral(step.integrals, name), row, step.gs)
+    end
+    return out
+end
+
+function errors(step::StochasticStep)
+    by_drift = add_sum!(zero(step.u), step.integrals.dt, step.tableau.error_drift, step.ks)
+    return by_drift, add_diffusion!(zero(step.u), step, step.tableau.error_diffusion)
+end
+
+"""What is scaled and averaged: one for each element, or with `milstein_error` one for all."""
+function combined_error(step::StochasticStep, E1, E2)
+    tableau = step.tableau
+    if tableau.milstein_error
+        noise = rms(step.integrals.dW)^3 * rms(E2)^2 / 6
+        return fill!(similar(E1), tableau.delta * rms(E1) + noise)
+    end
+    return tableau.delta .* E1 .+ E2
+end
+
+"""The last two drift stages and what the states they are evaluated at differ by."""
+function last_apart(step::StochasticStep)
+    drift = filter(stage -> stage.drift, step.tableau.stages)
+    return stage_input(step, drift[end]) .- stage_input(step, drift[end - 1])
+end
+
+function estimate(step::StochasticStep, quantity, options)
+    if quantity == "stiffness"
+        return rms(step.ks[end] .- step.ks[end - 1]) / rms(last_apart(step))
+    end
+    e = combined_error(step, errors(step)...)
+    return scaled_rms(e, step.u, new_state(step), options.abstol, options.reltol) * step.integrals.dt
+end
+
+"""Cotangents of the drift's and the diffusion's stages, and of the state the step starts from."""
+struct StochasticCotangents{A}
+    by_k::Vector{A}
+    by_g::Vector{A}
+    by_u::A
+end
+
+StageCotangents(step::StochasticStep) = StochasticCotangents(
+    [zero(step.u) for _ in step.ks], [zero(step.u) for _ in step.gs], zero(step.u),
+)
+
+function add_weighted!(by_stage, factor, weights, cotangent)
+    for (i, weight) in enumerate(weights)
+        iszero(weight) || (by_stage[i] .+= weight .* factor .* cotangent)
+    end
+    return nothing
+end
+
+function add_diffusion!(cotangents::StochasticCotangents, step, weights, cotangent)
+    for (name, row) in weights
+        add_weighted!(cotangents.by_g, integral(step.integrals, name), row, cotangent)
+    end
+    return nothing
+end
+
+function add_input!(cotangents, step, stage, cotangent)
+    cotangents.by_u .+= cotangent
+    add_weighted!(cotangents.by_k, step.integrals.dt, stage.a, cotangent)
+    add_weighted!(cotangents.by_g, integral(step.integrals, stage.integral), stage.b, cotangent)
+    return nothing
+end
+
+function add_new_state!(cotangents::StochasticCotangents, step, cotangent)
+    cotangents.by_u .+= cotangent
+    add_weighted!(cotangents.by_k, step.integrals.dt, step.tableau.alpha, cotangent)
+    return add_diffusion!(cotangents, step, step.tableau.beta, cotangent)
+end
+
+function add_estimate!(cotangents, step::StochasticStep, quantity, options, cotangent)
+    tableau, dt = step.tableau, step.integrals.dt
+    if quantity == "stiffness"
+        of_f, of_u = step.ks[end] .- step.ks[end - 1], last_apart(step)
+        above, below = rms(of_f), rms(of_u)
+        by_f = of_f .* (cotangent / (below * above * length(of_f)))
+        cotangents.by_k[end] .+= by_f
+        cotangents.by_k[end - 1] .-= by_f
+        by_apart = of_u .* (-cotangent * above / (below^3 * length(of_u)))
+        drift = filter(stage -> stage.drift, tableau.stages)
+        add_input!(cotangents, step, drift[end], by_apart)
+        add_input!(cotangents, step, drift[end - 1], -by_apart)
+        return nothing
+    end
+    E1, E2 = errors(step)
+    u_new = new_state(step)
+    by_e, by_u, by_u_new = reverse_scaled_rms(
+        combined_error(step, E1, E2), step.u, u_new, options.abstol, options.reltol, cotangent * dt,
+    )
+    if tableau.milstein_error
+        total = sum(by_e)
+        by_E1 = iszero(rms(E1)) ? zero(E1) : E1 .* (total * tableau.delta / (rms(E1) * length(E1)))
+        by_E2 = E2 .* (total * rms(step.integrals.dW)^3 / 3 / length(E2))
+    else
+        by_E1, by_E2 = tableau.delta .* by_e, by_e
+    end
+    add_weighted!(cotangents.by_k, dt, tableau.error_drift, by_E1)
+    add_diffusion!(cotangents, step, tableau.error_diffusion, by_E2)
+    add_new_state!(cotangents, step, by_u_new)
+    cotangents.by_u .+= by_u
+    return nothing
+end
+
+function pull_back!(by_p, step::StochasticStep, cotangents; frozen = false)
+    i, j = length(step.ks), length(step.gs)
+    for n in length(step.backs):-1:1
+        stage = step.tableau.stages[n]
+        first = stage.drift ? i == 1 : j == 1
+        by_stage = stage.drift ? cotangents.by_k[i] : cotangents.by_g[j]
+        stage.drift ? (i -= 1) : (j -= 1)
+        (frozen && first || all(iszero, by_stage)) && continue
+        by_input, of_p = step.backs[n](by_stage)
+        of_p === nothing || (by_p .+= of_p)
+        by_input === nothing || add_input!(cotangents, step, stage, by_input)
+    end
+    return cotangents.by_u
+end
