@@ -49,6 +49,26 @@ def main() -> None:
 
         digits_sde.run(seeds, steps, engine, Console())
 
+    @app.command()
+    def doctor() -> None:
+        """Print what was found of the Julia engine, and what to do where something is missing."""
+        from rich.console import Console
+        from rich.table import Table
+
+        from pylocalreg.doctor import examine
+
+        table = Table("what", "found", "to do")
+        for finding in examine():
+            table.add_row(finding.name, finding.found, finding.advice)
+        Console().print(table)
+
+    @app.command()
+    def install_julia() -> None:
+        """Install Julia and the SciML stack by juliapkg, ahead of the first use; some minutes."""
+        from pylocalreg.engines.julia_engine.start import install
+
+        install()
+
     try:
         app()
     except LocalRegError as error:

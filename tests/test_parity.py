@@ -1,4 +1,4 @@
-"""Methods and adjoints against the numbers of the real SciML stack (tests/data)."""
+"""Methods and adjoints of both engines against the numbers of the real SciML stack (tests/data)."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from pylocalreg.engines.base import Gradient, Keep, Trajectory
 from pylocalreg.engines.torch_engine.adjoints import ADJOINTS
 from pylocalreg.engines.torch_engine.fastpower import fastpower
 from tests.golden import Case, distance, estimate_rounding, names, problem, recorded_rounding
+from tests.julia import ENGINES
 
 SOLVERS = sorted({name.split("_")[4] for name in names("ode")})
 DOUBLE = [name for solver in SOLVERS for name in names("ode", alg=solver, dtype="float64")]
@@ -21,30 +22,32 @@ SINGLE = [name for solver in SOLVERS for name in names("ode", alg=solver, dtype=
 # change is 3e-4 and more, and dt is drawn from rounding: a step more or fewer may be needed.
 
 
-def run(case: Case) -> tuple[plr.NeuralODE, Trajectory]:
-    node = case.node()
+def run(case: Case, engine: str) -> tuple[plr.NeuralODE, Trajectory]:
+    node = case.node(engine=engine, adjoint="interpolating")
     keep = Keep("all", stages=True)
     return node, node.engine.solve(problem(node), case.state("u0"), [node.tspan[1]], keep)
 
 
-def roundings(node: plr.NeuralODE, trajectory: Trajectory) -> list[float]:
+def roundings(case: Case) -> list[float]:
     """What one rounding of every stage can change in the EEst of each step."""
+    node, trajectory = run(case, "torch")
     return [recorded_rounding(node, trajectory, i) for i in range(trajectory.naccept)]
 
 
-def times_bound(node: plr.NeuralODE, trajectory: Trajectory) -> float:
+def times_bound(case: Case) -> float:
     """1e-12, or what the times can move by where they are rounded."""
-    shares = [r / e for r, e in zip(roundings(node, trajectory), trajectory.EEst, strict=True)]
+    shares = [r / e for r, e in zip(roundings(case), case["eest"], strict=True)]
     return 1e-12 if max(shares) < 1e-10 else 1e-7 + max(shares)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_counts_and_times_of_most_cases(solver: str) -> None:
+def test_counts_and_times_of_most_cases(solver: str, engine: str) -> None:
     """Rounding excuses a few cases only."""
     counted = timed = 0
     cases = [Case.load(name) for name in names("ode", alg=solver)]
     for case in cases:
-        _, trajectory = run(case)
+        _, trajectory = run(case, engine)
         same = trajectory.naccept == int(case["naccept"]) and trajectory.nreject == int(case["nreject"])
         counted += same
         timed += same and np.allclose(trajectory.t, case["t"][:-1], rtol=1e-12, atol=0)
@@ -52,67 +55,73 @@ def test_counts_and_times_of_most_cases(solver: str) -> None:
     assert timed >= sum(case.dtype == torch.float64 for case in cases) / 2
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", DOUBLE + SINGLE)
-def test_step_counts(name: str) -> None:
+def test_step_counts(name: str, engine: str) -> None:
     case = Case.load(name)
     with torch.no_grad():
-        stats = case.node()(case.state("u0")).stats
+        stats = case.node(engine=engine, adjoint="interpolating")(case.state("u0")).stats
     accepted, rejected = stats.naccept - int(case["naccept"]), stats.nreject - int(case["nreject"])
     assert max(abs(accepted), abs(rejected)) <= (case.dtype == torch.float32)
     if accepted == rejected == 0:
         assert stats.nfe == case["nf"]
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", DOUBLE)
-def test_double_precision_steps(name: str) -> None:
+def test_double_precision_steps(name: str, engine: str) -> None:
     case = Case.load(name)
-    node, trajectory = run(case)
+    node, trajectory = run(case, engine)
     dt0, _ = node.engine.initial_step(problem(node), node.tspan[0], case.state("u0"))
     assert dt0 == pytest.approx(float(case["dt0"]), rel=1e-12)
     times = np.append(trajectory.t, node.tspan[1])
-    np.testing.assert_allclose(times, case["t"], rtol=times_bound(node, trajectory), atol=0)
+    np.testing.assert_allclose(times, case["t"], rtol=times_bound(case), atol=0)
     assert distance(trajectory.outputs[0].T, case["u_end"]) < 1e-12
 
-    estimates = zip(trajectory.EEst, case["eest"], roundings(node, trajectory), strict=True)
+    estimates = zip(trajectory.EEst, case["eest"], roundings(case), strict=True)
     for i, (ours, theirs, rounding) in enumerate(estimates):
         if not np.allclose(times[: i + 2], case["t"][: i + 2], rtol=1e-12, atol=0):
             break  # another step than theirs from here on
         assert abs(ours - theirs) <= 1e-9 * theirs + 4 * rounding
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", DOUBLE)
-def test_double_precision_saveat(name: str) -> None:
+def test_double_precision_saveat(name: str, engine: str) -> None:
     case = Case.load(name)
+    node = case.node(engine=engine, adjoint="interpolating", saveat=case["saveat"].tolist())
     with torch.no_grad():
-        solution = case.node(saveat=case["saveat"].tolist())(case.state("u0"))
+        solution = node(case.state("u0"))
     assert solution.stats.nfe == case["nf"]
     assert distance(solution.u.permute(2, 1, 0), case["u_saveat"]) < 1e-12
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", SINGLE)
-def test_single_precision(name: str) -> None:
+def test_single_precision(name: str, engine: str) -> None:
     case = Case.load(name)
     bound = case.about["tol"]  # dt is drawn from rounding
+    node = case.node(engine=engine, adjoint="interpolating")
     with torch.no_grad():
-        solution = case.node(saveat=case["saveat"].tolist())(case.state("u0"))
-        end = case.node()(case.state("u0"))
+        solution = node(case.state("u0"), saveat=case["saveat"].tolist())
+        end = node(case.state("u0"))
     assert solution.u.dtype == torch.float32
     assert distance(solution.u.permute(2, 1, 0), case["u_saveat"]) < bound
     assert distance(end.u.T, case["u_end"]) < bound
-    node = case.node()
     dt0, _ = node.engine.initial_step(problem(node), node.tspan[0], case.state("u0"))
     assert dt0 == pytest.approx(float(case["dt0"]), rel=2e-5)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", names("ode", alg="Tsit5", dtype="float64"))
-def test_regularizer(name: str) -> None:
+def test_regularizer(name: str, engine: str) -> None:
     """At each tau: dense output, automatic dt, the solve's dt, EEst, and the four gradients of EEst dt."""
     case = Case.load(name)
-    node, trajectory = run(case)
+    node, trajectory = run(case, engine)
     p = node.get_parameter("dynamics.p")
     asked = problem(node)
     end = node.tspan[1]
-    dt_bound = times_bound(node, trajectory)
+    dt_bound = times_bound(case)
     for i, tau in enumerate(case["taus"].tolist()):
         u = torch.from_numpy(np.ascontiguousarray(case["reg_u_tau"][:, :, i].T))
         assert distance(node.engine.interpolate(asked, trajectory, tau), u) < 1e-12
@@ -142,11 +151,12 @@ def test_regularizer(name: str) -> None:
                     assert distance(by_u.T, case["reg_gradu_full_solver"][:, :, i]) < bound
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("adjoint", ADJOINTS)
 @pytest.mark.parametrize("name", names("grad"))
-def test_gradients(name: str, adjoint: plr.Adjoint) -> None:
+def test_gradients(name: str, adjoint: plr.Adjoint, engine: str) -> None:
     case = Case.load(name)
-    node = case.node(abstol=1e-11, reltol=1e-11, adjoint=adjoint)
+    node = case.node(engine=engine, abstol=1e-11, reltol=1e-11, adjoint=adjoint)
     u0 = case.state("u0").requires_grad_()
     loss = (case.state("w") * node(u0).u).sum()
     by_p, by_u0 = torch.autograd.grad(loss, (node.get_parameter("dynamics.p"), u0))

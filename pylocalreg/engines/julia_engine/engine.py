@@ -82,7 +82,7 @@ class JuliaEngine:
         adaptive = check_options("Julia engine", solver, adjoint, adaptive, checkpoints, jacobian, stochastic)
         if adjoint == "discrete" and tableau_of(solver) is None:
             raise OptionError(
-                f"adjoint='discrete': the Julia engine reverses explicit Runge-Kutta steps and those of SDEs, "
+                f"adjoint='discrete': the Julia engine reverses explicit Runge-Kutta steps and SDEs' steps, "
                 f"not {solver}'s; take adjoint='interpolating', or engine='torch'"
             )
         if checkpoints is not None and adjoint not in CHECKPOINTED:

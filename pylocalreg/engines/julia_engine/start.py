@@ -52,6 +52,24 @@ def _is_resolved() -> bool:
         return False
 
 
+def install() -> None:
+    """Install Julia and the packages of juliapkg.json.
+
+    Raises:
+        EngineUnavailableError: juliapkg is missing, or could not.
+    """
+    try:
+        import juliapkg
+
+        juliapkg.resolve()
+    except Exception as error:
+        raise EngineUnavailableError(
+            f"juliapkg could not install Julia and its packages: {error}. It needs the network and some "
+            "GB of disk; where there is a Julia already, set PYTHON_JULIACALL_EXE to it and "
+            "PYTHON_JULIACALL_PROJECT to a project that has LocalReg"
+        ) from error
+
+
 @functools.cache
 def start() -> "Julia":
     """The running Julia with LocalReg loaded; started by the first call, from any thread.
@@ -105,9 +123,9 @@ class Julia:
         """Call a Julia function that another one gave; raises as `call` does."""
         if os.getpid() != _started_in:
             raise EngineUnavailableError(
-                f"engine='julia': Julia runs in process {_started_in} and this is a fork of it, {os.getpid()}: "
-                "Julia does not survive a fork. Start workers by multiprocessing.get_context('spawn'), or take "
-                "engine='torch' in them"
+                f"engine='julia': Julia runs in process {_started_in}, and {os.getpid()} is a fork of it. "
+                "Julia does not survive a fork: start workers by multiprocessing.get_context('spawn'), or "
+                "take engine='torch' in them"
             )
         with lock:
             return function(*args)

@@ -17,19 +17,19 @@ using ForwardDiff: ForwardDiff
 using LinearAlgebra: mul!
 using Lux: Lux
 using NNlib: NNlib
-using OrdinaryDiffEqAdamsBashforthMoulton: VCAB3, VCABM3
-using OrdinaryDiffEqCore: get_EEst
-using OrdinaryDiffEqLowOrderRK: BS3, DP5, Euler, RK4
-using OrdinaryDiffEqRosenbrock: Rodas5, Rodas5P, Rosenbrock23
-using OrdinaryDiffEqTsit5: Tsit5
-using OrdinaryDiffEqVerner: Vern7
+using OrdinaryDiffEqAdamsBashforthMoulton: OrdinaryDiffEqAdamsBashforthMoulton, VCAB3, VCABM3
+using OrdinaryDiffEqCore: OrdinaryDiffEqCore, get_EEst
+using OrdinaryDiffEqLowOrderRK: OrdinaryDiffEqLowOrderRK, BS3, DP5, Euler, RK4
+using OrdinaryDiffEqRosenbrock: OrdinaryDiffEqRosenbrock, Rodas5, Rodas5P, Rosenbrock23
+using OrdinaryDiffEqTsit5: OrdinaryDiffEqTsit5, Tsit5
+using OrdinaryDiffEqVerner: OrdinaryDiffEqVerner, Vern7
 using PrecompileTools: @compile_workload, @setup_workload
 using PythonCall: PythonCall, Py, pyconvert
 using SciMLBase: SciMLBase, ODEFunction, ODEProblem, SDEFunction, SDEProblem, ReturnCode, init, step!
 using SciMLLogging: SciMLLogging
-using SciMLSensitivity: BacksolveAdjoint, GaussAdjoint, InterpolatingAdjoint,
+using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, GaussAdjoint, InterpolatingAdjoint,
     QuadratureAdjoint, ZygoteVJP, adjoint_sensitivities
-using StochasticDiffEq: EM, EulerHeun, LambaEulerHeun, RKMilCommute, SOSRI, SOSRI2, SRIW1
+using StochasticDiffEq: StochasticDiffEq, EM, EulerHeun, LambaEulerHeun, RKMilCommute, SOSRI, SOSRI2, SRIW1
 using Zygote: Zygote
 
 include("failures.jl")

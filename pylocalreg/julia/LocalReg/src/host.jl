@@ -310,6 +310,17 @@ function host_failure(exception)
     ))
 end
 
+"""Versions of Julia and of the packages that solve, and the number of threads."""
+function host_about()
+    packages = (
+        DLPack, DiffEqNoiseProcess, Lux, OrdinaryDiffEqAdamsBashforthMoulton, OrdinaryDiffEqCore,
+        OrdinaryDiffEqLowOrderRK, OrdinaryDiffEqRosenbrock, OrdinaryDiffEqTsit5, OrdinaryDiffEqVerner,
+        PythonCall, SciMLBase, SciMLSensitivity, StochasticDiffEq, Zygote,
+    )
+    versions = PythonCall.pydict(string(nameof(m)) => string(pkgversion(m)) for m in packages)
+    return PythonCall.pytuple((string(VERSION), versions, Threads.nthreads()))
+end
+
 """Every function Python calls, by name; `from_dlpack` is torch's."""
 function host_functions(from_dlpack::Py)
     PythonCall.pycopy!(FROM_DLPACK, from_dlpack)
@@ -318,7 +329,7 @@ function host_functions(from_dlpack::Py)
         solve = host_solve, state = host_state, interpolate = host_interpolate,
         initial_step = host_initial_step, estimate = host_estimate, stiffness = host_stiffness,
         replay = host_replay, pull_back = host_pull_back, reverse_estimate = host_reverse_estimate,
-        failure = host_failure,
+        failure = host_failure, about = host_about,
     )
     return PythonCall.pydict(
         String(name) => PythonCall.pyfunc(f; name = String(name)) for (name, f) in pairs(functions)

@@ -1,0 +1,68 @@
+const TOLERANCE = 1e-11
+
+function gradient_case()
+    layers = model(DENSE; timed = true)
+    p = weights(Float64, count_parameters(layers))
+    return Dynamics(layers), p, [0.3 -0.4 0.8; 0.1 0.5 -0.2]
+end
+
+@testset "$adjoint, checkpointing = $checkpointing" for (adjoint, checkpointing) in [
+        ("interpolating", false), ("interpolating", true), ("backsolve", false), ("backsolve", true),
+        ("gauss", false), ("quadrature", false),
+    ]
+    f, p, u0 = gradient_case()
+    times = [0.4, 1.0]
+    cotangents = [[1.0 2 3; 4 5 6], [0.5 -1 1; 2 -2 0]]
+    asked = options(; tol = TOLERANCE)
+    loss(u0, p) = sum(sum.(map(.*, cotangents, solve(f, u0, p, asked, times, Keep{Float64}()).outputs)))
+    keep = Keep{Float64}(; dense = !checkpointing, checkpoints = checkpointing ? collect(0:0.25:1) : Float64[])
+    run = solve(f, u0, p, asked, times, keep)
+    by_u0, by_p = pull_back(f, run, adjoint, checkpointing, times, cotangents)
+    @test close_to(by_u0, differences(x -> loss(reshape(x, 2, 3), p), vec(u0)); rtol = 1e-7)
+    @test close_to(by_p, differences(x -> loss(u0, x), p); rtol = 1e-7)
+end
+
+@testset "replayed steps are differentiated exactly" begin
+    f, p, u0 = gradient_case()
+    asked = options(; solver = "BS3", dt = 0.125, adaptive = false)
+    w = [1.0 2 3; 4 5 6]
+    run = solve(f, u0, p, asked, [1.0], Keep{Float64}(; states = true))
+    take(index, u, need) = take_again(f, BOGACKI_SHAMPINE, run, index, u, need)
+    by_u0, by_p = replay(take, run, Dict{Int, Any}(), w, Dict{Int, Any}())
+    loss(u0, p) = sum(w .* solve(f, u0, p, asked, [1.0], Keep{Float64}()).outputs[1])
+    @test close_to(by_u0, differences(x -> loss(reshape(x, 2, 3), p), vec(u0)); rtol = 1e-9)
+    @test close_to(by_p, differences(x -> loss(u0, x), p); rtol = 1e-9)
+end
+
+@testset "local error" begin
+    f, p, u = gradient_case()
+    asked = options(; solver = "BS3", tol = 1e-3)
+    value, back = local_error(f, BOGACKI_SHAMPINE, u, p, 0.2, 0.1, asked)
+    by_u, by_p = back(1.0)
+    at(u, p) = local_error(f, BOGACKI_SHAMPINE, u, p, 0.2, 0.1, asked)[1]
+    @test value > 0
+    @test close_to(by_u, differences(x -> at(reshape(x, 2, 3), p), vec(u)); rtol = 1e-6)
+    @test close_to(by_p, differences(x -> at(u, x), p); rtol = 1e-6)
+    _, frozen = local_error(f, BOGACKI_SHAMPINE, u, p, 0.2, 0.1, asked; frozen = true)
+    @test !close_to(frozen(1.0)[2], by_p; rtol = 1e-2)
+end
+
+@testset "the stack's own EEst is that of the formula" begin
+    f, p, u0 = gradient_case()
+    asked = options(; solver = "BS3", tol = 1e-4)
+    run = solve(f, u0, p, asked, [1.0], Keep{Float64}(; states = true))
+    for i in 0:(length(run.t) - 1)
+        value, _ = local_error(f, BOGACKI_SHAMPINE, run.states[i], p, run.t[i + 1], run.dt[i + 1], asked)
+        @test value ≈ run.EEst[i + 1] * run.dt[i + 1] rtol = 1e-9
+    end
+end
+
+@testset "the paper's variant" begin
+    f, p, u = gradient_case()
+    asked = options(; solver = "BS3", tol = 1e-4)
+    value, back = paper_local_error(f, BOGACKI_SHAMPINE, u, p, 0.2, asked)
+    dt = initial_step(f, u, p, options(; solver = "BS3", tol = 1e-4, tspan = (0.2, 1)))
+    by_hand, frozen = local_error(f, BOGACKI_SHAMPINE, u, p, 0.2, dt, asked; frozen = true)
+    @test value == by_hand
+    @test back(1.0)[2] == frozen(1.0)[2]
+end

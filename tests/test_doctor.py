@@ -1,0 +1,103 @@
+"""`pylocalreg doctor` and `engine="julia"` with and without a Julia, and what juliapkg would install."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomlkit
+from juliapkg.compat import Compat, Version
+from juliapkg.deps import find_requirements
+
+import pylocalreg
+from pylocalreg.doctor import examine
+from tests.julia import needs_julia
+
+PACKAGE = Path(pylocalreg.__file__).parent
+LOCALREG = PACKAGE / "julia" / "LocalReg"
+RAN = Path(__file__).parent / "data" / "julia_versions.json"
+
+
+def without_julia(*args: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    """Run Python as on a machine that has none: an empty juliapkg project, no network."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON_JULIACALL", "PYTHON_JULIAPKG"))}
+    return subprocess.run(
+        [sys.executable, *args], capture_output=True, text=True, env=clean | env, timeout=120, check=False
+    )
+
+
+def test_engine_julia_without_julia(tmp_path: Path) -> None:
+    done = without_julia(
+        "-c",
+        "import pylocalreg as plr\n"
+        "from pylocalreg.errors import EngineUnavailableError\n"
+        "try: plr.NeuralODE(lambda t, u: -u, engine='julia')\n"
+        "except EngineUnavailableError as error: print(error)\n"
+        "print(plr.NeuralODE(lambda t, u: -u).engine.name)",
+        PYTHON_JULIAPKG_PROJECT=str(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    message, chosen = done.stdout.splitlines()
+    assert "install-julia" in message
+    assert "engine='torch'" in message
+    assert chosen == "torch"
+    assert "embedded PyTorch engine" in done.stderr
+
+
+def test_doctor_without_julia(tmp_path: Path) -> None:
+    done = without_julia(
+        "-m", "pylocalreg.cli", "doctor", PYTHON_JULIAPKG_PROJECT=str(tmp_path), COLUMNS="200"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "not available" in done.stdout
+    assert "pylocalreg install-julia" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"PYTHON_JULIACALL_EXE": "/nowhere/julia"}, "set together"),
+        (
+            {"PYTHON_JULIACALL_EXE": "/nowhere/julia", "PYTHON_JULIACALL_PROJECT": "/nowhere"},
+            "does not exist",
+        ),
+    ],
+)
+def test_doctor_names_what_is_wrong(env: dict[str, str], words: str) -> None:
+    done = without_julia("-m", "pylocalreg.cli", "doctor", COLUMNS="200", **env)
+    assert done.returncode == 0, done.stderr
+    assert words in " ".join(done.stdout.split())
+
+
+@needs_julia
+def test_doctor_with_julia() -> None:
+    found = {finding.name: finding for finding in examine()}
+    assert found["Julia engine"].found == "available"
+    assert found["SciMLSensitivity"].found.startswith("7.")
+    assert not any(finding.advice for finding in found.values())
+
+
+def test_juliapkg_json_asks_for_localreg() -> None:
+    julia, packages = find_requirements()
+    (localreg,) = (package for package in packages if package.name == "LocalReg")
+    project = tomlkit.parse((LOCALREG / "Project.toml").read_text()).unwrap()
+    assert localreg.uuid == project["uuid"]
+    assert localreg.dev
+    assert Path(localreg.path).resolve() == LOCALREG.resolve()
+    assert Version.parse("1.10.3") in julia  # the oldest that juliacall takes
+
+
+def test_compat_bounds_hold_what_was_run() -> None:
+    """Names, UUIDs and versions of the packages the Julia tests last ran on, against Project.toml."""
+    project = tomlkit.parse((LOCALREG / "Project.toml").read_text()).unwrap()
+    ran = json.loads(RAN.read_text())
+    standard = {"LinearAlgebra"}
+    assert set(project["compat"]) - {"julia"} == set(project["deps"]) - standard
+    for name, uuid in project["deps"].items():
+        if name in standard:
+            continue
+        assert ran[name]["uuid"] == uuid
+        assert Version.parse(ran[name]["version"]) in Compat.parse(project["compat"][name])

@@ -1,0 +1,351 @@
+"""The Julia engine against the embedded one: states, steps, estimates and gradients of every layer."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+import pylocalreg as plr
+from pylocalreg.dynamics import LayerDynamics
+from tests.golden import distance
+from tests.julia import layer_models, module_of, needs_julia
+
+pytestmark = needs_julia
+MODELS = layer_models()
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
+DTYPES = (torch.float64, torch.float32)
+
+
+def both(
+    build: Any, u0: torch.Tensor, **options: Any
+) -> tuple[tuple[Any, list[torch.Tensor]], tuple[Any, list[torch.Tensor]]]:
+    """For both engines the solution and the gradients of a loss, of u0 first and then of the parameters."""
+    results = []
+    for engine in ("torch", "julia"):
+        node = build(engine)
+        start = u0.clone().requires_grad_()
+        solution = node(start, **options)
+        loss = (
+            solution.u * torch.linspace(-1, 1, solution.u.numel(), dtype=u0.dtype).view_as(solution.u)
+        ).sum()
+        if solution.regularization is not None:
+            loss = loss + 3 * solution.regularization
+        grads = torch.autograd.grad(loss, [start, *node.parameters()], allow_unused=True)
+        results.append((solution, [g if g is not None else torch.zeros(0) for g in grads]))
+    return results[0], results[1]
+
+
+def agree(ours: list[torch.Tensor], theirs: list[torch.Tensor], bound: float) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        assert distance(other, one) < bound
+
+
+def start_of(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", MODELS)
+def test_layers(name: str, dtype: torch.dtype) -> None:
+    description, shape = MODELS[name]
+    tol = 1e-8 if dtype == torch.float64 else 1e-4
+
+    def build(engine: str) -> plr.NeuralODE:
+        return plr.NeuralODE(module_of(description, dtype), engine=engine, abstol=tol, reltol=tol)
+
+    (ours, our_grads), (theirs, their_grads) = both(build, start_of(shape, dtype))
+    assert theirs.engine == "julia"
+    bound = TOLERANCE[dtype]
+    assert distance(theirs.u.detach(), ours.u.detach()) < bound
+    agree(our_grads, their_grads, bound)
+    if dtype == torch.float64:
+        assert theirs.stats == ours.stats
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_follows_the_forward_calls(training: bool) -> None:
+    description = MODELS["Chain-dense-batchnorm"][0]
+    modules = [module_of(description, torch.float64).train(training) for _ in range(2)]
+    for module, engine in zip(modules, ("torch", "julia"), strict=True):
+        plr.NeuralODE(module, engine=engine).train(training)(start_of((6, 3), torch.float64))
+    assert training == bool((modules[0].get_buffer("running_mean_1") != 0).any())
+    for name, buffer in modules[0].named_buffers():
+        assert distance(modules[1].get_buffer(name), buffer) < 1e-10
+
+
+@pytest.mark.parametrize("adjoint", ["discrete", "interpolating", "backsolve", "gauss", "quadrature"])
+@pytest.mark.parametrize("tspan", [(0.0, 1.0), (1.0, -0.5)])
+def test_adjoints(adjoint: plr.Adjoint, tspan: tuple[float, float]) -> None:
+    description, shape = MODELS["TimeDependent-deep"]
+    at = [tspan[0] + (tspan[1] - tspan[0]) * share for share in (0.0, 0.31, 0.77, 1.0)]
+
+    def build(engine: str) -> plr.NeuralODE:
+        return plr.NeuralODE(
+            module_of(description, torch.float64),
+            tspan,
+            engine=engine,
+            abstol=1e-10,
+            reltol=1e-10,
+            adjoint=adjoint if engine == "julia" else "discrete",
+            saveat=at,
+        )
+
+    (ours, our_grads), (theirs, their_grads) = both(build, start_of(shape, torch.float64))
+    assert distance(theirs.u.detach(), ours.u.detach()) < 1e-10
+    agree(our_grads, their_grads, 1e-8)
+
+
+@pytest.mark.parametrize("adjoint", ["interpolating", "backsolve"])
+def test_checkpoints(adjoint: plr.Adjoint) -> None:
+    description, shape = MODELS["Chain-deep"]
+
+    def build(engine: str) -> plr.NeuralODE:
+        more: dict[str, Any] = {"adjoint": adjoint, "checkpoints": 5} if engine == "julia" else {}
+        return plr.NeuralODE(
+            module_of(description, torch.float64), engine=engine, abstol=1e-10, reltol=1e-10, **more
+        )
+
+    (_, our_grads), (_, their_grads) = both(build, start_of(shape, torch.float64))
+    agree(our_grads, their_grads, 1e-8)
+
+
+SOLVERS = ("BS3", "DP5", "Tsit5", "Vern7", "VCAB3", "VCABM3", "Rodas5", "Rodas5P", "Rosenbrock23")
+
+
+@pytest.mark.parametrize("host", [False, True], ids=["lux", "callback"])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_solvers_take_the_same_steps(solver: str, host: bool) -> None:
+    module = module_of(plr.TimeDependent(plr.Dense(2, 6, "tanh"), plr.Dense(6, 2)), torch.float64)
+    tol = 1e-5 if solver == "Rosenbrock23" else 1e-7
+    solutions = []
+    for engine in ("torch", "julia"):
+        dynamics = Plain(module) if host else module
+        node = plr.NeuralODE(
+            dynamics, engine=engine, solver=solver, abstol=tol, reltol=tol, adjoint="interpolating"
+        )
+        with torch.no_grad():
+            solutions.append(node(start_of((2, 2), torch.float64), saveat=[0.2, 0.5, 1.0]))
+    ours, theirs = solutions
+    assert theirs.stats.naccept == ours.stats.naccept
+    assert theirs.stats.nreject == ours.stats.nreject
+    assert distance(theirs.u, ours.u) < 1e-9
+    if solver not in ("Rodas5", "Rodas5P", "Rosenbrock23"):  # whose Jacobian is not made of calls here
+        assert theirs.stats.nfe == ours.stats.nfe
+
+
+@pytest.mark.parametrize("solver", ["Euler", "RK4", "Tsit5"])
+def test_fixed_steps(solver: str) -> None:
+    description, shape = MODELS["Chain-deep"]
+
+    def build(engine: str) -> plr.NeuralODE:
+        module = module_of(description, torch.float64)
+        return plr.NeuralODE(module, engine=engine, solver=solver, dt=0.07, adaptive=False)
+
+    (ours, our_grads), (theirs, their_grads) = both(build, start_of(shape, torch.float64))
+    assert theirs.stats == ours.stats
+    assert distance(theirs.u.detach(), ours.u.detach()) < 1e-13
+    agree(our_grads, their_grads, 1e-10)
+
+
+class Plain(torch.nn.Module):
+    """Dynamics that the bridge can only call back."""
+
+    def __init__(self, inner: LayerDynamics) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        k: torch.Tensor = self.inner(t, u)
+        return k
+
+
+@pytest.mark.parametrize("adjoint", ["discrete", "interpolating", "backsolve", "gauss", "quadrature"])
+def test_any_module(adjoint: plr.Adjoint) -> None:
+    description, shape = MODELS["TimeDependent-deep"]
+
+    def build(engine: str) -> plr.NeuralODE:
+        dynamics = Plain(module_of(description, torch.float64))
+        how = adjoint if engine == "julia" else "discrete"
+        return plr.NeuralODE(dynamics, engine=engine, abstol=1e-10, reltol=1e-10, adjoint=how)
+
+    (ours, our_grads), (theirs, their_grads) = both(build, start_of(shape, torch.float64))
+    assert distance(theirs.u.detach(), ours.u.detach()) < 1e-10
+    agree(our_grads, their_grads, 1e-8)
+
+
+@pytest.mark.parametrize("solver", ["Rodas5P", "Rosenbrock23"])
+def test_stiff_solvers_have_gradients(solver: str) -> None:
+    class Stiff(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rate = torch.nn.Parameter(torch.tensor([200.0, 1.0], dtype=torch.float64))
+
+        def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+            a, b = u[..., 0], u[..., 1]
+            return torch.stack([-self.rate[0] * (a - b), -self.rate[1] * b * b], dim=-1)
+
+    tol = 1e-8 if solver == "Rodas5P" else 1e-6
+
+    def build(engine: str) -> plr.NeuralODE:
+        return plr.NeuralODE(
+            Stiff(), engine=engine, solver=solver, abstol=tol, reltol=tol, adjoint="interpolating"
+        )
+
+    u0 = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    (ours, our_grads), (theirs, their_grads) = both(build, u0)
+    assert distance(theirs.u.detach(), ours.u.detach()) < 10 * tol
+    agree(our_grads, their_grads, 1e-5 if solver == "Rodas5P" else 1e-3)
+
+
+def test_tuple_states() -> None:
+    def dynamics(t: torch.Tensor, u: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        return -u[1], u[0].sum() * u[1] * t
+
+    solutions = []
+    for engine in ("torch", "julia"):
+        node = plr.NeuralODE(dynamics, engine=engine)
+        solutions.append(node((torch.ones(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64))))
+    for one, other in zip(solutions[0].u, solutions[1].u, strict=True):
+        assert distance(other, one) < 1e-12
+
+
+@pytest.mark.parametrize("host", [False, True], ids=["lux", "callback"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"through_state": True},
+        {"step": "initial"},
+        {"step": "initial", "gradient": "frozen"},
+        {"quantity": "stiffness"},
+        {"sampling": "biased"},
+        {"sampling": "biased", "through_state": True},
+        {"sampling": "biased", "gradient": "frozen"},
+        {"sampling": "biased", "quantity": "stiffness"},
+        {"sampling": "biased", "step": "initial", "through_state": True},
+        {"sampling": "biased", "samples": 3, "importance": "estimate"},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())) or "default",
+)
+@pytest.mark.parametrize("adjoint", ["discrete", "interpolating", "backsolve"])
+def test_local_regularizers(options: dict[str, Any], adjoint: plr.Adjoint, host: bool) -> None:
+    description, shape = MODELS["TimeDependent-deep"]
+
+    def build(engine: str) -> plr.NeuralODE:
+        module = module_of(description, torch.float64)
+        generator = torch.Generator().manual_seed(4)
+        return plr.NeuralODE(
+            Plain(module) if host else module,
+            engine=engine,
+            abstol=1e-7,
+            reltol=1e-7,
+            adjoint="discrete" if engine == "torch" else adjoint,
+            regularizer=plr.LocalRegularizer(generator=generator, **options),
+        )
+
+    (ours, our_grads), (theirs, their_grads) = both(build, start_of(shape, torch.float64))
+    assert ours.regularization is not None
+    assert theirs.regularization is not None
+    assert distance(theirs.regularization.detach(), ours.regularization.detach()) < 1e-6
+    agree(our_grads, their_grads, 1e-6)  # EEst is conditioned like that
+
+
+@pytest.mark.parametrize("quantity", ["error", "stiffness"])
+def test_global_regularizer(quantity: Any) -> None:
+    description, shape = MODELS["Chain-deep"]
+
+    def build(engine: str) -> plr.NeuralODE:
+        module = module_of(description, torch.float64)
+        return plr.NeuralODE(module, engine=engine, regularizer=plr.GlobalRegularizer(quantity))
+
+    (ours, our_grads), (theirs, their_grads) = both(build, start_of(shape, torch.float64))
+    assert distance(theirs.regularization.detach(), ours.regularization.detach()) < 1e-6
+    agree(our_grads, their_grads, 1e-6)
+
+
+@pytest.mark.parametrize("regularizer", [plr.STEER(0.3), plr.TayNODE(2)], ids=["steer", "taynode"])
+def test_other_regularizers(regularizer: Any) -> None:
+    description, shape = MODELS["Chain-deep"]
+
+    def build(engine: str) -> plr.NeuralODE:
+        torch.manual_seed(3)
+        return plr.NeuralODE(
+            module_of(description, torch.float64), engine=engine, regularizer=copy.deepcopy(regularizer)
+        )
+
+    (ours, our_grads), (theirs, their_grads) = both(build, start_of(shape, torch.float64))
+    assert distance(theirs.u.detach(), ours.u.detach()) < 1e-8
+    agree(our_grads, their_grads, 1e-6)
+
+
+def test_dense_output() -> None:
+    module = module_of(MODELS["Chain-deep"][0], torch.float64)
+    u0 = start_of((3, 4), torch.float64)
+    with torch.no_grad():
+        ours, theirs = (plr.NeuralODE(module, engine=e)(u0, dense=True) for e in ("torch", "julia"))
+    for t in (0.0, 0.13, 0.5, 1.0):
+        assert distance(theirs(t), ours(t)) < 1e-12
+
+
+SDE_SOLVERS = ("SOSRI", "SOSRI2", "SRIW1", "RKMilCommute", "EM", "EulerHeun", "LambaEulerHeun")
+
+
+def sde(engine: str, solver: str, host: bool, noise: Any = "diagonal", **options: Any) -> plr.NeuralSDE:
+    drift = module_of(plr.TimeDependent(plr.Dense(3, 6, "tanh"), plr.Dense(6, 3)), torch.float64)
+    diffusion = module_of(plr.Chain(plr.Dense(3, 3, "sigmoid")), torch.float64, seed=2)
+    more: dict[str, Any] = {"dt": 0.05} if solver in ("EM", "EulerHeun") else {}
+    return plr.NeuralSDE(
+        Plain(drift) if host else drift,
+        Plain(diffusion) if host else diffusion,
+        solver=solver,
+        engine=engine,
+        noise=noise,
+        abstol=1e-2,
+        reltol=1e-2,
+        **(more | options),
+    )
+
+
+@pytest.mark.parametrize("host", [False, True], ids=["lux", "callback"])
+@pytest.mark.parametrize("solver", SDE_SOLVERS)
+def test_sdes(solver: str, host: bool) -> None:
+    def build(engine: str) -> plr.NeuralSDE:
+        return sde(engine, solver, host, generator=torch.Generator().manual_seed(5), saveat=[0.3, 1.0])
+
+    (ours, our_grads), (theirs, their_grads) = both(build, start_of((4, 3), torch.float64))
+    assert theirs.stats.naccept == ours.stats.naccept
+    assert theirs.stats.nreject == ours.stats.nreject
+    assert distance(theirs.u.detach(), ours.u.detach()) < 1e-8
+    agree(our_grads, their_grads, 1e-7)
+
+
+@pytest.mark.parametrize("noise", ["additive", "scalar"])
+def test_kinds_of_noise(noise: Any) -> None:
+    scale = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+    solutions = []
+    for engine in ("torch", "julia"):
+        diffusion: Any = (lambda t: scale * (1 + t)) if noise == "additive" else (lambda t, u: 0.2 * u)
+        drift = module_of(plr.Chain(plr.Dense(3, 3, "tanh")), torch.float64)
+        node = plr.NeuralSDE(
+            drift, diffusion, engine=engine, noise=noise, generator=torch.Generator().manual_seed(6)
+        )
+        with torch.no_grad():
+            solutions.append(node(start_of((4, 3), torch.float64)))
+    assert solutions[0].stats.naccept == solutions[1].stats.naccept
+    assert distance(solutions[1].u, solutions[0].u) < 1e-8
+
+
+@pytest.mark.parametrize("solver", ["SOSRI2", "LambaEulerHeun", "RKMilCommute"])
+@pytest.mark.parametrize("sampling", ["biased", "unbiased"])
+@pytest.mark.parametrize("gradient", ["exact", "frozen"])
+def test_regularized_sdes(solver: str, sampling: Any, gradient: Any) -> None:
+    def build(engine: str) -> plr.NeuralSDE:
+        regularizer = plr.LocalRegularizer(
+            sampling, gradient=gradient, through_state=True, generator=torch.Generator().manual_seed(7)
+        )
+        return sde(engine, solver, False, generator=torch.Generator().manual_seed(5), regularizer=regularizer)
+
+    (ours, our_grads), (theirs, their_grads) = both(build, start_of((4, 3), torch.float64))
+    assert distance(theirs.regularization.detach(), ours.regularization.detach()) < 1e-7
+    agree(our_grads, their_grads, 1e-6)

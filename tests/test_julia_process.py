@@ -1,0 +1,197 @@
+"""The Julia engine as a guest in the process: memory, threads, interrupts, forks and errors."""
+
+import gc
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+
+import pylocalreg as plr
+from pylocalreg.errors import (
+    DoubleBackwardError,
+    EngineUnavailableError,
+    LocalRegError,
+    NonFiniteError,
+    OptionError,
+    ShapeError,
+    StepLimitError,
+    StepUnderflowError,
+)
+from tests.julia import module_of, needs_julia
+
+pytestmark = needs_julia
+
+
+def node(**options: Any) -> plr.NeuralODE:
+    module = module_of(plr.Chain(plr.Dense(8, 16, "tanh"), plr.Dense(16, 8)), torch.float64)
+    return plr.NeuralODE(module, engine="julia", abstol=1e-4, reltol=1e-4, **options)
+
+
+def train_once(ode: plr.NeuralODE, u0: torch.Tensor) -> torch.Tensor:
+    start = u0.clone().requires_grad_()
+    grad: torch.Tensor
+    (grad,) = torch.autograd.grad(ode(start).u.sum(), start)
+    return grad
+
+
+def resident() -> float:
+    """Resident memory in MiB."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is read from /proc")
+@pytest.mark.parametrize("adjoint", ["discrete", "interpolating"])
+def test_memory_does_not_grow(adjoint: plr.Adjoint) -> None:
+    from pylocalreg.engines.julia_engine.start import start
+
+    ode = node(adjoint=adjoint)
+    u0 = torch.randn(4096, 8, dtype=torch.float64)
+
+    def settled() -> float:
+        gc.collect()
+        start().main.GC.gc()
+        gc.collect()
+        return resident()
+
+    for _ in range(100):
+        train_once(ode, u0)
+    before = settled()
+    for _ in range(1000):
+        train_once(ode, u0)
+    # a leak of one state a solve would be 250 MiB
+    assert settled() - before < 100
+
+
+def test_twenty_threads_at_once() -> None:
+    ode = node()
+    inputs = [torch.randn(3, 8, dtype=torch.float64) for _ in range(20)]
+    expected = [train_once(ode, u0) for u0 in inputs]
+    gate = threading.Barrier(20)
+
+    def work(u0: torch.Tensor) -> list[torch.Tensor]:
+        gate.wait()
+        return [train_once(ode, u0) for _ in range(10)]
+
+    with ThreadPoolExecutor(20) as pool:
+        for wanted, results in zip(expected, pool.map(work, inputs), strict=True):
+            for result in results:
+                torch.testing.assert_close(result, wanted, rtol=0, atol=0)
+
+
+class Unlucky(Exception):
+    """The user's own error."""
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_a_crash_in_the_dynamics_leaves_the_engine_usable(where: str) -> None:
+    good, u0 = node(), torch.randn(3, 8, dtype=torch.float64)
+    expected = train_once(good, u0)
+    calls = 0
+    broken = False
+
+    def dynamics(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if broken or (where == "forward" and calls > 5):
+            raise Unlucky("no more")
+        return -u
+
+    ode = plr.NeuralODE(dynamics, engine="julia")
+    start = u0.clone().requires_grad_()
+
+    def train() -> None:
+        nonlocal broken
+        loss = ode(start).u.sum()
+        broken = True
+        loss.backward()
+
+    with pytest.raises(Unlucky, match="no more"):
+        train()
+    torch.testing.assert_close(train_once(good, u0), expected, rtol=0, atol=0)
+
+
+def test_errors_of_the_solve() -> None:
+    u0 = torch.ones(2, dtype=torch.float64)
+    with pytest.raises(StepLimitError, match="maxiters = 3"):
+        plr.NeuralODE(lambda t, u: torch.sin(50 * t) * u, engine="julia", maxiters=3)(u0)
+    with pytest.raises((NonFiniteError, StepUnderflowError)):
+        plr.NeuralODE(lambda t, u: u * u, (0.0, 2.0), engine="julia")(u0)
+    with pytest.raises(NonFiniteError):
+        plr.NeuralODE(lambda t, u: u * torch.nan, engine="julia")(u0)
+    with pytest.raises(ShapeError):
+        plr.NeuralODE(lambda t, u: u[:1], engine="julia")(u0)
+    with pytest.raises(ShapeError):
+        plr.NeuralODE(plr.Chain(plr.Dense(3, 3)), engine="julia")(torch.ones(2, 2))
+    with pytest.raises(LocalRegError) as caught:
+        plr.NeuralODE(lambda t, u: torch.sin(50 * t) * u, engine="julia", maxiters=3)(u0)
+    assert "Stacktrace" in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"solver": "VCAB3"}, "discrete.*VCAB3.*interpolating"),
+        ({"checkpoints": 4}, "checkpoints = 4.*discrete"),
+        ({"solver": "Rodas5P", "adjoint": "gauss", "jacobian": "per_sample"}, "per_sample"),
+        (
+            {"solver": "VCAB3", "adjoint": "gauss", "regularizer": plr.LocalRegularizer()},
+            "VCAB3.*explicit Runge-Kutta",
+        ),
+    ],
+)
+def test_what_it_can_not_do_is_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        plr.NeuralODE(lambda t, u: -u, engine="julia", **options)
+
+
+def test_second_derivatives_are_refused() -> None:
+    ode, u0 = node(regularizer=plr.LocalRegularizer()), torch.randn(3, 8, dtype=torch.float64)
+    loss = ode(u0).regularization
+    assert loss is not None
+    with pytest.raises(DoubleBackwardError):
+        torch.autograd.grad(loss, list(ode.parameters()), create_graph=True)
+
+
+@pytest.mark.parametrize("host", [False, True])
+def test_keyboard_interrupt(host: bool) -> None:
+    module = module_of(plr.Chain(plr.Dense(8, 256, "tanh"), plr.Dense(256, 8)), torch.float64)
+    dynamics = (lambda t, u: module(t, u)) if host else module
+    slow = plr.NeuralODE(dynamics, (0.0, 1e6), engine="julia", maxiters=10**9)
+    u0 = torch.randn(64, 8, dtype=torch.float64)
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), torch.no_grad():
+        slow(u0)
+    assert time.monotonic() - began < 20
+    train_once(node(), torch.randn(3, 8, dtype=torch.float64))
+
+
+def _in_a_fork(queue: Any) -> None:
+    try:
+        train_once(node(), torch.randn(3, 8, dtype=torch.float64))
+    except EngineUnavailableError as error:
+        queue.put(str(error))
+    except BaseException as error:  # whatever else must not hang the test
+        queue.put(repr(error))
+    else:
+        queue.put("solved")
+
+
+def test_a_fork_is_refused() -> None:
+    train_once(node(), torch.randn(3, 8, dtype=torch.float64))
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    child = context.Process(target=_in_a_fork, args=(queue,))
+    child.start()
+    message = queue.get()
+    child.kill()  # Julia's own exit hooks would wait for threads that a fork does not have
+    child.join()
+    assert "fork" in message
+    assert "spawn" in message
