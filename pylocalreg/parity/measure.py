@@ -1,0 +1,105 @@
+"""One case on one engine, and the same of the golden numbers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pylocalreg.engines import get_engine
+from pylocalreg.engines.base import Engine, Keep, Problem
+from pylocalreg.errors import OptionError
+from pylocalreg.parity.cases import Case
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is compared; None where it was not computed.
+
+    Attributes:
+        t, dt, EEst: of the accepted steps.
+        u: the state at the end.
+        R: EEst |dt| of the step from (tau, u(tau)) of the size the solve took there; ``R_by_p`` its gradient.
+        by_u0, by_p: gradients of the sum over u at the end.
+    """
+
+    who: str
+    naccept: int
+    nreject: int
+    nfe: int
+    t: list[float]
+    dt: list[float]
+    EEst: list[float]
+    u: torch.Tensor
+    R: torch.Tensor | None
+    R_by_p: torch.Tensor | None
+    by_u0: torch.Tensor | None
+    by_p: torch.Tensor | None
+
+
+def measure(case: Case, name: str) -> Measured:
+    """Run a case on the engine of this name."""
+    engine = get_engine(name)
+    module = case.dynamics()
+    problem = Problem(module, (module.p,), case.tspan, case.solver, case.tol, case.tol, 1_000_000)
+    end = case.tspan[1]
+    trajectory = engine.solve(problem, case.u0, [end], Keep("all", stages=True))
+    u = trajectory.outputs[0]
+    calls = trajectory.calls.f
+    R, R_by_p = _regularizer(engine, problem, case, module.p, engine.interpolate(problem, trajectory, case.tau),
+                             trajectory.dt[trajectory.step_at(case.tau)])
+    by_u0, (by_p,) = engine.pull_back(problem, trajectory, "interpolating", [(end, torch.ones_like(u))], [])
+    return Measured(
+        name,
+        trajectory.naccept,
+        trajectory.nreject,
+        calls,
+        list(trajectory.t),
+        list(trajectory.dt),
+        list(trajectory.EEst),
+        u,
+        R,
+        R_by_p,
+        by_u0,
+        by_p,
+    )
+
+
+def _regularizer(
+    engine: Engine, problem: Problem, case: Case, p: torch.Tensor, u: torch.Tensor, solver_dt: float
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    try:
+        engine.check_estimate(case.solver, "error")
+    except OptionError:
+        return None, None
+    remaining = case.tspan[1] - case.tau
+    dt = remaining if abs(remaining) < abs(solver_dt) else solver_dt
+    with torch.enable_grad():
+        value, _ = engine.estimate(problem, "error", case.tau, u, dt, "exact")
+        (by_p,) = torch.autograd.grad(value, [p])
+    return value.detach(), by_p
+
+
+def golden(case: Case) -> Measured:
+    """The golden numbers of a case that has them."""
+    arrays = case.golden
+    assert arrays is not None
+    t = [float(x) for x in arrays["t"]]
+    R = R_by_p = None
+    if "reg_eest_solver" in arrays:
+        dt = float(arrays["reg_dt_solver"][0])
+        R = torch.tensor(float(arrays["reg_eest_solver"][0]) * dt, dtype=torch.float64)
+        R_by_p = torch.from_numpy(np.ascontiguousarray(arrays["reg_grad_full_solver"][:, 0]))
+    return Measured(
+        "golden",
+        int(arrays["naccept"]),
+        int(arrays["nreject"]),
+        int(arrays["nf"]),
+        t[:-1],
+        np.diff(t).tolist(),
+        [float(x) for x in arrays["eest"]],
+        torch.from_numpy(np.ascontiguousarray(arrays["u_end"].T)),
+        R,
+        R_by_p,
+        None,
+        None,
+    )

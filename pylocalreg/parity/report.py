@@ -1,0 +1,89 @@
+"""The comparisons as a table, as JSON, and as a page with pictures."""
+
+import base64
+import html
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from pylocalreg.atomic import write_text
+from pylocalreg.parity.compare import FIELDS, Comparison
+
+
+def table(comparisons: Sequence[Comparison]) -> Table:
+    """A row a comparison."""
+    result = Table("case", "engine", "against", "steps", "NFE", *FIELDS)
+    for c in comparisons:
+        result.add_row(*_cells(c), style="" if c.same_steps else "yellow")
+    return result
+
+
+def _cells(c: Comparison) -> list[str]:
+    one, other = c.reference, c.measured
+    steps = f"{other.naccept}+{other.nreject}"
+    if not c.same_steps:
+        steps += f" (not {one.naccept}+{one.nreject})"
+    nfe = str(other.nfe) if one.nfe == other.nfe else f"{other.nfe} (not {one.nfe})"
+    return [c.case.name, other.who, one.who, steps, nfe, *(_number(c.differences[f]) for f in FIELDS)]
+
+
+def _number(x: float | None) -> str:
+    return "-" if x is None else f"{x:.1e}"
+
+
+def write_json(comparisons: Sequence[Comparison], path: Path) -> None:
+    rows = [_as_json(c) for c in comparisons]
+    write_text(path, json.dumps(rows, indent=1))
+
+
+def _as_json(c: Comparison) -> dict[str, Any]:
+    sides = {
+        side.who: {"naccept": side.naccept, "nreject": side.nreject, "nfe": side.nfe, "t": side.t, "EEst": side.EEst}
+        for side in (c.reference, c.measured)
+    }
+    differences = {f: (x if x is None or x != float("inf") else "different steps") for f, x in c.differences.items()}
+    about = {"case": c.case.name, "solver": c.case.solver, "tol": c.case.tol}
+    return about | {"engine": c.measured.who, "against": c.reference.who, "sides": sides, "differences": differences}
+
+
+def write_html(comparisons: Sequence[Comparison], path: Path) -> None:
+    """One page that needs nothing beside it."""
+    head = "".join(f"<th>{html.escape(x)}</th>" for x in ("case", "engine", "against", "steps", "NFE", *FIELDS))
+    rows = []
+    for c in comparisons:
+        cells = "".join(f"<td>{html.escape(x)}</td>" for x in _cells(c))
+        rows.append(f'<tr class="{"same" if c.same_steps else "other"}">{cells}</tr>')
+    pictures = "".join(
+        f"<figure><figcaption>{html.escape(c.case.name)}: {html.escape(c.measured.who)}</figcaption>"
+        f'<img src="data:image/png;base64,{_picture(c)}" alt="step sizes and estimates"></figure>'
+        for c in comparisons
+    )
+    write_text(
+        path,
+        "<!doctype html><meta charset=utf-8><title>pylocalreg parity</title><style>body{font:14px sans-serif}"
+        "td,th{padding:2px 8px;text-align:right}td:first-child{text-align:left}.other{background:#fd6}"
+        "figure{display:inline-block;margin:8px}</style><h1>Parity</h1><p>Largest difference over the largest "
+        f"magnitude of the reference; steps are accepted + rejected.</p><table><tr>{head}</tr>{''.join(rows)}"
+        f"</table>{pictures}",
+    )
+
+
+def _picture(c: Comparison) -> str:
+    """Step sizes and error estimates of both sides over time, a PNG in base64."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 2.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for side, style in ((c.reference, "o-"), (c.measured, "x--")):
+        left.semilogy(side.t, [abs(dt) for dt in side.dt], style, label=side.who, markersize=4)
+        right.semilogy(side.t, side.EEst, style, label=side.who, markersize=4)
+    left.set(xlabel="t", ylabel="step size")
+    right.set(xlabel="t", ylabel="EEst")
+    left.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    return base64.b64encode(buffer.getvalue()).decode()
