@@ -29,16 +29,15 @@ class Outcome:
         loss: the mean over the batch, without the regularizer. Differentiable.
         regularization: the regularizer's value without its coefficient; 0 where there is none, and in
             evaluation mode. Differentiable.
-        score: the sum over the batch that the metric is the mean of: correct predictions, or squared errors.
-        weight: what ``score`` is to be divided by, summed over the batches: samples, or observed values.
-        nfe: calls of the dynamics (an SDE's drift) in the forward pass, the regularizer's left out.
+        score: the sum over the batch that the metric is the mean of over the samples: correct predictions, or
+            the samples' mean squared errors.
+        nfe: calls of the dynamics (an SDE's drift) in the forward pass, the regularizer's included.
         nfe_regularizer: those made for the regularizer alone.
     """
 
     loss: torch.Tensor
     regularization: torch.Tensor
     score: torch.Tensor
-    weight: torch.Tensor
     nfe: int
     nfe_regularizer: int
 
