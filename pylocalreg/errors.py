@@ -55,3 +55,15 @@ class JacobianError(LocalRegError, RuntimeError):
 
 class EngineUnavailableError(LocalRegError, RuntimeError):
     """The engine that was asked for cannot run on this machine."""
+
+
+class CheckpointError(LocalRegError, RuntimeError):
+    """A checkpoint or a run's record can not be read, or is of another run than the one that asks for it."""
+
+
+class StoppedError(LocalRegError, RuntimeError):
+    """A training run was asked to stop by a signal, and did after it had saved its state."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
