@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from pylocalreg.errors import CheckpointError, NonFiniteError, OptionError, StoppedError
-from pylocalreg.experiments import checkpoint, generators, log, optimizers, records
+from pylocalreg.experiments import checkpoint, generators, log, records
 from pylocalreg.experiments.train import Batches, Progress, evaluate
 from tests.toy import ALONE, Toy, data, run, toy
 
@@ -62,8 +62,8 @@ def test_a_crashed_run_goes_on_to_the_same_bits(tmp_path: Path, save_every: int)
     _assert_same_run(tmp_path / "whole", tmp_path / "crashed")
 
 
-@pytest.mark.parametrize("optimizer", sorted(optimizers.OPTIMIZERS))
-def test_every_optimizer_is_resumed(tmp_path: Path, optimizer: str) -> None:
+@pytest.mark.parametrize("optimizer", ["adamax", "sgd"])
+def test_other_optimizers_are_resumed(tmp_path: Path, optimizer: str) -> None:
     run(tmp_path / "whole", 4, optimizer=optimizer)
     with pytest.raises(_CrashError):
         run(tmp_path / "crashed", 4, optimizer=optimizer, report=_crash_after(2))

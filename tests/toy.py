@@ -12,12 +12,15 @@ import torch
 
 import pylocalreg as plr
 from pylocalreg.errors import StoppedError
-from pylocalreg.experiments import generators, optimizers
+from pylocalreg.experiments import generators
 from pylocalreg.experiments.distributed import Team
+from pylocalreg.experiments.optimizers import Optimization
 from pylocalreg.experiments.records import Record
 from pylocalreg.experiments.task import Data, Metric, Outcome, Task
 from pylocalreg.experiments.train import Plan, Progress, Report, train
 from tests.conftest import Net, normal
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax, "sgd": torch.optim.SGD}
 
 ALONE = Team(0, 1, torch.device("cpu"))
 
@@ -90,7 +93,7 @@ def run(
     settings = {"steps": steps, "seed": seed}
     plan = Plan("toy", "local_unbiased", seed, steps, 16, evaluate_every, save_every, settings)
     rate = plr.schedules.Cosine(learning_rate, learning_rate / 2, steps)
-    optimization = optimizers.build(optimizer, task.parameters(), rate)
+    optimization = Optimization(OPTIMIZERS[optimizer](task.parameters(), lr=learning_rate), rate)
     return train(
         task,
         data(),

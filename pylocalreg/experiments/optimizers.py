@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 import torch
 
-from pylocalreg.errors import OptionError
+from pylocalreg import schedules
+from pylocalreg.experiments import config
 
-OPTIMIZERS: dict[str, Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, type[torch.optim.Adam] | type[torch.optim.Adamax]] = {
     "adam": torch.optim.Adam,
     "adamax": torch.optim.Adamax,
-    "adamw": torch.optim.AdamW,
-    "sgd": torch.optim.SGD,
 }
 
 
@@ -29,12 +28,16 @@ class Optimization:
         return self.optimizer
 
 
-def build(name: str, parameters: Iterable[torch.nn.Parameter], rate: Callable[[int], float]) -> Optimization:
-    """The optimizer of this name, with torch's own settings but for the learning rate.
-
-    Raises:
-        OptionError: there is none of this name.
-    """
-    if name not in OPTIMIZERS:
-        raise OptionError(f"optimizer {name!r} does not exist: choose one of {sorted(OPTIMIZERS)}")
-    return Optimization(OPTIMIZERS[name](list(parameters)), rate)
+def build(
+    settings: config.Optimizer, parameters: Iterable[torch.nn.Parameter], steps: int
+) -> Optimization:
+    """The optimizer of the settings, for a run of ``steps`` steps."""
+    first = settings.learning_rate
+    match settings.schedule:
+        case config.Constant():
+            rate: Callable[[int], float] = schedules.Constant(first)
+        case config.Inverse(decay=decay):
+            rate = schedules.InverseDecay(first, decay)
+        case config.Cosine(end=end):
+            rate = schedules.Cosine(first, end, steps)
+    return Optimization(OPTIMIZERS[settings.name](parameters, lr=first), rate)
