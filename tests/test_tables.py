@@ -55,7 +55,18 @@ def test_the_table_has_every_number() -> None:
     assert "digits, a stand-in" in section.conditions
     assert "10 steps of batch 512" in section.conditions
     vanilla, local, abstract = section.rows
-    assert vanilla == ("vanilla", "99.00 ± 1.00", "97.00 ± 1.00", "50 ± 0", "0.5 ± 0", "101.0 ± 1.0", "1.00", "1.00", "1.00", "3")
+    assert vanilla == (
+        "vanilla",
+        "99.00 ± 1.00",
+        "97.00 ± 1.00",
+        "50 ± 0",
+        "0.5 ± 0",
+        "101.0 ± 1.0",
+        "1.00",
+        "1.00",
+        "1.00",
+        "3",
+    )
     assert local[0] == "local, unbiased"
     assert local[5:] == ("41.0 ± 1.0", "0.41", "0.40", "2.50", "3")
     assert abstract[6] == "0.556 to 0.733"
@@ -88,7 +99,7 @@ def test_the_papers_cells_stand_beside(tmp_path: Path) -> None:
     path.write_text("cells: {mnist_node: {vanilla: {accuracy: 97.5}}}")
     with pytest.raises(ConfigError, match="accuracy"):
         tables.load_paper(path)
-    with pytest.raises(ConfigError, match="none.yaml"):
+    with pytest.raises(ConfigError, match="none"):
         tables.load_paper(tmp_path / "none.yaml")
 
 
@@ -153,7 +164,11 @@ def test_the_bars_are_the_ratios(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     heights: list[float] = []
     axes = type(figures.plt.subplots()[1])
     bar = axes.bar
-    monkeypatch.setattr(axes, "bar", lambda self, at, height, *a, **k: (heights.append(height), bar(self, at, height, *a, **k))[1])
+    monkeypatch.setattr(
+        axes,
+        "bar",
+        lambda self, at, height, *a, **k: (heights.append(height), bar(self, at, height, *a, **k))[1],
+    )
     figures.draw(1, RECORDS, tmp_path)
     nfe = statistics.mean([40.0, 41.0, 42.0]) / statistics.mean([100.0, 101.0, 102.0])
-    assert heights == pytest.approx([1, nfe, 1, 0.4, 1, 0.4])
+    assert heights == pytest.approx([0, nfe - 1, 0, -0.6, 0, -0.6])

@@ -52,6 +52,10 @@ class Method:
     def spread(self, attribute: str) -> Spread:
         return spread([getattr(run, attribute) for run in self.runs])
 
+    def ratio(self, other: "Method", attribute: str) -> float:
+        """Of the means over the seeds, to the other's."""
+        return self.spread(attribute).mean / other.spread(attribute).mean
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -78,12 +82,9 @@ class Comparison:
             parts.append(f"{run.processes} processes")
         return "; ".join(parts)
 
-    def ratio(self, method: Method, attribute: str) -> float | None:
-        """Of the means over the seeds, to vanilla's; None where vanilla was not run."""
-        vanilla = next((other for other in self.methods if other.name == "vanilla"), None)
-        if vanilla is None:
-            return None
-        return method.spread(attribute).mean / vanilla.spread(attribute).mean
+    @property
+    def vanilla(self) -> Method | None:
+        return next((method for method in self.methods if method.name == "vanilla"), None)
 
 
 def compare(records: Sequence[Record]) -> list[Comparison]:

@@ -25,6 +25,9 @@ TRAINING = dict(enumerate(EXPERIMENTS, start=3))
 
 FIGURES = (1, 2, *TRAINING)
 
+TICKS = [0.125, 0.25, 0.5, 1, 2, 4, 8]
+"""Of ratios."""
+
 
 def drawable(records: Sequence[Record]) -> list[int]:
     """The figures of which there are records."""
@@ -58,24 +61,31 @@ def draw(number: int, records: Sequence[Record], output: Path) -> list[Path]:
 
 
 def _costs(comparisons: Sequence[Comparison]) -> Any:
-    """Bars of ratios, one group a comparison."""
-    shown = [c for c in comparisons if any(method.name == "vanilla" for method in c.methods)]
+    """Bars from 1 to the ratio, one group a comparison: what hangs down is saved."""
+    shown = [(c, vanilla) for c in comparisons if (vanilla := c.vanilla) is not None]
     if not shown:
         raise CheckpointError("figure 1 shows ratios to vanilla: there is no record of a vanilla run")
-    labels = list(dict.fromkeys(method.label for c in shown for method in c.methods))
+    labels = list(dict.fromkeys(method.label for c, _ in shown for method in c.methods))
     colours = _colours(labels)
-    panels = {"test_nfe": "test NFE", "train_seconds": "training time", "prediction_seconds": "prediction time"}
+    panels = {
+        "test_nfe": "test NFE",
+        "train_seconds": "training time",
+        "prediction_seconds": "prediction time",
+    }
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.5), layout="constrained", sharey=True)
     for axis, (attribute, title) in zip(axes, panels.items(), strict=True):
-        for place, comparison in enumerate(shown):
+        for place, (comparison, vanilla) in enumerate(shown):
             width = 0.8 / len(comparison.methods)
             for i, method in enumerate(comparison.methods):
                 at = place - 0.4 + (i + 0.5) * width
-                axis.bar(at, comparison.ratio(method, attribute), width, color=colours[method.label])
+                saved = method.ratio(vanilla, attribute) - 1
+                axis.bar(at, saved, width, bottom=1, color=colours[method.label])
         axis.axhline(1, color="0.3", linewidth=1)
-        names = [f"{EXPERIMENTS[c.experiment]}\n{c.any_run.data}".replace(", ", "\n") for c in shown]
+        names = [f"{EXPERIMENTS[c.experiment]}\n{c.any_run.data}".replace(", ", "\n") for c, _ in shown]
         axis.set(title=f"{title}, ratio to vanilla's", xticks=range(len(shown)), yscale="log")
         axis.set_xticklabels(names, fontsize=7)
+        axis.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
+        axis.minorticks_off()
     bars = [plt.Rectangle((0, 0), 1, 1, color=colours[label]) for label in labels]
     figure.legend(bars, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
     return figure
@@ -139,7 +149,7 @@ def _training(comparisons: Sequence[Comparison], number: int) -> Any:
 
 
 def _band(axis: Any, method: Method, name: str, colour: str) -> None:
-    """The runs of a method have the same evaluations but for ``evaluate_every``: those they share are drawn."""
+    """Runs may be evaluated at other steps (``evaluate_every``): those they share are drawn."""
     curves = [{row["step"]: row[name] for row in run.history} for run in method.runs]
     steps = sorted(set.intersection(*(set(curve) for curve in curves)))
     values: npt.NDArray[np.float64] = np.array([[curve[step] for step in steps] for curve in curves])

@@ -28,9 +28,7 @@ class Optimization:
         return self.optimizer
 
 
-def build(
-    settings: config.Optimizer, parameters: Iterable[torch.nn.Parameter], steps: int
-) -> Optimization:
+def build(settings: config.Optimizer, parameters: Iterable[torch.nn.Parameter], steps: int) -> Optimization:
     """The optimizer of the settings, for a run of ``steps`` steps."""
     first = settings.learning_rate
     match settings.schedule:

@@ -95,7 +95,10 @@ def markdown(number: int, sections: Sequence[Section]) -> str:
     lines = [f"# Table {number}"]
     for section in sections:
         lines += ["", f"## {section.title}", "", f"{section.conditions}.", ""]
-        lines += ["| " + " | ".join(section.header) + " |", "|---" + "|---:" * (len(section.header) - 1) + "|"]
+        lines += [
+            "| " + " | ".join(section.header) + " |",
+            "|---" + "|---:" * (len(section.header) - 1) + "|",
+        ]
         lines += ["| " + " | ".join(row) + " |" for row in section.rows]
     return "\n".join([*lines, "", NOTE, ""])
 
@@ -121,8 +124,8 @@ def latex(number: int, sections: Sequence[Section]) -> str:
 
 
 NOTE = (
-    "Mean ± standard deviation over the runs; ratios are those of the means to vanilla's. In brackets the paper's "
-    "own numbers, where they are known; its last row is of its abstract, over all of its experiments."
+    "Mean ± standard deviation over the runs; ratios are those of the means to vanilla's. In brackets the "
+    "paper's own numbers, where they are known; the last row is its abstract's, over all of its experiments."
 )
 
 HEADER = (
@@ -143,7 +146,14 @@ def _section(comparison: Comparison, paper: Paper) -> Section:
     cells = paper.cells.get(comparison.experiment, {})
     rows = [_row(comparison, method, cells.get(method.name, Cells())) for method in comparison.methods]
     ranges = paper.abstract
-    abstract = ["the paper's abstract", *[""] * 5, _range(ranges.nfe_ratio), "", _range(ranges.prediction_speedup), ""]
+    abstract = [
+        "the paper's abstract",
+        *[""] * 5,
+        _range(ranges.nfe_ratio),
+        "",
+        _range(ranges.prediction_speedup),
+        "",
+    ]
     return Section(
         EXPERIMENTS[comparison.experiment],
         comparison.conditions,
@@ -161,9 +171,9 @@ def _row(comparison: Comparison, method: Method, paper: Cells) -> tuple[str, ...
         return ours if theirs is None else f"{ours} [{write(theirs)}]"
 
     def ratio(attribute: str, *, inverse: bool = False) -> str:
-        value = comparison.ratio(method, attribute)
-        if value is None:
+        if comparison.vanilla is None:
             return ""
+        value = method.ratio(comparison.vanilla, attribute)
         return f"{1 / value if inverse else value:.2f}"
 
     return (
