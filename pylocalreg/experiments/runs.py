@@ -37,9 +37,9 @@ def run(
     The seed fixes the initial weights, the order of the data and, with the rank, all other draws.
     """
     data = load(config.data)
-    torch.manual_seed(config.train.seed)
-    task = build(config, data, generators.seeded(config.train.seed, team.rank)).to(team.device)
-    torch.manual_seed(generators.seeded(config.train.seed, team.rank).initial_seed())
+    generator = generators.seeded(config.train.seed, team.rank)
+    torch.manual_seed(generator.initial_seed())
+    task = build(config, data, generator).to(team.device)
     plan = Plan(
         experiment=config.task.name,
         method=config.method,
