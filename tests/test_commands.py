@@ -10,16 +10,20 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import typer
+from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
-from pylocalreg.experiments import commands, records
+from pylocalreg.experiments import commands, config, records, runs
+from pylocalreg.experiments.train import Progress
+from tests.toy import ALONE, run
 
 APP = typer.Typer()
 commands.add(APP)
 
-SMALL = ("--offline", "--set", "train.steps=2", "--set", "train.batch=16", "--set", "data.limit=32")
-SMALL = (*SMALL, "--set", "solver.abstol=1e-4", "--set", "solver.reltol=1e-4")
+CHANGES = ("train.steps=2", "train.batch=16", "data.limit=32", "solver.abstol=1e-4", "solver.reltol=1e-4")
+SMALL = ("--offline", *(part for change in CHANGES for part in ("--set", change)))
 
 
 def _call(*arguments: str | Path) -> Result:
@@ -79,8 +83,6 @@ def test_mistakes_are_said_before_anything_starts(
 
 
 def test_a_number_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    from tests.toy import run
-
     run(tmp_path / "runs")
     assert _call("table", tmp_path, "--number", "5", "--output", tmp_path).exit_code == 2
     assert _call("figure", tmp_path, "--number", "8", "--output", tmp_path).exit_code == 2
@@ -108,3 +110,23 @@ def test_a_terminated_command_has_saved_and_goes_on(tmp_path: Path) -> None:
     assert "Traceback" not in message
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert f"after step {rows[-1]['step']} of 2000" in message
+
+
+@pytest.mark.parametrize("name", ["mnist_nsde", "physionet"])
+def test_an_experiment_is_resumed_to_the_same_bits(name: str, tmp_path: Path) -> None:
+    changes = ["data.offline=true", "train.steps=2", "train.batch=4", "data.limit=8", "method=local_unbiased"]
+    tolerance = ["solver.abstol=0.1", "solver.reltol=0.1"]
+    chosen = config.load(name, [*changes, *tolerance])
+
+    class CrashError(Exception):
+        pass
+
+    def crash(progress: Progress) -> None:
+        raise CrashError
+
+    runs.run(chosen, tmp_path / "whole", ALONE)
+    with pytest.raises(CrashError):
+        runs.run(chosen, tmp_path / "crashed", ALONE, report=crash)
+    runs.run(chosen, tmp_path / "crashed", ALONE)
+    whole, crashed = (load_file(tmp_path / part / "weights.safetensors") for part in ("whole", "crashed"))
+    assert all(torch.equal(weight, crashed[key]) for key, weight in whole.items())

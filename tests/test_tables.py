@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
 
 from pylocalreg.errors import CheckpointError, ConfigError
 from pylocalreg.experiments import figures, tables
@@ -162,13 +163,13 @@ def test_figures_are_whole_files(tmp_path: Path) -> None:
 
 def test_the_bars_are_the_ratios(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     heights: list[float] = []
-    axes = type(figures.plt.subplots()[1])
-    bar = axes.bar
-    monkeypatch.setattr(
-        axes,
-        "bar",
-        lambda self, at, height, *a, **k: (heights.append(height), bar(self, at, height, *a, **k))[1],
-    )
+    bar = Axes.bar
+
+    def watched(self: Axes, at: float, height: float, *others: Any, **named: Any) -> Any:
+        heights.append(height)
+        return bar(self, at, height, *others, **named)
+
+    monkeypatch.setattr(Axes, "bar", watched)
     figures.draw(1, RECORDS, tmp_path)
     nfe = statistics.mean([40.0, 41.0, 42.0]) / statistics.mean([100.0, 101.0, 102.0])
     assert heights == pytest.approx([0, nfe - 1, 0, -0.6, 0, -0.6])

@@ -19,6 +19,7 @@ from pylocalreg.regularizers.sampling import Reservoirs
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.patches import Patch
 
 TRAINING = dict(enumerate(EXPERIMENTS, start=3))
 """The experiment of figures 3 to 7."""
@@ -86,7 +87,7 @@ def _costs(comparisons: Sequence[Comparison]) -> Any:
         axis.set_xticklabels(names, fontsize=7)
         axis.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
         axis.minorticks_off()
-    bars = [plt.Rectangle((0, 0), 1, 1, color=colours[label]) for label in labels]
+    bars = [Patch(color=colours[label]) for label in labels]
     figure.legend(bars, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
     return figure
 
