@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from pylocalreg.errors import CheckpointError, NonFiniteError, OptionError, StoppedError
 from pylocalreg.experiments import checkpoint, generators, log, records
+from pylocalreg.experiments.files import replacing
 from pylocalreg.experiments.train import Batches, Progress, evaluate
 from tests.toy import ALONE, Toy, data, run, toy
 
@@ -205,6 +206,15 @@ def test_a_damaged_checkpoint_is_said_to_be_one(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(CheckpointError, match="restart"):
         run(tmp_path)
+
+
+def test_a_save_cut_short_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_text("the last")
+    with pytest.raises(_CrashError), replacing(path) as partial:
+        partial.write_text("half of the ne")
+        raise _CrashError
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(path.name, "the last")]
 
 
 def test_weights_are_read_alone_from_either_file(tmp_path: Path) -> None:

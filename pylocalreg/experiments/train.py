@@ -155,7 +155,7 @@ class _Run:
                         f"{self.folder}: the same command goes on from there",
                         stop.signal or signal.SIGTERM,
                     )
-            return self._finish()
+        return self._finish()
 
     def _train_step(self) -> dict[str, float]:
         """One step of the optimizer; its row of the log."""
