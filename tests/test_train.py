@@ -211,9 +211,14 @@ def test_a_damaged_checkpoint_is_said_to_be_one(tmp_path: Path) -> None:
 def test_a_save_cut_short_leaves_the_last_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     path.write_text("the last")
-    with pytest.raises(_CrashError), replacing(path) as partial:
-        partial.write_text("half of the ne")
-        raise _CrashError
+
+    def cut_short() -> None:
+        with replacing(path) as partial:
+            partial.write_text("half of the ne")
+            raise _CrashError
+
+    with pytest.raises(_CrashError):
+        cut_short()
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(path.name, "the last")]
 
 

@@ -25,7 +25,7 @@ class Record:
         parameters: how many numbers were trained.
         train_score, test_score: over all samples, in evaluation mode.
         train_seconds: the training steps' wall time; evaluation and checkpoints are left out.
-        prediction_seconds: mean wall time to predict a test batch of ``prediction_batch`` samples.
+        prediction_seconds: median wall time to predict a test batch of ``prediction_batch`` samples.
         test_nfe: calls of the dynamics a test batch, mean over the batches.
         settings: the whole configuration.
         history: rows of test ``score``, ``loss`` and ``nfe`` by training ``step``, with ``seconds`` so far.

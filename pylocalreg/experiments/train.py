@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import signal
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -287,7 +288,9 @@ class Batches:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Score and loss are means over the samples, NFE over the batches, and ``seconds`` over whole batches."""
+    """Score and loss are means over the samples, NFE over the batches; ``seconds`` is the median of a whole
+    batch's wall time, which other work on the machine moves least.
+    """
 
     score: float
     loss: float
@@ -299,8 +302,9 @@ def evaluate(task: Task, samples: tuple[torch.Tensor, ...], batch: int, team: Te
     """In evaluation mode, batch by batch, with the same draws each time and none taken from training."""
     count = len(samples[0])
     batch = min(batch, count)
-    score = loss = seconds = 0.0
-    nfe = whole = 0
+    score = loss = 0.0
+    nfe = 0
+    times = []
     training = task.training
     task.eval()
     batches = torch.split(torch.arange(count, device=team.device), batch)
@@ -314,12 +318,11 @@ def evaluate(task: Task, samples: tuple[torch.Tensor, ...], batch: int, team: Te
             loss += float(outcome.loss) * len(rows)
             nfe += outcome.nfe
             if len(rows) == batch:
-                seconds, whole = seconds + elapsed, whole + 1
+                times.append(elapsed)
     task.train(training)
-    score, loss, total_nfe, seconds, total_whole = team.total([score, loss, nfe, seconds, whole])
-    return Evaluation(
-        _mean_score(task, score, count), loss / count, total_nfe / len(batches), seconds / total_whole
-    )
+    median = statistics.median(times) if times else 0.0
+    score, loss, calls, seconds, ranks = team.total([score, loss, nfe, median, len(times) > 0])
+    return Evaluation(_mean_score(task, score, count), loss / count, calls / len(batches), seconds / ranks)
 
 
 def _mean_score(task: Task, score: float, samples: int) -> float:
