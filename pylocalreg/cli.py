@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from pylocalreg.errors import LocalRegError
+from pylocalreg.errors import LocalRegError, StoppedError
 
 
 def main() -> None:
@@ -70,7 +70,16 @@ def main() -> None:
         install()
 
     try:
+        from pylocalreg.experiments import commands
+    except ModuleNotFoundError as error:
+        sys.exit(f"pylocalreg's commands need {error.name}: pip install 'pylocalreg[experiments]'")
+    commands.add(app)
+
+    try:
         app()
+    except StoppedError as error:
+        print(f"pylocalreg: {error}", file=sys.stderr)
+        sys.exit(128 + error.signal)
     except LocalRegError as error:
         sys.exit(f"pylocalreg: {error}")
 

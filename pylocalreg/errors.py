@@ -53,5 +53,25 @@ class JacobianError(LocalRegError, RuntimeError):
     """The dynamics have no derivative that ``torch.func`` can take, which a stiff solver needs."""
 
 
+class CheckpointError(LocalRegError, RuntimeError):
+    """A checkpoint or a run's record can not be read, or is of another run than the one that asks for it."""
+
+
+class StoppedError(LocalRegError, RuntimeError):
+    """A training run was asked to stop by a signal, and did after it had saved its state."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 class EngineUnavailableError(LocalRegError, RuntimeError):
     """The engine that was asked for cannot run on this machine."""
+
+
+class ConfigError(LocalRegError, ValueError):
+    """An experiment's config has an unknown key or a value that does not fit, or there is none of this name."""
+
+
+class DataError(LocalRegError, OSError):
+    """A data set's files are missing, broken or not to be downloaded."""

@@ -63,6 +63,20 @@ class Cosine:
         return self.end + (self.start - self.end) * share
 
 
+@dataclass(frozen=True)
+class InverseDecay:
+    """``start`` / (1 + ``decay`` step): the paper's learning rate on Physionet, decay 1e-5."""
+
+    start: float
+    decay: float
+
+    def __post_init__(self) -> None:
+        _check(self.start, self.decay, 1)
+
+    def __call__(self, step: int) -> float:
+        return self.start / (1 + self.decay * step)
+
+
 class NFEBudget:
     """The coefficient that brings the solver to a target NFE, and holds it there.
 

@@ -1,6 +1,5 @@
 """`pylocalreg demo`: the same classifier trained without and with local regularization, side by side."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from rich.table import Table
 
 import pylocalreg as plr
 from pylocalreg.experiments import digits
+from pylocalreg.experiments.files import replacing
 from pylocalreg.regularizers import Sampling
 
 matplotlib.use("Agg")
@@ -107,8 +107,6 @@ def draw(runs: Sequence[digits.Run], output: Path) -> None:
     right.set(title="where the solver steps", xlabel="t", yticks=range(len(rows)), yticklabels=names)
     right.set_ylim(-0.6, len(rows) - 0.4)
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.{os.getpid()}")
-    figure.savefig(partial, dpi=120, format=output.suffix.lstrip(".") or "png")
+    with replacing(output) as partial:
+        figure.savefig(partial, dpi=120, format=output.suffix.lstrip(".") or "png")
     plt.close(figure)
-    partial.replace(output)

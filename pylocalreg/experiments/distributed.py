@@ -1,0 +1,110 @@
+"""Data parallel training under torchrun: every rank takes its share of each batch, and its own draws."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from pylocalreg.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes of a run, of which this is one; a run of one process is a team of one."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    def share(self, rows: torch.Tensor) -> torch.Tensor:
+        """This rank's part of a batch's rows; all parts together are the batch.
+
+        Raises:
+            OptionError: the batch does not divide into equal parts.
+        """
+        if len(rows) % self.size:
+            raise OptionError(f"a batch of {len(rows)} does not divide among {self.size} processes")
+        return rows.chunk(self.size)[self.rank]
+
+    def average(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Replace each tensor by its mean over the ranks: gradients, by the mean loss of the whole batch."""
+        if self.size == 1:
+            return
+        parts = list(tensors)
+        if not parts:
+            return
+        flat = torch.cat([part.reshape(-1) for part in parts])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for part, mean in zip(parts, torch.split(flat, [part.numel() for part in parts]), strict=True):
+            part.copy_(mean.view_as(part))
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """The sum of each number over the ranks."""
+        if self.size == 1:
+            return list(values)
+        sums = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(sums)
+        return [float(value) for value in sums]
+
+    def gather(self, states: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The byte tensors of every rank, as ``rank/name``; of equal names and sizes on each."""
+        found: dict[str, torch.Tensor] = {}
+        for name, state in states.items():
+            every = [torch.empty_like(state) for _ in range(self.size)] if self.size > 1 else [state]
+            if self.size > 1:
+                dist.all_gather(every, state)
+            found.update({f"{rank}/{name}": part for rank, part in enumerate(every)})
+        return found
+
+    def copy_weights(self, module: torch.nn.Module) -> None:
+        """Rank 0's parameters and buffers, on every rank."""
+        if self.size > 1:
+            for tensor in (*module.parameters(), *module.buffers()):
+                dist.broadcast(tensor.detach(), 0)
+
+    def wait(self) -> None:
+        """Until every rank is here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined(device: str = "cpu") -> Iterator[Team]:
+    """The team torchrun started, or a team of one.
+
+    Args:
+        device: ``"cpu"`` (gloo), ``"cuda"`` (nccl, a rank the GPU of its local number) or ``"auto"``, CUDA
+            where there is one.
+
+    Raises:
+        OptionError: the device does not exist here.
+    """
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    place = _device(device, local)
+    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+        yield Team(0, 1, place)
+        return
+    # States of generators and counts lie on the CPU, gradients on the device.
+    dist.init_process_group("gloo" if place.type == "cpu" else "cpu:gloo,cuda:nccl")
+    try:
+        yield Team(dist.get_rank(), dist.get_world_size(), place)
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(name: str, local: int) -> torch.device:
+    count = torch.cuda.device_count()
+    if name == "auto":
+        name = "cuda" if count else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise OptionError(f"device = {name!r} does not exist: choose 'auto', 'cpu' or 'cuda'")
+    if name == "cpu":
+        return torch.device("cpu")
+    if local >= count:
+        raise OptionError(f"device = 'cuda': process {local} of this machine finds {count} GPUs")
+    torch.cuda.set_device(local)
+    return torch.device("cuda", local)

@@ -1,0 +1,69 @@
+"""An experiment's config as a run: its data, its task and its training, in a folder of its own."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from pylocalreg.experiments import generators, optimizers, train
+from pylocalreg.experiments.config import Config
+from pylocalreg.experiments.data import load
+from pylocalreg.experiments.distributed import Team
+from pylocalreg.experiments.records import Record
+from pylocalreg.experiments.task import Data
+from pylocalreg.experiments.tasks import build
+from pylocalreg.experiments.train import Plan, Report
+
+SAVES = 50
+"""Checkpoints of a run."""
+
+
+def folder_of(output: Path, name: str, config: Config) -> Path:
+    """``name`` is the config's, by which a short run does not meet the whole one of the same experiment."""
+    return output / name / config.method / f"seed-{config.train.seed}"
+
+
+def run(
+    config: Config,
+    folder: Path,
+    team: Team,
+    *,
+    report: Report | None = None,
+    tensorboard: bool = False,
+    restart: bool = False,
+) -> Record:
+    """Train the config's model in ``folder``, or go on with it; see `train.train` for errors.
+
+    The seed fixes the initial weights, the order of the data and, with the rank, all other draws.
+    """
+    data = load(config.data)
+    generator = generators.seeded(config.train.seed, team.rank)
+    torch.manual_seed(generator.initial_seed())
+    task = build(config, data, generator).to(team.device)
+    plan = Plan(
+        experiment=config.task.name,
+        method=config.method,
+        seed=config.train.seed,
+        steps=config.train.steps,
+        batch=config.train.batch,
+        evaluate_every=config.train.evaluate_every,
+        save_every=max(config.train.steps // SAVES, 1),
+        settings=json.loads(config.model_dump_json()),
+    )
+    placed = Data(_to(data.train, team.device), _to(data.test, team.device), data.name)
+    optimization = optimizers.build(config.optimizer, task.parameters(), config.train.steps)
+    return train.train(
+        task,
+        placed,
+        optimization,
+        plan,
+        folder,
+        team,
+        report=report,
+        tensorboard=tensorboard,
+        restart=restart,
+    )
+
+
+def _to(tensors: tuple[torch.Tensor, ...], device: torch.device) -> tuple[torch.Tensor, ...]:
+    return tuple(tensor.to(device) for tensor in tensors)

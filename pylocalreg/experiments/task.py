@@ -1,0 +1,63 @@
+"""The seam between an experiment and its training loop."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+Metric = Literal["accuracy", "mse"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Samples in the first dimension of every tensor, the same number in all of ``train``, and of ``test``.
+
+    ``name`` says which data they are, and that they are a stand-in where they are.
+    """
+
+    train: tuple[torch.Tensor, ...]
+    test: tuple[torch.Tensor, ...]
+    name: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one batch gave.
+
+    Attributes:
+        loss: the mean over the batch, without the regularizer. Differentiable.
+        regularization: the regularizer's value without its coefficient; 0 where there is none, and in
+            evaluation mode. Differentiable.
+        score: the sum over the batch that the metric is the mean of over the samples: correct predictions, or
+            the samples' mean squared errors.
+        nfe: calls of the dynamics (an SDE's drift) in the forward pass, the regularizer's included.
+        nfe_regularizer: those made for the regularizer alone.
+    """
+
+    loss: torch.Tensor
+    regularization: torch.Tensor
+    score: torch.Tensor
+    nfe: int
+    nfe_regularizer: int
+
+
+class Task(torch.nn.Module, ABC):
+    """An experiment's model with its loss: a batch in, an `Outcome` out.
+
+    In training mode it regularizes and draws; in evaluation mode it does neither, but for an SDE's paths.
+    """
+
+    metric: ClassVar[Metric]
+
+    @abstractmethod
+    def forward(self, *batch: torch.Tensor) -> Outcome:
+        """``batch`` are rows of ``Data.train`` or ``Data.test``."""
+
+    @abstractmethod
+    def weight(self, step: int) -> float:
+        """The regularizer's coefficient at a training step, counted from 0; 0 where there is no regularizer."""
+
+    @abstractmethod
+    def generators(self) -> dict[str, torch.Generator]:
+        """Every generator the task draws from; their states belong into a checkpoint."""

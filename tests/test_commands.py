@@ -1,0 +1,132 @@
+"""train, sweep, table and figure: from a config to a table, resumed, and refused with one message."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from safetensors.torch import load_file
+from typer.testing import CliRunner, Result
+
+from pylocalreg.experiments import commands, config, records, runs
+from pylocalreg.experiments.train import Progress
+from tests.toy import ALONE, run
+
+APP = typer.Typer()
+commands.add(APP)
+
+CHANGES = ("train.steps=2", "train.batch=16", "data.limit=32", "solver.abstol=1e-4", "solver.reltol=1e-4")
+SMALL = ("--offline", *(part for change in CHANGES for part in ("--set", change)))
+
+
+def _call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(APP, [str(argument) for argument in arguments])
+
+
+def test_from_a_sweep_to_tables_and_figures(tmp_path: Path) -> None:
+    methods = ("--method", "vanilla", "--method", "local_biased")
+    done = _call("sweep", "mnist_node", *methods, "--seeds", "2", *SMALL, "--output", tmp_path / "runs")
+    assert done.exit_code == 0, done.output
+    found = records.load_all([tmp_path / "runs"])
+    assert {(run.method, run.seed) for run in found} == {
+        (method, seed) for method in ("vanilla", "local_biased") for seed in (0, 1)
+    }
+    assert len({run.history[0]["loss"] for run in found}) == 2
+    assert (tmp_path / "runs/mnist_node/vanilla/seed-1/weights.safetensors").exists()
+
+    done = _call("table", tmp_path / "runs", "--output", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert re.search(r"\| vanilla \|.*\| 2 \|", done.output)
+    assert "stand-in" in done.output
+    done = _call("figure", tmp_path / "runs", "--output", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "table-2.md",
+        "table-2.tex",
+        *(f"figure-{number}.{suffix}" for number in (1, 2, 3) for suffix in ("png", "pdf")),
+    }
+
+    before = (tmp_path / "runs/mnist_node/vanilla/seed-0/log.jsonl").stat().st_mtime_ns
+    done = _call("train", "mnist_node", "--seed", "0", *SMALL, "--output", tmp_path / "runs")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "runs/mnist_node/vanilla/seed-0/log.jsonl").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "mnist_nose"), "mnist_nose"),
+        (("train", "mnist_node", "--method", "magic"), "magic"),
+        (("train", "mnist_node", "--offline", "--set", "train.amp=true"), "train.amp"),
+        (("train", "mnist_node", "--offline", "--set", "dtype=float16"), "dtype"),
+        (("train", "mnist_node", "--offline", "--device", "tpu"), "tpu"),
+        (("sweep", "mnist_node", "cifar11_conv"), "cifar11_conv"),
+        (("table", "nowhere"), "nowhere"),
+        (("figure", "nowhere"), "nowhere"),
+    ],
+)
+def test_mistakes_are_said_before_anything_starts(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = _call(*arguments)
+    assert done.exit_code != 0
+    assert message in str(done.exception)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_number_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    run(tmp_path / "runs")
+    assert _call("table", tmp_path, "--number", "5", "--output", tmp_path).exit_code == 2
+    assert _call("figure", tmp_path, "--number", "8", "--output", tmp_path).exit_code == 2
+
+
+def test_a_terminated_command_has_saved_and_goes_on(tmp_path: Path) -> None:
+    arguments = ["mnist_node", *SMALL, "--set", "train.steps=2000", "--output", str(tmp_path)]
+    folder = tmp_path / "mnist_node/vanilla/seed-0"
+    with subprocess.Popen(
+        [sys.executable, "-m", "pylocalreg.cli", "train", *arguments],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        assert process.stderr is not None
+        for _ in range(600):
+            time.sleep(0.1)
+            if (folder / "log.jsonl").exists() and (folder / "log.jsonl").read_text().count("train") > 2:
+                break
+        process.send_signal(signal.SIGTERM)
+        message = process.stderr.read()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "the same command goes on from there" in message
+    assert "Traceback" not in message
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert f"after step {rows[-1]['step']} of 2000" in message
+
+
+@pytest.mark.parametrize("name", ["mnist_nsde", "physionet"])
+def test_an_experiment_is_resumed_to_the_same_bits(name: str, tmp_path: Path) -> None:
+    changes = ["data.offline=true", "train.steps=2", "train.batch=4", "data.limit=8", "method=local_unbiased"]
+    tolerance = ["solver.abstol=0.1", "solver.reltol=0.1"]
+    chosen = config.load(name, [*changes, *tolerance])
+
+    class CrashError(Exception):
+        pass
+
+    def crash(progress: Progress) -> None:
+        raise CrashError
+
+    runs.run(chosen, tmp_path / "whole", ALONE)
+    with pytest.raises(CrashError):
+        runs.run(chosen, tmp_path / "crashed", ALONE, report=crash)
+    runs.run(chosen, tmp_path / "crashed", ALONE)
+    whole, crashed = (load_file(tmp_path / part / "weights.safetensors") for part in ("whole", "crashed"))
+    assert all(torch.equal(weight, crashed[key]) for key, weight in whole.items())

@@ -1,0 +1,175 @@
+"""Tables and figures from records: what is averaged with what, every number, and the files."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.axes import Axes
+
+from pylocalreg.errors import CheckpointError, ConfigError
+from pylocalreg.experiments import figures, tables
+from pylocalreg.experiments.comparison import EXPERIMENTS, compare
+from pylocalreg.experiments.records import Record
+
+
+def _record(method: str = "vanilla", seed: int = 0, **changes: Any) -> Record:
+    nfe = (100.0 if method == "vanilla" else 40.0) + seed
+    settings = {
+        "task": {"name": "mnist_node"},
+        "data": {"name": "mnist", "folder": None, "offline": True},
+        "solver": {"name": "Tsit5", "abstol": 1e-8, "reltol": 1e-8},
+        "method": method,
+        "methods": {"local_unbiased": {"coefficient": {"start": 2.5, "end": 1.0}}},
+        "train": {"steps": 10, "batch": 512, "seed": seed, "evaluate_every": 5},
+        "dtype": "float32",
+    }
+    values: dict[str, Any] = {
+        "experiment": "mnist_node",
+        "method": method,
+        "seed": seed,
+        "data": "digits, a stand-in",
+        "metric": "accuracy",
+        "device": "CPU, 1 thread",
+        "processes": 1,
+        "parameters": 10,
+        "train_score": 98.0 + seed,
+        "test_score": 96.0 + seed,
+        "train_seconds": 50.0 if method == "vanilla" else 20.0,
+        "prediction_seconds": 0.5 if method == "vanilla" else 0.2,
+        "prediction_batch": 512,
+        "test_nfe": nfe,
+        "settings": settings,
+        "history": [
+            {"kind": "test", "step": step, "score": 90.0 + step, "loss": 0.1, "nfe": nfe, "seconds": step}
+            for step in (0, 5, 10)
+        ],
+    }
+    return Record(**{**values, **changes})
+
+
+RECORDS = [_record(method, seed) for method in ("local_unbiased", "vanilla") for seed in (0, 1, 2)]
+
+
+def test_the_table_has_every_number() -> None:
+    (section,) = tables.table(2, RECORDS, tables.load_paper())
+    assert "digits, a stand-in" in section.conditions
+    assert "10 steps of batch 512" in section.conditions
+    vanilla, local, abstract = section.rows
+    assert vanilla == (
+        "vanilla",
+        "99.00 ± 1.00",
+        "97.00 ± 1.00",
+        "50 ± 0",
+        "0.5 ± 0",
+        "101.0 ± 1.0",
+        "1.00",
+        "1.00",
+        "1.00",
+        "3",
+    )
+    assert local[0] == "local, unbiased"
+    assert local[5:] == ("41.0 ± 1.0", "0.41", "0.40", "2.50", "3")
+    assert abstract[6] == "0.556 to 0.733"
+    assert abstract[8] == "1.3 to 2"
+    assert {len(row) for row in section.rows} == {len(section.header)}
+
+
+def test_one_run_has_no_deviation_and_without_vanilla_there_is_no_ratio() -> None:
+    (section,) = tables.table(2, [_record("local_biased")], tables.load_paper())
+    assert section.rows[0][1:] == ("98.00", "96.00", "20", "0.2", "40.0", "", "", "", "1")
+
+
+def test_an_error_is_not_shown_as_an_accuracy() -> None:
+    record = _record(experiment="physionet", metric="mse", test_score=0.0123456)
+    (section,) = tables.table(3, [record], tables.load_paper())
+    assert section.header[1:3] == ("train MSE", "test MSE")
+    assert section.rows[0][2] == "0.0123"
+
+
+def test_the_papers_cells_stand_beside(tmp_path: Path) -> None:
+    path = tmp_path / "paper.yaml"
+    path.write_text(
+        "abstract: {nfe_ratio: [0.5, 0.7], prediction_speedup: [1, 2]}\n"
+        "cells: {mnist_node: {vanilla: {test_nfe: 250, test_score: 97.5}}}\n"
+    )
+    (section,) = tables.table(2, RECORDS, tables.load_paper(path))
+    assert section.rows[0][2] == "97.00 ± 1.00 [97.50]"
+    assert section.rows[0][5] == "101.0 ± 1.0 [250.0]"
+    assert "[" not in section.rows[1][2]
+    path.write_text("cells: {mnist_node: {vanilla: {accuracy: 97.5}}}")
+    with pytest.raises(ConfigError, match="accuracy"):
+        tables.load_paper(path)
+    with pytest.raises(ConfigError, match="none"):
+        tables.load_paper(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"device": "a GPU"},
+        {"data": "MNIST"},
+        {"processes": 2},
+        {"settings": {**_record().settings, "dtype": "float64"}},
+    ],
+)
+def test_only_like_runs_are_compared(other: dict[str, Any]) -> None:
+    assert len(compare(RECORDS)) == 1
+    assert len(compare([*RECORDS, _record(seed=3, **other)])) == 2
+
+
+def test_other_settings_of_a_method_are_a_row_of_their_own() -> None:
+    record = _record("local_unbiased", 3)
+    record.settings["methods"] = {"local_unbiased": {"coefficient": {"start": 9.0, "end": 9.0}}}
+    (comparison,) = compare([*RECORDS, record])
+    assert [len(method.runs) for method in comparison.methods] == [3, 3, 1]
+    assert "9.0" in comparison.methods[2].label
+
+
+def test_both_forms_have_the_same_cells() -> None:
+    sections = tables.table(2, RECORDS, tables.load_paper())
+    text, source = tables.markdown(2, sections), tables.latex(2, sections)
+    lines = [line for line in text.splitlines() if line.startswith("| vanilla")]
+    assert lines == ["| " + " | ".join(sections[0].rows[0]) + " |"]
+    assert r"99.00 $\pm$ 1.00 & 97.00 $\pm$ 1.00" in source
+    assert r"train accuracy, \%" in source
+    assert source.count(r"\\") == 1 + len(sections[0].rows)
+
+
+def test_a_table_without_records_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="table 4"):
+        tables.table(4, RECORDS, tables.load_paper())
+    assert tables.printable(RECORDS) == [2]
+
+
+def test_every_experiment_is_in_a_table_and_a_figure() -> None:
+    assert [name for names in tables.TABLES.values() for name in names] == list(EXPERIMENTS)
+    assert list(figures.TRAINING.values()) == list(EXPERIMENTS)
+    assert figures.FIGURES == (1, 2, 3, 4, 5, 6, 7)
+
+
+def test_figures_are_whole_files(tmp_path: Path) -> None:
+    assert figures.drawable(RECORDS) == [1, 2, 3]
+    for number in (1, 2, 3):
+        png, pdf = figures.draw(number, RECORDS, tmp_path)
+        assert png.read_bytes().startswith(b"\x89PNG")
+        assert pdf.read_bytes().startswith(b"%PDF")
+    assert len(list(tmp_path.iterdir())) == 6
+    with pytest.raises(CheckpointError, match="figure 7"):
+        figures.draw(7, RECORDS, tmp_path)
+    with pytest.raises(CheckpointError, match="vanilla"):
+        figures.draw(1, RECORDS[:3], tmp_path)
+
+
+def test_the_bars_are_the_ratios(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    heights: list[float] = []
+    bar = Axes.bar
+
+    def watched(self: Axes, at: float, height: float, *others: Any, **named: Any) -> Any:
+        heights.append(height)
+        return bar(self, at, height, *others, **named)
+
+    monkeypatch.setattr(Axes, "bar", watched)
+    figures.draw(1, RECORDS, tmp_path)
+    nfe = statistics.mean([40.0, 41.0, 42.0]) / statistics.mean([100.0, 101.0, 102.0])
+    assert heights == pytest.approx([0, nfe - 1, 0, -0.6, 0, -0.6])
