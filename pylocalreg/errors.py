@@ -55,3 +55,11 @@ class JacobianError(LocalRegError, RuntimeError):
 
 class EngineUnavailableError(LocalRegError, RuntimeError):
     """The engine that was asked for cannot run on this machine."""
+
+
+class ConfigError(LocalRegError, ValueError):
+    """An experiment's config has an unknown key or a value that does not fit, or there is none of this name."""
+
+
+class DataError(LocalRegError, OSError):
+    """A data set's files are missing, broken or not to be downloaded."""
