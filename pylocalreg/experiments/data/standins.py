@@ -66,30 +66,30 @@ def patches() -> Data:
     """
     from sklearn.datasets import load_sample_images
 
-    train: list[torch.Tensor] = []
-    test: list[torch.Tensor] = []
-    train_labels: list[int] = []
-    test_labels: list[int] = []
+    train: list[tuple[torch.Tensor, int]] = []
+    test: list[tuple[torch.Tensor, int]] = []
     for number, photograph in enumerate(load_sample_images().images):
         pixels = torch.from_numpy(photograph.copy()).permute(2, 0, 1)
         _, height, width = pixels.shape
         band_height = height // BANDS
         for band in range(BANDS):
+            label = number * BANDS + band
             for top in range(band * band_height, (band + 1) * band_height - PATCH + 1, STRIDE):
                 for left in range(0, width - PATCH + 1, STRIDE):
-                    place = left % BLOCK
                     patch = pixels[:, top : top + PATCH, left : left + PATCH]
-                    if place <= BLOCK - 2 * PATCH:
-                        train.append(patch)
-                        train_labels.append(number * BANDS + band)
-                    elif place == BLOCK - PATCH:
-                        test.append(patch)
-                        test_labels.append(number * BANDS + band)
+                    if left % BLOCK <= BLOCK - 2 * PATCH:
+                        train.append((patch, label))
+                    elif left % BLOCK == BLOCK - PATCH:
+                        test.append((patch, label))
     return Data(
-        (torch.stack(train), torch.tensor(train_labels)),
-        (torch.stack(test), torch.tensor(test_labels)),
-        "stand-in for CIFAR10: patches of scikit-learn's photographs",
+        _shuffled(train), _shuffled(test), "stand-in for CIFAR10: patches of scikit-learn's photographs"
     )
+
+
+def _shuffled(samples: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))
+    images, labels = zip(*samples, strict=True)
+    return torch.stack(images)[order], torch.tensor(labels)[order]
 
 
 def write_records(folder: Path, records: int = RECORDS, seed: int = 0) -> None:

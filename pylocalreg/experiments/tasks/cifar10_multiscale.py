@@ -15,7 +15,7 @@ import pylocalreg as plr
 from pylocalreg.experiments import config as settings
 from pylocalreg.experiments.task import Data, Metric, Outcome
 from pylocalreg.experiments.tasks.base import Experiment, classified, solve_options
-from pylocalreg.experiments.tasks.cifar10_conv import CLASSES, SIZE, Normalize
+from pylocalreg.experiments.tasks.cifar10_conv import CLASSES, Normalize
 
 
 class Block(Module):
@@ -91,8 +91,10 @@ class Multiscale(Module):
 
 
 class Cifar10Multiscale(Experiment):
-    """All scales start at 0; the head takes the mean of each channel of each. A batch is bytes
-    ``(batch, 3, 32, 32)`` and labels ``(batch,)``.
+    """Features of the image are injected, and each scale starts from what a coarser view of them gives; the head
+    takes the mean of each channel of each scale. A batch is bytes ``(batch, 3, 32, 32)`` and labels ``(batch,)``.
+
+    A multiscale DEQ starts its search at 0, where the normalization of nothing makes an ODE stiff.
     """
 
     metric: ClassVar[Metric] = "accuracy"
@@ -101,24 +103,22 @@ class Cifar10Multiscale(Experiment):
         super().__init__(config, data, generator)
         task = config.task
         assert isinstance(task, settings.Cifar10Multiscale)
-        self.channels = task.channels
+        channels = list(task.channels)
         self.normalize = Normalize()
         self.inject = Sequential(
-            Conv2d(3, task.channels[0], 3, padding=1, bias=False), torch.nn.BatchNorm2d(task.channels[0])
+            Conv2d(3, channels[0], 3, padding=1, bias=False), torch.nn.BatchNorm2d(channels[0])
         )
+        self.start = ModuleList(_down(channels[: scale + 1], task.groups) for scale in range(len(channels)))
         self.node = plr.NeuralODE(
             Multiscale(task.channels, task.expansion, task.groups),
             adjoint=config.solver.adjoint,
             **solve_options(config, generator),
         )
-        self.head = torch.nn.Linear(sum(task.channels), CLASSES)
+        self.head = torch.nn.Linear(sum(channels), CLASSES)
 
     def forward(self, *batch: torch.Tensor) -> Outcome:
         images, labels = batch
         x = self.inject(self.normalize(images))
-        z = tuple(
-            x.new_zeros(len(x), width, SIZE >> scale, SIZE >> scale) for scale, width in enumerate(self.channels)
-        )
-        solution = self.node(z, inputs=(x,))
+        solution = self.node(tuple(start(x) for start in self.start), inputs=(x,))
         features = torch.cat([part.mean((2, 3)) for part in solution.u], dim=1)
         return classified(self.head(features), labels, solution)
