@@ -6,7 +6,7 @@ Lux chain: layer by layer the weight, then the bias, each in Julia's column-majo
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -247,8 +247,9 @@ def _shapes(layer: Layer, timed: bool) -> tuple[tuple[int, ...], ...]:
     return (layer.channels,), (layer.channels,)
 
 
-Function = Callable[[torch.Tensor, Any], Any]
-"""A plain ``f(t, u)``: ``u`` and what it gives are a tensor, or a tuple or dict of tensors."""
+Function = Callable[..., Any]
+"""A plain ``f(t, u)``: ``u`` and what it gives are a tensor, or a tuple or dict of tensors. ``f(t, u, *inputs)``
+where a solve is given inputs."""
 
 
 def as_module(dynamics: Layers | torch.nn.Module | Function) -> torch.nn.Module:
@@ -275,3 +276,23 @@ class _Function(torch.nn.Module):
 
     def forward(self, t: torch.Tensor, u: Any) -> Any:
         return self.f(t, u)
+
+
+class WithInputs(torch.nn.Module):
+    """Dynamics f(t, u, *inputs) as f(t, u), the inputs constant along the solve: input injection.
+
+    Raises:
+        OptionError: the dynamics are a layer description's, which take none.
+    """
+
+    def __init__(self, f: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> None:
+        super().__init__()
+        if isinstance(f, LayerDynamics):
+            raise OptionError(
+                f"{len(inputs)} inputs for a {type(f.description).__name__}: only dynamics that are a module or "
+                "a callable f(t, u, *inputs) take any"
+            )
+        self.f, self.inputs = f, tuple(inputs)
+
+    def forward(self, t: torch.Tensor, u: Any) -> Any:
+        return self.f(t, u, *self.inputs)

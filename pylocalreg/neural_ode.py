@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pylocalreg.dynamics import Function, Layers, as_module
+from pylocalreg.dynamics import Function, Layers, WithInputs, as_module
 from pylocalreg.engines.base import Adjoint, Jacobian
 from pylocalreg.errors import OptionError
 from pylocalreg.neural_de import NeuralDE
@@ -101,6 +101,7 @@ class NeuralODE(NeuralDE):
         self,
         u0: State,
         *,
+        inputs: Sequence[torch.Tensor] = (),
         saveat: Sequence[float] | None = None,
         dense: bool = False,
         regularize: bool | None = None,
@@ -109,12 +110,15 @@ class NeuralODE(NeuralDE):
         the dynamics get and give, and the solution holds, the same.
 
         Args:
+            inputs: tensors that stay constant along the solve (input injection): the dynamics are then called
+                as ``f(t, u, *inputs)``, and gradients reach the inputs.
             saveat: in place of the module's own.
             dense: keep every stage, so that the solution can be called at any time.
             regularize: whether to compute the regularizer; in training mode only by default.
 
         Raises:
             ShapeError, DtypeError, DeviceError, ToleranceError: before the solve.
+            OptionError: inputs for a layer description, or with ``jacobian="per_sample"``.
             JacobianError: the dynamics have no derivative that a stiff solver can take.
             NonFiniteError, StepUnderflowError, StepLimitError: where the solve can not go on.
         """
@@ -125,6 +129,13 @@ class NeuralODE(NeuralDE):
             raise OptionError(
                 f"jacobian='per_sample': {got} has no first dimension of samples; take jacobian='system'"
             )
+        if self.jacobian == "per_sample" and inputs:
+            raise OptionError(
+                f"jacobian='per_sample' with {len(inputs)} inputs: a sample's block would see the inputs of all; "
+                "take jacobian='system'"
+            )
         times = self._times(saveat, packed.dtype)
-        problem = self._problem(layout.dynamics(self.dynamics), packed, times, self.dynamics.parameters())
+        dynamics = WithInputs(self.dynamics, inputs) if inputs else self.dynamics
+        parameters = (*self.dynamics.parameters(), *inputs)
+        problem = self._problem(layout.dynamics(dynamics), packed, times, parameters)
         return self._solve(problem, packed, times, layout.unpack, dense=dense, regularize=regularize)

@@ -1,0 +1,333 @@
+"""What an experiment is run with: the sections of a YAML file, checked key by key before anything starts.
+
+Each experiment has a packaged file with the paper's settings (``configs/mnist_node.yaml``, ...). A file of
+one's own says which task it is of and what differs from that task's packaged file.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pylocalreg.engines.base import Adjoint
+from pylocalreg.errors import ConfigError
+from pylocalreg.regularizers import Sampling
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+Method = Literal[
+    "vanilla",
+    "local_unbiased",
+    "local_biased",
+    "paper",
+    "global_error",
+    "global_stiffness",
+    "steer",
+    "taynode",
+]
+
+
+class Section(BaseModel):
+    """A part of a config: an unknown key is refused, nothing changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MnistNode(Section):
+    """A neural ODE over the flattened image, a linear classifier."""
+
+    name: Literal["mnist_node"]
+    hidden: Count
+
+
+class MnistNsde(Section):
+    """A linear layer to ``width``, a neural SDE there, a linear classifier; the test takes the mean of
+    ``trajectories`` paths.
+    """
+
+    name: Literal["mnist_nsde"]
+    width: Count
+    hidden: Count
+    trajectories: Count
+
+
+class Physionet(Section):
+    """A latent ODE: recognition GRU (state and hidden layers), latent state, generator of ``layers`` hidden
+    layers, each of size ``hidden``; ``noise`` is the standard deviation of an observation.
+    """
+
+    name: Literal["physionet"]
+    recognition: Count
+    gru_hidden: Count
+    latent: Count
+    hidden: Count
+    layers: Count
+    noise: Positive
+
+
+class Cifar10Conv(Section):
+    """A convolutional neural ODE over the image with learnt channels beside its three."""
+
+    name: Literal["cifar10_conv"]
+    channels: Annotated[int, Field(ge=4, strict=True)]
+    hidden: Count
+
+
+class Cifar10Multiscale(Section):
+    """A neural ODE over feature maps of several resolutions, each half the one before."""
+
+    name: Literal["cifar10_multiscale"]
+    channels: Annotated[tuple[Count, ...], Field(min_length=1)]
+    expansion: Count
+    groups: Count
+
+
+TaskSection = Annotated[
+    MnistNode | MnistNsde | Physionet | Cifar10Conv | Cifar10Multiscale, Field(discriminator="name")
+]
+
+
+class DataSource(Section):
+    """Where data come from: ``folder``, where it is given; else a stand-in if ``offline``, else a download.
+
+    ``limit`` is the most samples taken of the training set, and of the test set.
+    """
+
+    folder: Path | None = None
+    offline: bool = False
+    limit: Count | None = None
+
+
+class Images(DataSource):
+    name: Literal["mnist", "cifar10"]
+
+
+class Records(DataSource):
+    """Observations are averaged over bins of ``bin_hours``."""
+
+    name: Literal["physionet"]
+    bin_hours: Positive
+
+
+DataSection = Annotated[Images | Records, Field(discriminator="name")]
+
+DATA_OF = {
+    "mnist_node": "mnist",
+    "mnist_nsde": "mnist",
+    "physionet": "physionet",
+    "cifar10_conv": "cifar10",
+    "cifar10_multiscale": "cifar10",
+}
+"""The data set of each task."""
+
+
+class Solver(Section):
+    """The method by the stack's name, its tolerances and adjoint."""
+
+    name: str
+    abstol: Positive
+    reltol: Positive
+    adjoint: Adjoint
+
+
+class Coefficient(Section):
+    """From ``start`` at the first training step to ``end`` at the last, by a constant factor a step."""
+
+    start: Positive
+    end: Positive
+
+
+class Weighted(Section):
+    """A term of the loss and its coefficient."""
+
+    coefficient: Coefficient
+
+
+class Local(Weighted):
+    """`LocalRegularizer` with the solver's own step and the exact gradient."""
+
+    samples: Count = 1
+
+
+class Paper(Weighted):
+    """`LocalRegularizer.paper`: the automatic step, the first stage held constant."""
+
+    sampling: Sampling
+
+
+class Steer(Section):
+    spread: Positive
+
+
+class Taylor(Weighted):
+    order: Count
+
+
+class Methods(Section):
+    """The settings of each method; one that is left out is not to be had in the experiment."""
+
+    local_unbiased: Local | None = None
+    local_biased: Local | None = None
+    paper: Paper | None = None
+    global_error: Weighted | None = None
+    global_stiffness: Weighted | None = None
+    steer: Steer | None = None
+    taynode: Taylor | None = None
+
+
+class Constant(Section):
+    name: Literal["constant"]
+
+
+class Inverse(Section):
+    """The rate at step n, counted from 0, is the first one divided by 1 + ``decay`` n."""
+
+    name: Literal["inverse"]
+    decay: Positive
+
+
+class Cosine(Section):
+    """Along half a cosine, to ``end`` at the last step."""
+
+    name: Literal["cosine"]
+    end: Positive
+
+
+class Optimizer(Section):
+    name: Literal["adam", "adamax"]
+    learning_rate: Positive
+    schedule: Annotated[Constant | Inverse | Cosine, Field(discriminator="name")]
+
+
+class Train(Section):
+    """``batch`` samples a step, ``steps`` steps, an evaluation on the test set every ``evaluate_every``."""
+
+    batch: Count
+    steps: Count
+    evaluate_every: Count
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+
+
+class Config(Section):
+    """An experiment, whole."""
+
+    task: TaskSection
+    data: DataSection
+    solver: Solver
+    method: Method = "vanilla"
+    methods: Methods
+    optimizer: Optimizer
+    train: Train
+    dtype: Literal["float32", "float64"]
+    engine: Literal["auto", "torch", "julia"] = "torch"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        wanted = DATA_OF[self.task.name]
+        if self.data.name != wanted:
+            raise ValueError(f"task {self.task.name!r} is of the data set {wanted!r}, not {self.data.name!r}")
+        if self.method not in self.available_methods:
+            raise ValueError(
+                f"method {self.method!r} has no settings in {self.task.name!r}: choose one of "
+                f"{self.available_methods}, or give methods.{self.method}"
+            )
+        return self
+
+    @property
+    def available_methods(self) -> list[Method]:
+        """The methods that have settings here; vanilla needs none."""
+        named: list[Method] = [name for name in NAMED if getattr(self.methods, name) is not None]
+        return ["vanilla", *named]
+
+
+NAMED: tuple[Method, ...] = (
+    "local_unbiased",
+    "local_biased",
+    "paper",
+    "global_error",
+    "global_stiffness",
+    "steer",
+    "taynode",
+)
+"""The methods that have settings."""
+
+
+def packaged() -> list[str]:
+    """The names of the packaged configs: one of each experiment, and a short one of each for small machines."""
+    folder = resources.files("pylocalreg.experiments") / "configs"
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """A packaged config by its name, or a file of one's own, with changes.
+
+    Args:
+        name_or_path: ``"mnist_node"``, say, or the path of a YAML file. Its keys stand before those of the
+            packaged config of its task.
+        overrides: ``"train.steps=100"``, say: the value is read as YAML.
+
+    Raises:
+        ConfigError: there is no such config, it is not YAML, a key is unknown or a value is not of its kind.
+    """
+    given = _read(name_or_path)
+    task = given.get("task")
+    name = task.get("name") if isinstance(task, Mapping) else None
+    if name not in DATA_OF:
+        raise ConfigError(f"{name_or_path}: task.name = {name!r} does not exist: choose one of {list(DATA_OF)}")
+    settings = _merge(_read(name), given)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not (key and equals):
+            raise ConfigError(f"{override!r} is no change of a config: write section.key=value")
+        change = _parse(value, override)
+        for part in reversed(key.split(".")):
+            change = {part: change}
+        settings = _merge(settings, change)
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(str(part) for part in item['loc']) or 'config'}: {item['msg']}"
+            + (f", not {item['input']!r}" if item["loc"] else "")
+            for item in error.errors()
+        ]
+        raise ConfigError(f"{name_or_path}: " + "; ".join(problems)) from error
+
+
+def _read(name_or_path: str | Path) -> dict[str, Any]:
+    if str(name_or_path) in packaged():
+        source = resources.files("pylocalreg.experiments") / "configs" / f"{name_or_path}.yaml"
+    else:
+        source = Path(name_or_path)
+        if not source.is_file():
+            raise ConfigError(
+                f"{str(name_or_path)!r} is neither a file nor a packaged config: those are {packaged()}"
+            )
+    found = _parse(source.read_text(encoding="utf-8"), str(name_or_path))
+    if not isinstance(found, dict):
+        raise ConfigError(f"{name_or_path} holds a {type(found).__name__}: a config is a mapping of sections")
+    return found
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not YAML: {error}") from error
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` before ``below``, key by key; a section of another name takes nothing from below."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        if both and ("name" not in value or value["name"] == old.get("name")):
+            merged[key] = _merge(old, value)
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,54 @@
+"""CIFAR10 (Krizhevsky 2009): 50,000 and 10,000 colour images of 32 x 32, in the binary format."""
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pylocalreg.errors import DataError
+from pylocalreg.experiments.config import Images
+from pylocalreg.experiments.data import standins
+from pylocalreg.experiments.data.download import download, find
+from pylocalreg.experiments.task import Data
+
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
+TEST = "test_batch.bin"
+BATCHES = "cifar-10-batches-bin"
+RECORD = 1 + 3 * 32 * 32
+
+
+def load(source: Images) -> Data:
+    """Bytes of shape ``(n, 3, 32, 32)`` and labels of shape ``(n,)``.
+
+    The folder is that of the six ``.bin`` files, or the one it was unpacked into. The batches for Python are
+    pickles, which could run any code, and are not read.
+    """
+    if source.folder is None and source.offline:
+        return standins.patches()
+    if source.folder is None:
+        with tarfile.open(download(URL, SHA256)) as archive:
+            batches = {Path(member.name).name: archive.extractfile(member) for member in archive}
+            contents = {name: batches[name].read() for name in (*TRAIN, TEST)}  # type: ignore[union-attr]
+    else:
+        folder = source.folder
+        if (folder / BATCHES).is_dir():
+            folder = folder / BATCHES
+        what = f"CIFAR10's binary version ({URL})"
+        contents = {name: find(folder, (name,), what).read_bytes() for name in (*TRAIN, TEST)}
+    train = [_read(contents[name], name) for name in TRAIN]
+    images, labels = (torch.cat(parts) for parts in zip(*train, strict=True))
+    return Data((images, labels), _read(contents[TEST], TEST), "CIFAR10")
+
+
+def _read(content: bytes, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Records of a label and 3,072 bytes: red, green and blue, each row by row."""
+    if not content or len(content) % RECORD:
+        raise DataError(f"{name} holds {len(content)} bytes, which is no number of records of {RECORD} bytes")
+    records = torch.from_numpy(np.frombuffer(content, np.uint8).reshape(-1, RECORD).copy())
+    labels = records[:, 0].long()
+    if int(labels.max()) > 9:
+        raise DataError(f"{name} has a label {int(labels.max())}: CIFAR10's labels are 0 to 9")
+    return records[:, 1:].reshape(-1, 3, 32, 32), labels

@@ -1,0 +1,32 @@
+"""The paper's five experiments: a model each, with its loss and its metric."""
+
+import torch
+
+from pylocalreg.experiments.config import Config
+from pylocalreg.experiments.task import Data
+from pylocalreg.experiments.tasks.base import Experiment
+from pylocalreg.experiments.tasks.cifar10_conv import Cifar10Conv
+from pylocalreg.experiments.tasks.cifar10_multiscale import Cifar10Multiscale
+from pylocalreg.experiments.tasks.mnist_node import MnistNode
+from pylocalreg.experiments.tasks.mnist_nsde import MnistNsde
+from pylocalreg.experiments.tasks.physionet import Physionet
+
+TASKS: dict[str, type[Experiment]] = {
+    "mnist_node": MnistNode,
+    "mnist_nsde": MnistNsde,
+    "physionet": Physionet,
+    "cifar10_conv": Cifar10Conv,
+    "cifar10_multiscale": Cifar10Multiscale,
+}
+
+
+def build(config: Config, data: Data, generator: torch.Generator) -> Experiment:
+    """The config's task on the CPU, in its dtype, with the weights of its seed; it draws from ``generator``.
+
+    Raises:
+        OptionError: the method, solver or adjoint can not do what the config asks.
+    """
+    dtype = torch.float64 if config.dtype == "float64" else torch.float32
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        return TASKS[config.task.name](config, data, generator).to(dtype)
