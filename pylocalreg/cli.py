@@ -63,6 +63,25 @@ def main() -> None:
         Console().print(table)
 
     @app.command()
+    def parity(
+        golden: Annotated[
+            Path | None,
+            typer.Option(help="Folder of golden numbers (index.json, ode.npz) to run in our table's place."),
+        ] = None,
+        engine: Annotated[
+            list[str] | None, typer.Option(help="An engine to run; again for more. By default all there are.")
+        ] = None,
+        only: Annotated[str, typer.Option(help="Cases whose name has this in it.")] = "",
+        output: Annotated[Path, typer.Option(help="Where parity.json and parity.html go.")] = Path("results"),
+    ) -> None:
+        """Run the same cases on the engines, and print and write their differences side by side."""
+        from rich.console import Console
+
+        from pylocalreg.parity import command
+
+        command.run(golden, engine, only, output, Console())
+
+    @app.command()
     def install_julia() -> None:
         """Install Julia and the SciML stack by juliapkg, ahead of the first use; some minutes."""
         from pylocalreg.engines.julia_engine.start import install

@@ -19,7 +19,7 @@ def module_of(description: Layers, dtype: torch.dtype, seed: int = 0) -> LayerDy
         torch.manual_seed(seed)
         module = LayerDynamics(description).to(dtype)
     with torch.no_grad():
-        module.p += 0.1 * torch.randn(module.p.shape, generator=generator, dtype=torch.float64).to(dtype)
+        module.p.add_(torch.randn(module.p.shape, generator=generator, dtype=torch.float64), alpha=0.1)
     return module
 
 

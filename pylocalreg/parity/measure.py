@@ -45,8 +45,14 @@ def measure(case: Case, name: str) -> Measured:
     trajectory = engine.solve(problem, case.u0, [end], Keep("all", stages=True))
     u = trajectory.outputs[0]
     calls = trajectory.calls.f
-    R, R_by_p = _regularizer(engine, problem, case, module.p, engine.interpolate(problem, trajectory, case.tau),
-                             trajectory.dt[trajectory.step_at(case.tau)])
+    R, R_by_p = _regularizer(
+        engine,
+        problem,
+        case,
+        module.p,
+        engine.interpolate(problem, trajectory, case.tau),
+        trajectory.dt[trajectory.step_at(case.tau)],
+    )
     by_u0, (by_p,) = engine.pull_back(problem, trajectory, "interpolating", [(end, torch.ones_like(u))], [])
     return Measured(
         name,

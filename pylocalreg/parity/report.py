@@ -3,20 +3,21 @@
 import base64
 import html
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
-from pylocalreg.atomic import write_text
+from pylocalreg.experiments.files import write_json, write_text
 from pylocalreg.parity.compare import FIELDS, Comparison
+
+COLUMNS = ("case", "engine", "against", "steps", "NFE", *FIELDS)
 
 
 def table(comparisons: Sequence[Comparison]) -> Table:
     """A row a comparison."""
-    result = Table("case", "engine", "against", "steps", "NFE", *FIELDS)
+    result = Table(*(Column(name, no_wrap=True) for name in COLUMNS))
     for c in comparisons:
         result.add_row(*_cells(c), style="" if c.same_steps else "yellow")
     return result
@@ -35,24 +36,35 @@ def _number(x: float | None) -> str:
     return "-" if x is None else f"{x:.1e}"
 
 
-def write_json(comparisons: Sequence[Comparison], path: Path) -> None:
-    rows = [_as_json(c) for c in comparisons]
-    write_text(path, json.dumps(rows, indent=1))
+def save_json(comparisons: Sequence[Comparison], path: Path) -> None:
+    write_json(path, [_as_json(c) for c in comparisons])
 
 
 def _as_json(c: Comparison) -> dict[str, Any]:
     sides = {
-        side.who: {"naccept": side.naccept, "nreject": side.nreject, "nfe": side.nfe, "t": side.t, "EEst": side.EEst}
+        side.who: {
+            "naccept": side.naccept,
+            "nreject": side.nreject,
+            "nfe": side.nfe,
+            "t": side.t,
+            "EEst": side.EEst,
+        }
         for side in (c.reference, c.measured)
     }
-    differences = {f: (x if x is None or x != float("inf") else "different steps") for f, x in c.differences.items()}
-    about = {"case": c.case.name, "solver": c.case.solver, "tol": c.case.tol}
-    return about | {"engine": c.measured.who, "against": c.reference.who, "sides": sides, "differences": differences}
+    return {
+        "case": c.case.name,
+        "solver": c.case.solver,
+        "tol": c.case.tol,
+        "engine": c.measured.who,
+        "against": c.reference.who,
+        "sides": sides,
+        "differences": {f: "other steps" if x == float("inf") else x for f, x in c.differences.items()},
+    }
 
 
-def write_html(comparisons: Sequence[Comparison], path: Path) -> None:
+def save_html(comparisons: Sequence[Comparison], path: Path) -> None:
     """One page that needs nothing beside it."""
-    head = "".join(f"<th>{html.escape(x)}</th>" for x in ("case", "engine", "against", "steps", "NFE", *FIELDS))
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in COLUMNS)
     rows = []
     for c in comparisons:
         cells = "".join(f"<td>{html.escape(x)}</td>" for x in _cells(c))
@@ -64,9 +76,10 @@ def write_html(comparisons: Sequence[Comparison], path: Path) -> None:
     )
     write_text(
         path,
-        "<!doctype html><meta charset=utf-8><title>pylocalreg parity</title><style>body{font:14px sans-serif}"
-        "td,th{padding:2px 8px;text-align:right}td:first-child{text-align:left}.other{background:#fd6}"
-        "figure{display:inline-block;margin:8px}</style><h1>Parity</h1><p>Largest difference over the largest "
+        "<!doctype html><meta charset=utf-8><title>pylocalreg parity</title><style>"
+        "body{font:14px sans-serif}td,th{padding:2px 8px;text-align:right}td:first-child{text-align:left}"
+        ".other{background:#fd6}figure{display:inline-block;margin:8px}</style>"
+        "<h1>Parity</h1><p>Largest difference over the largest "
         f"magnitude of the reference; steps are accepted + rejected.</p><table><tr>{head}</tr>{''.join(rows)}"
         f"</table>{pictures}",
     )

@@ -1,0 +1,44 @@
+"""The command: cases, run and compared, printed and written."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from pylocalreg.engines.julia_engine.start import why_unavailable
+from pylocalreg.errors import OptionError
+from pylocalreg.parity.cases import golden_cases, own_cases
+from pylocalreg.parity.compare import Comparison, compare
+from pylocalreg.parity.report import save_html, save_json, table
+
+
+def run(
+    golden: Path | None, engines: Sequence[str] | None, only: str, output: Path, console: Console
+) -> None:
+    """Compare the engines on every case that has ``only`` in its name, by default all engines there are.
+
+    Raises:
+        OptionError: no case has that name; one engine alone and nothing to compare it with.
+        EngineUnavailableError: an engine that is asked for is not there.
+    """
+    reason = why_unavailable()
+    chosen = list(engines or (["torch"] if reason else ["torch", "julia"]))
+    if golden is None and len(chosen) < 2:
+        missing = f"there is no Julia ({reason})" if reason and not engines else "one alone was asked for"
+        raise OptionError(
+            f"parity compares two engines, or one with golden numbers, and {missing}: give --golden FOLDER, "
+            "or both engines"
+        )
+    cases = [case for case in (own_cases() if golden is None else golden_cases(golden)) if only in case.name]
+    if not cases:
+        raise OptionError(f"no case has {only!r} in its name")
+    comparisons: list[Comparison] = []
+    for case in track(cases, "comparing", console=console):
+        comparisons += compare(case, chosen)
+    console.print(table(comparisons), soft_wrap=True)
+    same = sum(c.same_steps for c in comparisons)
+    console.print(f"{same} of {len(comparisons)} comparisons take the same steps and calls")
+    save_json(comparisons, output / "parity.json")
+    save_html(comparisons, output / "parity.html")
+    console.print(f"written: {output / 'parity.json'}, {output / 'parity.html'}")
