@@ -36,7 +36,7 @@ def run(
     comparisons: list[Comparison] = []
     for case in track(cases, "comparing", console=console):
         comparisons += compare(case, chosen)
-    console.print(table(comparisons), soft_wrap=True)
+    Console(width=max(console.width, 170)).print(table(comparisons))
     same = sum(c.same_steps for c in comparisons)
     console.print(f"{same} of {len(comparisons)} comparisons take the same steps and calls")
     save_json(comparisons, output / "parity.json")
