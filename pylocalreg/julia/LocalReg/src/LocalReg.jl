@@ -15,6 +15,7 @@ using DLPack: DLPack
 using DiffEqNoiseProcess: DiffEqNoiseProcess
 using ForwardDiff: ForwardDiff
 using LinearAlgebra: mul!
+using Logging: NullLogger, with_logger
 using Lux: Lux
 using NNlib: NNlib
 using OrdinaryDiffEqAdamsBashforthMoulton: OrdinaryDiffEqAdamsBashforthMoulton, VCAB3, VCABM3

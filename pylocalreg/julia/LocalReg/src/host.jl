@@ -3,6 +3,8 @@
 
 const FROM_DLPACK = PythonCall.pynew()
 
+isnone(x::Py) = PythonCall.pyis(x, PythonCall.pybuiltins.None)
+
 """The array of a contiguous tensor that asks for no gradient."""
 array(tensor::Py) = DLPack.from_dlpack(tensor)
 
@@ -52,7 +54,7 @@ function pull(model::HostModel, u, p, t)
     return array(du), host_pullback
 end
 
-optional_array(x::Py) = PythonCall.pyisnone(x) ? nothing : array(x)
+optional_array(x::Py) = isnone(x) ? nothing : array(x)
 
 jacobian(model::HostModel, u, p, t) = permutedims(array(model.jacobian(tensor(u), t)))
 time_derivative(model::HostModel, u, p, t) = array(model.time_derivative(tensor(u), t))
@@ -71,13 +73,12 @@ end
 # ---- what Python calls: every function takes and gives Python objects ----
 
 value(x::Py) = pyconvert(Any, x)
-optional(T, x::Py) = PythonCall.pyisnone(x) ? nothing : pyconvert(T, x)
 
 function host_layers(description, timed, running, training)
     rows = pyconvert(Vector{Tuple{String, Int, Int, Int, String}}, description)
     is_timed = pyconvert(Bool, timed)
     layers = Tuple(lux_layer(row..., is_timed) for row in rows)
-    stats = Tuple(PythonCall.pyisnone(pair) ? nothing : (array(pair[0]), array(pair[1])) for pair in running)
+    stats = Tuple(isnone(pair) ? nothing : (array(pair[0]), array(pair[1])) for pair in running)
     return Py(Layers(layers, is_timed, stats, pyconvert(Bool, training)))
 end
 
@@ -136,15 +137,15 @@ end
 function host_problem(dtype, f, g, p, options, tableau, path)
     T = element_type(dtype)
     drift = Dynamics(value(f))
-    diffusion = PythonCall.pyisnone(g) ? nothing : Dynamics(value(g))
-    formula = if PythonCall.pyisnone(tableau)
+    diffusion = isnone(g) ? nothing : Dynamics(value(g))
+    formula = if isnone(tableau)
         nothing
     elseif diffusion === nothing
         host_tableau(T, tableau...)
     else
         host_stochastic_tableau(T, tableau...)
     end
-    noise = PythonCall.pyisnone(path) ? nothing : HostPath(path, Views())
+    noise = isnone(path) ? nothing : HostPath(path, Views())
     return Py(HostProblem{T}(drift, diffusion, array(p), host_options(T, options...), formula, noise))
 end
 
@@ -167,7 +168,7 @@ end
 
 function (offer::HostOffer)(index, t, dt, EEst)
     wanted = offer.call(index, t, dt, EEst)
-    return PythonCall.pyisnone(wanted) ? nothing : pyconvert(Vector{Int}, wanted)
+    return isnone(wanted) ? nothing : pyconvert(Vector{Int}, wanted)
 end
 
 function host_solve(handle, u0, times, states, dense, checkpoints, offer, after_step)
@@ -178,7 +179,7 @@ function host_solve(problem::HostProblem{T}, u0, times, states, dense, checkpoin
     keep = Keep{T}(;
         states = pyconvert(Bool, states), dense = pyconvert(Bool, dense),
         checkpoints = T.(pyconvert(Vector{Float64}, checkpoints)),
-        offer = PythonCall.pyisnone(offer) ? nothing : HostOffer(offer),
+        offer = isnone(offer) ? nothing : HostOffer(offer),
     )
     at = T.(pyconvert(Vector{Float64}, times))
     run, (nf, ng) = counted(problem) do
@@ -274,7 +275,7 @@ function host_replay(handle, run, inside, at_end, estimates)
         push!(get!(() -> Any[], by_index, pyconvert(Int, index)), pair)
     end
     end_state = solved.states[length(solved.t)]
-    by_end = PythonCall.pyisnone(at_end) ? zero(end_state) : copy(array(at_end))
+    by_end = isnone(at_end) ? zero(end_state) : copy(array(at_end))
     retake(index, u, need) = take(problem, solved, index, u, need)
     by_u0, by_p = replay(retake, solved, by_index, by_end, host_estimates(T, estimates))
     return PythonCall.pytuple((tensor(by_u0), tensor(by_p)))

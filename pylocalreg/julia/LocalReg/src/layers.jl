@@ -137,7 +137,10 @@ end
 function evaluate_layer!(model, i, layer, out, x, ps, t)
     input = model.timed && takes_time(layer) ? with_time(layer, x, t) : x
     running = model.running[i]
-    y, st = layer(input, ps, state(layer, running, model.training))
+    # Lux warns of training outside of its own gradients, which is just what a forward solve is
+    y, st = with_logger(NullLogger()) do
+        layer(input, ps, state(layer, running, model.training))
+    end
     if running !== nothing && model.training
         copyto!(running[1], st.running_mean)
         copyto!(running[2], st.running_var)

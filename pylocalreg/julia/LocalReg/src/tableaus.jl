@@ -15,13 +15,6 @@ struct Tableau{T}
     stages::Int
 end
 
-function Tableau{T}(c, a, b, btilde, stiffness, stages) where {T}
-    return Tableau{T}(
-        convert(Vector{T}, c), convert(Matrix{T}, a), convert(Vector{T}, b), convert(Vector{T}, btilde),
-        convert(Vector{T}, stiffness), stages,
-    )
-end
-
 """
 A stage of a stochastic method: an evaluation at t + c h and u + h sum_j a_j k_j + I sum_j b_j g_j, `I` the
 integral of that name.

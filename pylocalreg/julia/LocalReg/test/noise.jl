@@ -25,8 +25,9 @@ LocalReg.pull(::Zero, u, p, t) = zero(u), y -> (zero(u), zero(p))
     @test run.outputs[1] ≈ u0 .+ 0.5 .* (path_at(1) .- path_at(0)) rtol = 1e-10
 end
 
+# the stack evaluates the diffusion after the drift's step
 const EULER_MARUYAMA = StochasticTableau{Float64}(
-    [Stage{Float64}(true, 0, [], [], :sqdt), Stage{Float64}(false, 0, [], [], :sqdt)],
+    [Stage{Float64}(true, 0, [], [], :sqdt), Stage{Float64}(false, 0, [1.0], [], :sqdt)],
     [1.0], [:W => [1.0]], Float64[], Pair{Symbol, Vector{Float64}}[], 1.0, false,
 )
 
