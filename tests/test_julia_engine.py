@@ -13,7 +13,7 @@ from tests.julia import layer_models, module_of, needs_julia
 
 pytestmark = needs_julia
 MODELS = layer_models()
-TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
+BOUNDS = {torch.float64: 1e-10, torch.float32: 1e-4}
 DTYPES = (torch.float64, torch.float32)
 
 
@@ -48,19 +48,30 @@ def start_of(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", MODELS)
 def test_layers(name: str, dtype: torch.dtype) -> None:
+    """Over the same fixed steps, so that nothing but the layers differs: not where a kink falls in a step."""
     description, shape = MODELS[name]
-    tol = 1e-8 if dtype == torch.float64 else 1e-4
 
     def build(engine: str) -> plr.NeuralODE:
-        return plr.NeuralODE(module_of(description, dtype), engine=engine, abstol=tol, reltol=tol)
+        return plr.NeuralODE(module_of(description, dtype), engine=engine, dt=0.1, adaptive=False)
 
     (ours, our_grads), (theirs, their_grads) = both(build, start_of(shape, dtype))
     assert theirs.engine == "julia"
-    bound = TOLERANCE[dtype]
-    assert distance(theirs.u.detach(), ours.u.detach()) < bound
-    agree(our_grads, their_grads, bound)
-    if dtype == torch.float64:
-        assert theirs.stats == ours.stats
+    assert theirs.stats == ours.stats
+    assert distance(theirs.u.detach(), ours.u.detach()) < BOUNDS[dtype]
+    agree(our_grads, their_grads, BOUNDS[dtype])
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if not name.endswith(("relu", "elu"))])
+def test_adaptive_steps(name: str) -> None:
+    description, shape = MODELS[name]
+
+    def build(engine: str) -> plr.NeuralODE:
+        return plr.NeuralODE(module_of(description, torch.float64), engine=engine)
+
+    (ours, our_grads), (theirs, their_grads) = both(build, start_of(shape, torch.float64))
+    assert theirs.stats == ours.stats
+    assert distance(theirs.u.detach(), ours.u.detach()) < 1e-9
+    agree(our_grads, their_grads, 1e-8)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -68,10 +79,11 @@ def test_batch_norm_follows_the_forward_calls(training: bool) -> None:
     description = MODELS["Chain-dense-batchnorm"][0]
     modules = [module_of(description, torch.float64).train(training) for _ in range(2)]
     for module, engine in zip(modules, ("torch", "julia"), strict=True):
-        plr.NeuralODE(module, engine=engine).train(training)(start_of((6, 3), torch.float64))
+        node = plr.NeuralODE(module, engine=engine, dt=0.1, adaptive=False)
+        node.train(training)(start_of((6, 3), torch.float64))
     assert training == bool((modules[0].get_buffer("running_mean_1") != 0).any())
     for name, buffer in modules[0].named_buffers():
-        assert distance(modules[1].get_buffer(name), buffer) < 1e-10
+        torch.testing.assert_close(modules[1].get_buffer(name), buffer, rtol=1e-10, atol=0)
 
 
 @pytest.mark.parametrize("adjoint", ["discrete", "interpolating", "backsolve", "gauss", "quadrature"])
@@ -247,8 +259,10 @@ def test_local_regularizers(options: dict[str, Any], adjoint: plr.Adjoint, host:
     (ours, our_grads), (theirs, their_grads) = both(build, start_of(shape, torch.float64))
     assert ours.regularization is not None
     assert theirs.regularization is not None
-    assert distance(theirs.regularization.detach(), ours.regularization.detach()) < 1e-6
-    agree(our_grads, their_grads, 1e-6)  # EEst is conditioned like that
+    # an estimate is the small rest of a large sum, that of the short automatic step most of all
+    bound = 1e-4 if options.get("step") == "initial" else 1e-6
+    assert distance(theirs.regularization.detach(), ours.regularization.detach()) < bound
+    agree(our_grads, their_grads, bound)
 
 
 @pytest.mark.parametrize("quantity", ["error", "stiffness"])
