@@ -1,13 +1,16 @@
 """One step of every adaptive SDE method against the numbers of the real SciML stack (tests/data)."""
 
+import dataclasses
+
 import pytest
 import torch
 
-import pylocalreg as plr
-from pylocalreg.engines.base import Problem
+from pylocalreg.engines import get_engine
+from pylocalreg.engines.base import Keep, Problem
 from pylocalreg.engines.torch_engine.methods import SDE_METHODS
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from tests.golden import Case, GivenPath, distance, names
+from tests.julia import ENGINES
 
 CASES = names("sde_step")
 
@@ -45,13 +48,27 @@ def test_step(name: str) -> None:
     assert EEst == pytest.approx(float(case["eest"]), rel=1e-10)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", CASES)
-def test_estimate_under_autograd(name: str) -> None:
+def test_solve_of_one_step(name: str, engine: str) -> None:
+    case = Case.load(name)
+    whole = _problem(case)
+    end = whole.tspan[0] + float(case["dt"])
+    problem = dataclasses.replace(whole, tspan=(whole.tspan[0], end), adaptive=False)
+    trajectory = get_engine(engine).solve(problem, case.state("u0"), [end], Keep())
+    assert trajectory.naccept == 1
+    assert distance(trajectory.outputs[0].T, case["u1"]) < 1e-13
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", CASES)
+def test_estimate_under_autograd(name: str, engine: str) -> None:
     case = Case.load(name)
     problem = _problem(case)
-    engine = plr.NeuralSDE(problem.f, problem.g, engine="torch").engine  # type: ignore[arg-type]
     dt = float(case["dt"])
-    value, calls = engine.estimate(problem, "error", problem.tspan[0], case.state("u0"), dt, "exact")
+    value, calls = get_engine(engine).estimate(
+        problem, "error", problem.tspan[0], case.state("u0"), dt, "exact"
+    )
     assert float(value.detach()) == pytest.approx(float(case["eest"]) * dt, rel=1e-10)
     assert calls.f >= 2
     assert calls.diffusion >= 2

@@ -1,12 +1,13 @@
 """The right-hand side on both sides of the bridge: a Lux model of a description, else a callback."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from pylocalreg.dynamics import BatchNorm, Conv, Dense, GroupNorm, Layer, LayerDynamics
+from pylocalreg.dynamics import BatchNorm, Conv, Dense, GroupNorm, Layer, LayerDynamics, Layers, TimeDependent
 from pylocalreg.engines.base import Problem
 from pylocalreg.engines.julia_engine.start import Julia
 from pylocalreg.engines.torch_engine.linearization import DenseLinearization, linearize
@@ -38,16 +39,7 @@ def model_of(julia: Julia, problem: Problem, u0: torch.Tensor) -> Model:
 
 
 def _lux(julia: Julia, sides: Sequence[LayerDynamics], problem: Problem) -> Model:
-    handles = [
-        julia.call(
-            "layers",
-            [_row(layer) for layer in side.description.layers],
-            side.timed,
-            [_running(side, i) for i in range(len(side.description.layers))],
-            side.training,
-        )
-        for side in sides
-    ]
+    handles = [_layers(julia, side) for side in sides]
     if len(sides) == 1:
         p = sides[0].p.detach()
     else:
@@ -65,6 +57,22 @@ def _lux(julia: Julia, sides: Sequence[LayerDynamics], problem: Problem) -> Mode
         return [pieces[own[id(param)]] if id(param) in own else None for param in problem.params]
 
     return Model(handles[0], handles[1] if len(handles) == 2 else None, p, split)
+
+
+def _layers(julia: Julia, side: LayerDynamics) -> Any:
+    layers = side.description.layers
+    if not any(isinstance(layer, BatchNorm) for layer in layers):
+        return _stateless(julia, side.description)
+    running = [_running(side, i) for i in range(len(layers))]
+    return julia.call("layers", [_row(layer) for layer in layers], side.timed, running, side.training)
+
+
+@functools.lru_cache(maxsize=64)
+def _stateless(julia: Julia, description: Layers) -> Any:
+    """One model serves all dynamics of the same description: the parameters come with each call."""
+    layers = description.layers
+    timed = isinstance(description, TimeDependent)
+    return julia.call("layers", [_row(layer) for layer in layers], timed, [None] * len(layers), True)
 
 
 def _row(layer: Layer) -> tuple[str, int, int, int, str]:

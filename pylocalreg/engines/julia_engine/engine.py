@@ -20,7 +20,7 @@ from pylocalreg.engines.base import (
 )
 from pylocalreg.engines.julia_engine.dynamics import Model, model_of
 from pylocalreg.engines.julia_engine.start import Julia, start, why_unavailable
-from pylocalreg.engines.julia_engine.tableaus import needs_dZ, tableau_of
+from pylocalreg.engines.julia_engine.tableaus import has_tableau, needs_dZ, tableau_of
 from pylocalreg.engines.methods import check_estimate, check_options, is_stochastic
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
 from pylocalreg.errors import (
@@ -80,7 +80,7 @@ class JuliaEngine:
         stochastic: bool = False,
     ) -> bool:
         adaptive = check_options("Julia engine", solver, adjoint, adaptive, checkpoints, jacobian, stochastic)
-        if adjoint == "discrete" and tableau_of(solver) is None:
+        if adjoint == "discrete" and not has_tableau(solver):
             raise OptionError(
                 f"adjoint='discrete': the Julia engine reverses explicit Runge-Kutta steps and SDEs' steps, "
                 f"not {solver}'s; take adjoint='interpolating', or engine='torch'"
@@ -99,7 +99,7 @@ class JuliaEngine:
 
     def check_estimate(self, solver: str, quantity: Quantity) -> None:
         check_estimate(solver, quantity)
-        if tableau_of(solver) is None:
+        if not has_tableau(solver):
             raise OptionError(
                 f"{solver}: the Julia engine takes the estimates of explicit Runge-Kutta steps and of those "
                 "of SDEs; take one of these solvers, or engine='torch'"
@@ -128,7 +128,7 @@ class JuliaEngine:
         if keep.sample is not None and not keep.stiffness:
             offer = _Offer(keep)
         with self._errors(julia, problem):
-            run, t, dt, EEst, nreject, nf, ng, outputs, _ = julia.call(
+            run, t, dt, EEst, nreject, nf, ng, outputs = julia.call(
                 "solve",
                 handle,
                 _plain(u0),
@@ -278,9 +278,10 @@ class JuliaEngine:
         path = None
         if problem.noise is not None:
             path = _Increments(problem)
+        dtype = str(u0.dtype).removeprefix("torch.")
         handle = julia.call(
             "problem",
-            str(u0.dtype).removeprefix("torch."),
+            dtype,
             model.f,
             model.g,
             model.p,
@@ -294,7 +295,7 @@ class JuliaEngine:
                 problem.adaptive,
                 problem.maxiters,
             ),
-            tableau_of(problem.solver),
+            tableau_of(julia, problem.solver, dtype),
             path,
         )
         return julia, model, handle

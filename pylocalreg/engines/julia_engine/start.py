@@ -117,10 +117,10 @@ class Julia:
             juliacall.JuliaError: what the function threw, its stack trace in it. An error raised by Python
                 code that it called back comes through as it is.
         """
-        return self.apply(self._functions[name], *args)
+        return self.apply(self._functions[name], args)
 
-    def apply(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a Julia function that another one gave; raises as `call` does."""
+    def apply(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        """Call a Julia function of one argument that another one gave; raises as `call` does."""
         if os.getpid() != _started_in:
             raise EngineUnavailableError(
                 f"engine='julia': Julia runs in process {_started_in}, and {os.getpid()} is a fork of it. "
@@ -128,4 +128,4 @@ class Julia:
                 "take engine='torch' in them"
             )
         with lock:
-            return function(*args)
+            return function(argument)

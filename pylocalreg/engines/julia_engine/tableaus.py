@@ -1,17 +1,27 @@
 """Methods' coefficients as host.jl takes them: the same data the embedded engine steps with."""
 
+import functools
 from typing import Any
 
+from pylocalreg.engines.julia_engine.start import Julia
 from pylocalreg.engines.torch_engine.sde import SDE_TABLEAUS
 from pylocalreg.engines.torch_engine.sde.tableau import StochasticTableau
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS, Tableau
 
 
-def tableau_of(solver: str) -> tuple[Any, ...] | None:
-    """The solver's tableau for `host_tableau` or `host_stochastic_tableau`; None for one that has none."""
+def has_tableau(solver: str) -> bool:
+    """Whether the solver's steps can be taken again one by one."""
+    return solver in TABLEAUS or solver in SDE_TABLEAUS
+
+
+@functools.cache
+def tableau_of(julia: Julia, solver: str, dtype: str) -> Any:
+    """The solver's tableau in Julia; None for one that has none."""
     if solver in TABLEAUS:
-        return _explicit(TABLEAUS[solver])
-    return _stochastic(SDE_TABLEAUS[solver]) if solver in SDE_TABLEAUS else None
+        return julia.call("coefficients", dtype, False, _explicit(TABLEAUS[solver]))
+    if solver in SDE_TABLEAUS:
+        return julia.call("coefficients", dtype, True, _stochastic(SDE_TABLEAUS[solver]))
+    return None
 
 
 def _explicit(tableau: Tableau) -> tuple[Any, ...]:

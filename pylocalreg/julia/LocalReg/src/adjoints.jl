@@ -78,7 +78,7 @@ function replay(take, run::Run, inside, by_end, estimates)
         if haskey(estimates, index)
             estimate = estimates[index]
             of_state = reverse_estimate!(by_p, take(index, u, :estimate), estimate, run.options)
-            estimate.through_state && (by_u .+= of_state)
+            by_u = estimate.through_state ? by_u .+ of_state : by_u
         end
     end
     return by_u, by_p
@@ -98,15 +98,15 @@ function take_again(f, g, tableau::StochasticTableau{T}, increments!, run::Run, 
     return StochasticStep(f, g, tableau, u, run.p, t, integrals)
 end
 
-function add_new_state!(cotangents::StageCotangents, step::Step, cotangent)
-    cotangents.by_u .+= cotangent
+function add_new_state!(cotangents::StageCotangents{T}, step, cotangent) where {T}
+    push!(cotangents.by_u, (one(T), cotangent))
     add!(cotangents, step, step.tableau.b, cotangent)
     return nothing
 end
 
 """Add the cotangent of u + dt sum_i weights_i k_i; of an SDE's step, of u + weights (u_new - u)."""
-function add_inside!(cotangents::StageCotangents, step::Step, weights, cotangent)
-    cotangents.by_u .+= cotangent
+function add_inside!(cotangents::StageCotangents{T}, step, weights, cotangent) where {T}
+    push!(cotangents.by_u, (one(T), cotangent))
     add!(cotangents, step, weights, cotangent)
     return nothing
 end

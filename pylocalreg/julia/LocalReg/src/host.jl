@@ -122,6 +122,12 @@ function host_stochastic_tableau(T, stages, alpha, beta, error_drift, error_diff
     )
 end
 
+"""A method's coefficients, of a method of SDEs where `stochastic`; `None` where a method has none."""
+function host_coefficients(dtype, stochastic, data)
+    T = element_type(dtype)
+    return Py(pyconvert(Bool, stochastic) ? host_stochastic_tableau(T, data...) : host_tableau(T, data...))
+end
+
 element_type(name) = pyconvert(String, name) == "float32" ? Float32 : Float64
 
 """A problem as Python holds it: right-hand sides, parameters, options, tableau and noise."""
@@ -138,13 +144,7 @@ function host_problem(dtype, f, g, p, options, tableau, path)
     T = element_type(dtype)
     drift = Dynamics(value(f))
     diffusion = isnone(g) ? nothing : Dynamics(value(g))
-    formula = if isnone(tableau)
-        nothing
-    elseif diffusion === nothing
-        host_tableau(T, tableau...)
-    else
-        host_stochastic_tableau(T, tableau...)
-    end
+    formula = isnone(tableau) ? nothing : value(tableau)
     noise = isnone(path) ? nothing : HostPath(path, Views())
     return Py(HostProblem{T}(drift, diffusion, array(p), host_options(T, options...), formula, noise))
 end
@@ -172,10 +172,10 @@ function (offer::HostOffer)(index, t, dt, EEst)
 end
 
 function host_solve(handle, u0, times, states, dense, checkpoints, offer, after_step)
-    return host_solve(value(handle), array(u0), times, states, dense, checkpoints, offer, after_step)
+    return solve_and_share(value(handle), array(u0), times, states, dense, checkpoints, offer, after_step)
 end
 
-function host_solve(problem::HostProblem{T}, u0, times, states, dense, checkpoints, offer, after_step) where {T}
+function solve_and_share(problem::HostProblem{T}, u0, times, states, dense, checkpoints, offer, after_step) where {T}
     keep = Keep{T}(;
         states = pyconvert(Bool, states), dense = pyconvert(Bool, dense),
         checkpoints = T.(pyconvert(Vector{Float64}, checkpoints)),
@@ -192,8 +192,7 @@ function host_solve(problem::HostProblem{T}, u0, times, states, dense, checkpoin
     end
     return PythonCall.pytuple((
         Py(run), PythonCall.pylist(run.t), PythonCall.pylist(run.dt), PythonCall.pylist(run.EEst),
-        run.nreject, problem.g === nothing ? run.nf : nf, ng,
-        PythonCall.pylist([tensor(u) for u in run.outputs]), PythonCall.pylist(collect(keys(run.states))),
+        run.nreject, problem.g === nothing ? run.nf : nf, ng, PythonCall.pylist(tensor.(run.outputs)),
     ))
 end
 
@@ -217,10 +216,10 @@ function host_initial_step(handle, u)
 end
 
 function host_estimate(handle, quantity, t, u, dt, frozen)
-    return host_estimate(value(handle), array(u), quantity, t, dt, frozen)
+    return estimate_and_share(value(handle), array(u), quantity, t, dt, frozen)
 end
 
-function host_estimate(problem::HostProblem{T}, u::AbstractArray, quantity, t, dt, frozen) where {T}
+function estimate_and_share(problem::HostProblem{T}, u, quantity, t, dt, frozen) where {T}
     time, size = T(pyconvert(Float64, t)), T(pyconvert(Float64, dt))
     more = (quantity = pyconvert(String, quantity), frozen = pyconvert(Bool, frozen))
     (value, back), (nf, ng) = counted(problem) do
@@ -326,13 +325,21 @@ end
 function host_functions(from_dlpack::Py)
     PythonCall.pycopy!(FROM_DLPACK, from_dlpack)
     functions = (
-        layers = host_layers, model = host_model, part = host_part, problem = host_problem,
+        layers = host_layers, coefficients = host_coefficients, model = host_model, part = host_part, problem = host_problem,
         solve = host_solve, state = host_state, interpolate = host_interpolate,
         initial_step = host_initial_step, estimate = host_estimate, stiffness = host_stiffness,
         replay = host_replay, pull_back = host_pull_back, reverse_estimate = host_reverse_estimate,
         failure = host_failure, about = host_about,
     )
     return PythonCall.pydict(
-        String(name) => PythonCall.pyfunc(f; name = String(name)) for (name, f) in pairs(functions)
+        String(name) => PythonCall.pyfunc(taking_a_tuple(f); name = String(name)) for (name, f) in pairs(functions)
     )
 end
+
+"""`f` with its arguments in one tuple: juliacall takes half a millisecond to hand over more than five."""
+function taking_a_tuple(f)
+    count = Val(first(methods(f)).nargs - 1)
+    return arguments::Py -> call_with(f, arguments, count)
+end
+
+call_with(f, arguments, ::Val{N}) where {N} = f(ntuple(i -> arguments[i - 1], Val(N))...)

@@ -150,8 +150,71 @@ end
 
 buffer!(model, i, x, dims) = get!(() -> similar(x, dims), model.buffers, (i, typeof(x), dims))
 
-function pull(model::Layers, u, p, t)
-    return Zygote.pullback((u, p) -> model(u, p, t), u, p)
+pull(model::Layers, u, p, t) = Zygote.pullback((u, p) -> model(u, p, t), u, p)
+
+function pull(model::Layers{<:Tuple{Vararg{Lux.Dense}}}, u, p, t)
+    ps = unpack(model.layers, p)
+    inputs, slopes = Any[], Any[]
+    x = u
+    for (layer, weights) in zip(model.layers, ps)
+        push!(inputs, x)
+        x, slope = forward_with_slope(layer, x, weights, model.timed, t)
+        push!(slopes, slope)
+    end
+    function dense_pullback(cotangent)
+        by_p = similar(p)
+        by_ps = unpack(model.layers, by_p)
+        by_y = cotangent
+        for i in length(model.layers):-1:1
+            by_y = reverse_dense!(by_ps[i], model.layers[i], inputs[i], slopes[i], ps[i], model.timed, t, by_y)
+        end
+        return by_y, by_p
+    end
+    return x, dense_pullback
+end
+
+"""Output of a Dense, and its activation's slope there; `nothing` where that is 1."""
+function forward_with_slope(layer, x, ps, timed, t)
+    inputs = size(x, 1)
+    y = similar(x, layer.out_dims, Base.tail(size(x))...)
+    mul!(reshape(y, layer.out_dims, :), view(ps.weight, :, 1:inputs), reshape(x, inputs, :))
+    bias = timed ? ps.bias .+ t .* view(ps.weight, :, inputs + 1) : ps.bias
+    if layer.activation === identity
+        y .+= bias
+        return y, nothing
+    end
+    slope = similar(y)
+    σ = NNlib.fast_act(layer.activation, y)
+    activate!(y, slope, σ, bias)
+    return y, slope
+end
+
+"""y = σ(y + bias), and its slope, in one pass."""
+function activate!(y, slope, σ::F, bias) where {F}
+    for column in CartesianIndices(Base.tail(axes(y))), i in axes(y, 1)
+        z = σ(ForwardDiff.Dual(y[i, column] + bias[i], one(eltype(y))))
+        y[i, column] = ForwardDiff.value(z)
+        slope[i, column] = ForwardDiff.partials(z, 1)
+    end
+    return nothing
+end
+
+function activate!(y, slope, ::typeof(NNlib.tanh_fast), bias)
+    y .= NNlib.tanh_fast.(y .+ bias)
+    slope .= 1 .- y .^ 2
+    return nothing
+end
+
+"""Write the gradients by a Dense's parameters; gives that by its input."""
+function reverse_dense!(by_ps, layer, x, slope, ps, timed, t, by_y)
+    inputs = size(x, 1)
+    by_z = reshape(slope === nothing ? by_y : slope .* by_y, layer.out_dims, :)
+    mul!(view(by_ps.weight, :, 1:inputs), by_z, reshape(x, inputs, :)')
+    sum!(by_ps.bias, by_z)
+    timed && (view(by_ps.weight, :, inputs + 1) .= t .* by_ps.bias)
+    by_x = similar(x)
+    mul!(reshape(by_x, inputs, :), view(ps.weight, :, 1:inputs)', by_z)
+    return by_x
 end
 
 function time_derivative(model::Layers, u, p, t)

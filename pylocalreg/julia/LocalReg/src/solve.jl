@@ -63,8 +63,8 @@ function problem(f::Dynamics, u0, p, options::Options)
 end
 
 function problem(f::Dynamics, g::Dynamics, u0, p, options::Options, noise)
-    # in place RKMilCommute's error estimate takes its norms element by element; out of place it is the formula's
-    in_place = options.solver != "RKMilCommute"
+    # in place these methods' error estimates take norms element by element; out of place they are the formulas'
+    in_place = !(options.solver in ("LambaEulerHeun", "RKMilCommute"))
     sde = SDEFunction{in_place, SciMLBase.FullSpecialize}(f, g)
     return SDEProblem{in_place}(sde, u0, options.tspan, p; noise)
 end

@@ -21,12 +21,29 @@ end
 
 share(x, y) = x > y ? one(x) : x == y ? oftype(x, 0.5) : zero(x)
 
-"""Add dt * sum_i weights_i k_i to `out`."""
-function add_sum!(out, dt, weights, ks)
-    for (weight, k) in zip(weights, ks)
-        iszero(weight) || (out .+= (dt * weight) .* k)
+const FUSED = 8 # terms that one pass over memory adds up
+
+"""sum_i weight_i x_i of (weight, x) pairs, at least one; a new array."""
+function combine(terms::Vector{Tuple{T, A}}) where {T, A}
+    out = similar(last(first(terms)))
+    for part in Iterators.partition(terms, FUSED)
+        weights, xs = Tuple(first.(part)), Tuple(last.(part))
+        part[1] === terms[1] ? write_sum!(out, weights, xs) : write_sum!(out, (one(T), weights...), (out, xs...))
     end
     return out
+end
+
+function write_sum!(out, weights::NTuple{N}, xs::NTuple{N}) where {N}
+    products = map((w, x) -> Broadcast.broadcasted(*, w, x), weights, xs)
+    return Broadcast.materialize!(out, N == 1 ? products[1] : Broadcast.broadcasted(+, products...))
+end
+
+"""Append the terms of dt * sum_i weights_i k_i."""
+function add_terms!(terms, dt, weights, ks)
+    for (weight, k) in zip(weights, ks)
+        iszero(weight) || push!(terms, (dt * weight, k))
+    end
+    return terms
 end
 
 """
@@ -45,7 +62,7 @@ end
 function Step(f::Dynamics, tableau::Tableau{T}, u::A, p, t, dt, stages = tableau.stages) where {T, A}
     step = Step{T, A}(tableau, u, dt, A[], Any[])
     for i in 1:stages
-        input = i == 1 ? u : add_sum!(copy(u), dt, view(tableau.a, i, :), step.ks)
+        input = i == 1 ? u : combine(add_terms!([(one(T), u)], dt, view(tableau.a, i, :), step.ks))
         k, back = pull(f, input, p, t + tableau.c[i] * dt)
         push!(step.ks, k)
         push!(step.backs, back)
@@ -53,9 +70,14 @@ function Step(f::Dynamics, tableau::Tableau{T}, u::A, p, t, dt, stages = tableau
     return step
 end
 
-new_state(step::Step) = add_sum!(copy(step.u), step.dt, step.tableau.b, step.ks)
-error(step::Step) = add_sum!(zero(step.u), step.dt, step.tableau.btilde, step.ks)
-last_apart(step::Step) = add_sum!(zero(step.u), step.dt, step.tableau.stiffness, step.ks)
+weighted(step::Step{T, A}, weights) where {T, A} =
+    combine(add_terms!(Tuple{T, A}[], step.dt, weights, step.ks))
+error(step::Step) = weighted(step, step.tableau.btilde)
+last_apart(step::Step) = weighted(step, step.tableau.stiffness)
+
+function new_state(step::Step{T, A}) where {T, A}
+    return combine(add_terms!([(one(T), step.u)], step.dt, step.tableau.b, step.ks))
+end
 
 """R = EEst |dt| of the step, or S = rms(f(a) - f(b)) / rms(a - b) of its last two stages' states a and b."""
 function estimate(step::Step, quantity, options)
@@ -66,30 +88,35 @@ function estimate(step::Step, quantity, options)
     return scaled_rms(error(step), step.u, new_state(step), options.abstol, options.reltol) * abs(step.dt)
 end
 
-"""Cotangents of the stages, and of the state the step starts from."""
-struct StageCotangents{A}
-    by_k::Vector{A}
-    by_u::A
+"""
+Cotangents of the stages, and of the state the step starts from, as terms of sums: their arrays are not to be
+written to.
+"""
+struct StageCotangents{T, A}
+    by_k::Vector{Vector{Tuple{T, A}}}
+    by_u::Vector{Tuple{T, A}}
 end
 
-StageCotangents(step::Step) = StageCotangents([zero(step.u) for _ in step.ks], zero(step.u))
+function StageCotangents(step::Step{T, A}) where {T, A}
+    return StageCotangents([Tuple{T, A}[] for _ in step.ks], Tuple{T, A}[])
+end
 
 """Add those of dt * sum_i weights_i k_i."""
 function add!(cotangents, step::Step, weights, cotangent)
     for (i, weight) in enumerate(weights)
-        iszero(weight) || (cotangents.by_k[i] .+= (step.dt * weight) .* cotangent)
+        iszero(weight) || push!(cotangents.by_k[i], (step.dt * weight, cotangent))
     end
     return nothing
 end
 
-function add_estimate!(cotangents, step::Step, quantity, options, cotangent)
+function add_estimate!(cotangents, step::Step{T}, quantity, options, cotangent) where {T}
     tableau, ks, dt = step.tableau, step.ks, step.dt
     if quantity == "stiffness"
         of_f, of_u = ks[end] .- ks[end - 1], last_apart(step)
         above, below = rms(of_f), rms(of_u)
-        by_f = of_f .* (cotangent / (below * above * length(of_f)))
-        cotangents.by_k[end] .+= by_f
-        cotangents.by_k[end - 1] .-= by_f
+        by_f = cotangent / (below * above * length(of_f))
+        push!(cotangents.by_k[end], (by_f, of_f))
+        push!(cotangents.by_k[end - 1], (-by_f, of_f))
         add!(cotangents, step, tableau.stiffness, of_u .* (-cotangent * above / (below^3 * length(of_u))))
         return nothing
     end
@@ -98,25 +125,24 @@ function add_estimate!(cotangents, step::Step, quantity, options, cotangent)
         reverse_scaled_rms(e, step.u, u_new, options.abstol, options.reltol, cotangent * abs(dt))
     add!(cotangents, step, tableau.btilde, by_e)
     add!(cotangents, step, tableau.b, by_u_new)
-    cotangents.by_u .+= by_u .+ by_u_new
+    push!(cotangents.by_u, (one(T), by_u), (one(T), by_u_new))
     return nothing
 end
 
 """
-    pull_back!(by_p, step, cotangents; frozen, through_state)
+    pull_back!(by_p, step, cotangents; frozen) -> by_u
 
 Add the gradients by the parameters; gives that by the state the step starts from. `frozen` holds the first
-stage constant; without `through_state` nothing but the parameters is differentiated by.
+stage constant.
 """
-function pull_back!(by_p, step::Step, cotangents; frozen = false)
+function pull_back!(by_p, step::Step{T}, cotangents; frozen = false) where {T}
     for i in length(step.ks):-1:(frozen ? 2 : 1)
-        by_k = cotangents.by_k[i]
-        all(iszero, by_k) && continue
-        by_input, of_p = step.backs[i](by_k)
+        isempty(cotangents.by_k[i]) && continue
+        by_input, of_p = step.backs[i](combine(cotangents.by_k[i]))
         of_p === nothing || (by_p .+= of_p)
         by_input === nothing && continue
-        cotangents.by_u .+= by_input
+        push!(cotangents.by_u, (one(T), by_input))
         i > 1 && add!(cotangents, step, view(step.tableau.a, i, 1:(i - 1)), by_input)
     end
-    return cotangents.by_u
+    return isempty(cotangents.by_u) ? zero(step.u) : combine(cotangents.by_u)
 end

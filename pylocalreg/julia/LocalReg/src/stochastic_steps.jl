@@ -19,7 +19,7 @@ function integral(numbers::Integrals, name)
 end
 
 """Add factor * sum_i weights_i x_i to `out`, `factor` a number or an array like `out`."""
-function add_sum!(out, factor::AbstractArray, weights, xs)
+function add_sum!(out, factor, weights, xs)
     for (weight, x) in zip(weights, xs)
         iszero(weight) || (out .+= weight .* factor .* x)
     end

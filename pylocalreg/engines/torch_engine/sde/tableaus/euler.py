@@ -4,11 +4,12 @@ from pylocalreg.engines.torch_engine.sde.tableau import Stage, StochasticTableau
 
 EM = StochasticTableau(
     name="EM",
-    source="G. Maruyama, Continuous Markov processes and stochastic equations (1955)",
+    source="G. Maruyama, Continuous Markov processes and stochastic equations (1955); as the stack's EM by "
+    "default, the diffusion is evaluated after the drift's step (split)",
     order=0.5,
     interpretation="Ito",
     drift=(Stage(0.0),),
-    diffusion=(Stage(0.0),),
+    diffusion=(Stage(0.0, a=(1.0,)),),
     alpha=(1.0,),
     beta={"W": (1.0,)},
 )
