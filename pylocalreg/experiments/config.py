@@ -180,27 +180,27 @@ class Methods(Section):
 
 
 class Constant(Section):
-    name: Literal["constant"]
+    kind: Literal["constant"]
 
 
 class Inverse(Section):
     """The rate at step n, counted from 0, is the first one divided by 1 + ``decay`` n."""
 
-    name: Literal["inverse"]
+    kind: Literal["inverse"]
     decay: Positive
 
 
 class Cosine(Section):
     """Along half a cosine, to ``end`` at the last step."""
 
-    name: Literal["cosine"]
+    kind: Literal["cosine"]
     end: Positive
 
 
 class Optimizer(Section):
     name: Literal["adam", "adamax"]
     learning_rate: Positive
-    schedule: Annotated[Constant | Inverse | Cosine, Field(discriminator="name")]
+    schedule: Annotated[Constant | Inverse | Cosine, Field(discriminator="kind")]
 
 
 class Train(Section):
@@ -257,7 +257,7 @@ NAMED: tuple[Method, ...] = (
 
 
 def packaged() -> list[str]:
-    """The names of the packaged configs: one of each experiment, and a short one of each for small machines."""
+    """The names of the packaged configs: each experiment's, and a short one of each for small machines."""
     folder = resources.files("pylocalreg.experiments") / "configs"
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
@@ -277,7 +277,9 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:
     task = given.get("task")
     name = task.get("name") if isinstance(task, Mapping) else None
     if name not in DATA_OF:
-        raise ConfigError(f"{name_or_path}: task.name = {name!r} does not exist: choose one of {list(DATA_OF)}")
+        raise ConfigError(
+            f"{name_or_path}: task.name = {name!r} does not exist: choose one of {list(DATA_OF)}"
+        )
     settings = _merge(_read(name), given)
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -321,13 +323,11 @@ def _parse(text: str, where: str) -> Any:
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """``above`` before ``below``, key by key; a section of another name takes nothing from below."""
+    """``above`` before ``below``, key by key; a section of another kind takes nothing from below."""
+    if above.get("kind", below.get("kind")) != below.get("kind"):
+        return dict(above)
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        if both and ("name" not in value or value["name"] == old.get("name")):
-            merged[key] = _merge(old, value)
-        else:
-            merged[key] = value
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged

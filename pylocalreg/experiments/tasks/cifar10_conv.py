@@ -29,8 +29,8 @@ class Normalize(torch.nn.Module):
 
 
 class Cifar10Conv(Experiment):
-    """A convolution gives the image further channels; dynamics of three convolutions that see the time, two of
-    them with batch normalization; one channel of features, a linear classifier. A batch is bytes
+    """A convolution gives the image further channels; dynamics of three convolutions that see the time, two
+    of them with batch normalization; one channel of features, a linear classifier. A batch is bytes
     ``(batch, 3, 32, 32)`` and labels ``(batch,)``.
     """
 
