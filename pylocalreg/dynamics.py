@@ -248,8 +248,8 @@ def _shapes(layer: Layer, timed: bool) -> tuple[tuple[int, ...], ...]:
 
 
 Function = Callable[..., Any]
-"""A plain ``f(t, u)``: ``u`` and what it gives are a tensor, or a tuple or dict of tensors. Where a solve is given
-inputs, ``f(t, u, *inputs)``."""
+"""A plain ``f(t, u)``: ``u`` and what it gives are a tensor, or a tuple or dict of tensors. Where a solve is
+given inputs, ``f(t, u, *inputs)``."""
 
 
 def as_module(dynamics: Layers | torch.nn.Module | Function) -> torch.nn.Module:

@@ -37,7 +37,7 @@ class Cifar10Conv(Experiment):
     metric: ClassVar[Metric] = "accuracy"
 
     def __init__(self, config: settings.Config, data: Data, generator: torch.Generator) -> None:
-        super().__init__(config, data, generator)
+        super().__init__(config, generator)
         task = config.task
         assert isinstance(task, settings.Cifar10Conv)
         channels, hidden = task.channels, task.hidden

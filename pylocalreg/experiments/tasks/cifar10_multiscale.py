@@ -106,7 +106,7 @@ class Cifar10Multiscale(Experiment):
     metric: ClassVar[Metric] = "accuracy"
 
     def __init__(self, config: settings.Config, data: Data, generator: torch.Generator) -> None:
-        super().__init__(config, data, generator)
+        super().__init__(config, generator)
         task = config.task
         assert isinstance(task, settings.Cifar10Multiscale)
         channels = list(task.channels)

@@ -55,7 +55,7 @@ class Physionet(Experiment):
     batches: torch.Tensor
 
     def __init__(self, config: settings.Config, data: Data, generator: torch.Generator) -> None:
-        super().__init__(config, data, generator)
+        super().__init__(config, generator)
         task = config.task
         assert isinstance(task, settings.Physionet)
         values, _, times = data.train
