@@ -17,15 +17,17 @@ EXPERIMENTS = sorted(DATA_OF)
 
 # Small enough for seconds.
 SMALL: dict[str, list[str]] = {
-    "mnist_node": ["solver.abstol=1e-4", "solver.reltol=1e-4", "train.steps=10"],
+    "mnist_node": [
+        "solver.abstol=1e-4", "solver.reltol=1e-4", "train.steps=10", "optimizer.learning_rate=3e-3",
+    ],
     "mnist_nsde": ["solver.abstol=0.5", "solver.reltol=0.5", "train.steps=12"],
-    "physionet": ["solver.abstol=1e-2", "solver.reltol=1e-2", "train.steps=20"],
+    "physionet": ["solver.abstol=1e-2", "solver.reltol=1e-2", "train.steps=12"],
     "cifar10_conv": [
         "task.hidden=4", "task.channels=4", "solver.abstol=1e-1", "solver.reltol=1e-1", "train.steps=8",
         "optimizer.learning_rate=0.03",
     ],
     "cifar10_multiscale": [
-        "task.channels=[4,8]", "task.expansion=1", "task.groups=2", "train.steps=12",
+        "task.channels=[4,8]", "task.expansion=1", "task.groups=2", "train.steps=10",
         "optimizer.learning_rate=0.03",
     ],
 }  # fmt: skip
@@ -33,7 +35,7 @@ BATCH = {"mnist_node": 64, "mnist_nsde": 64, "physionet": 32, "cifar10_conv": 8,
 
 # The training loss after train.steps steps on one batch, at most, as a share of that before.
 SHARE = {
-    "mnist_node": 0.6, "mnist_nsde": 0.6, "physionet": 0.05, "cifar10_conv": 0.6, "cifar10_multiscale": 0.6
+    "mnist_node": 0.7, "mnist_nsde": 0.6, "physionet": 0.2, "cifar10_conv": 0.8, "cifar10_multiscale": 0.9
 }  # fmt: skip
 
 
@@ -58,14 +60,19 @@ def objective(task: Experiment, outcome: Outcome) -> torch.Tensor:
     return outcome.loss + task.weight(0) * outcome.regularization
 
 
+AFTER = ("head", "features", "decoder")
+"""The parts of the models that see the solution."""
+
 CASES = [(name, method) for name in EXPERIMENTS for method in config(name).available_methods]
 
 
 @pytest.mark.parametrize(("name", "method"), CASES)
 def test_learns(name: str, method: str) -> None:
+    """What comes after the solve stays as it is: all there is to learn passes through the adjoint."""
     settings = config(name, f"method={method}")
     task, rows = build(settings), batch(settings)
-    optimizer = torch.optim.Adam(task.parameters(), settings.optimizer.learning_rate)
+    before = [p for key, p in task.named_parameters() if key.split(".")[0] not in AFTER]
+    optimizer = torch.optim.Adam(before, settings.optimizer.learning_rate)
     losses, first = [], None
     for step in range(settings.train.steps):
         outcome = task(*rows)
@@ -78,7 +85,7 @@ def test_learns(name: str, method: str) -> None:
             assert torch.isfinite(parameter.grad).all(), key
         optimizer.step()
     assert first is not None
-    assert losses[-1] < SHARE[name] * losses[0]
+    assert losses[-1] < SHARE[name] * losses[0], losses
     with_term = method not in ("vanilla", "steer")
     assert (task.weight(0) > 0) == with_term
     assert (float(first.regularization.detach()) > 0) == with_term
