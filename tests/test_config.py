@@ -1,6 +1,7 @@
 """Configs: the packaged ones are whole and hold the paper's settings, and nothing unknown passes."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 import pylocalreg as plr
 from pylocalreg.errors import ConfigError
 from pylocalreg.experiments import methods
-from pylocalreg.experiments.config import DATA_OF, NAMED, Config, load, packaged
+from pylocalreg.experiments.config import DATA_OF, Config, Method, load, packaged
 
 EXPERIMENTS = sorted(DATA_OF)
 
@@ -142,7 +143,7 @@ def test_every_method_by_name() -> None:
     def regularizer(method: str) -> plr.Regularizer | None:
         return methods.regularizer(load("mnist_node", [f"method={method}"]), generator)
 
-    assert load("mnist_node").available_methods == ["vanilla", *NAMED]
+    assert load("mnist_node").available_methods == list(get_args(Method))
     assert regularizer("vanilla") is None
     assert regularizer("local_unbiased") == plr.LocalRegularizer("unbiased", generator=generator)
     assert regularizer("local_biased") == plr.LocalRegularizer("biased", generator=generator)

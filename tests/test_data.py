@@ -22,12 +22,12 @@ from pylocalreg.experiments.data import cifar10, download, mnist, physionet, sta
 from pylocalreg.experiments.task import Data
 
 
-def check(data: Data) -> None:
+def check(found: Data) -> None:
     """The same number of rows in every tensor of a split, and no row in both."""
-    for split in (data.train, data.test):
+    for split in (found.train, found.test):
         assert len({len(tensor) for tensor in split}) == 1
         assert len(split[0]) > 0
-    rows = [{row.numpy().tobytes() for row in split[0]} for split in (data.train, data.test)]
+    rows = [{row.numpy().tobytes() for row in split[0]} for split in (found.train, found.test)]
     assert not rows[0] & rows[1]
 
 

@@ -7,7 +7,7 @@ one's own says which task it is of and what differs from that task's packaged fi
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -240,20 +240,8 @@ class Config(Section):
     @property
     def available_methods(self) -> list[Method]:
         """The methods that have settings here; vanilla needs none."""
-        named: list[Method] = [name for name in NAMED if getattr(self.methods, name) is not None]
-        return ["vanilla", *named]
-
-
-NAMED: tuple[Method, ...] = (
-    "local_unbiased",
-    "local_biased",
-    "paper",
-    "global_error",
-    "global_stiffness",
-    "steer",
-    "taynode",
-)
-"""The methods that have settings."""
+        every: tuple[Method, ...] = get_args(Method)
+        return [name for name in every if name == "vanilla" or getattr(self.methods, name) is not None]
 
 
 def packaged() -> list[str]:
