@@ -248,8 +248,8 @@ def _shapes(layer: Layer, timed: bool) -> tuple[tuple[int, ...], ...]:
 
 
 Function = Callable[..., Any]
-"""A plain ``f(t, u)``: ``u`` and what it gives are a tensor, or a tuple or dict of tensors. ``f(t, u, *inputs)``
-where a solve is given inputs."""
+"""A plain ``f(t, u)``: ``u`` and what it gives are a tensor, or a tuple or dict of tensors. Where a solve is
+given inputs, ``f(t, u, *inputs)``."""
 
 
 def as_module(dynamics: Layers | torch.nn.Module | Function) -> torch.nn.Module:
@@ -274,8 +274,8 @@ class _Function(torch.nn.Module):
         super().__init__()
         self.f = f
 
-    def forward(self, t: torch.Tensor, u: Any) -> Any:
-        return self.f(t, u)
+    def forward(self, t: torch.Tensor, u: Any, *inputs: torch.Tensor) -> Any:
+        return self.f(t, u, *inputs)
 
 
 class WithInputs(torch.nn.Module):
@@ -289,8 +289,8 @@ class WithInputs(torch.nn.Module):
         super().__init__()
         if isinstance(f, LayerDynamics):
             raise OptionError(
-                f"{len(inputs)} inputs for a {type(f.description).__name__}: only dynamics that are a module or "
-                "a callable f(t, u, *inputs) take any"
+                f"{len(inputs)} inputs for a {type(f.description).__name__}: only dynamics that are a module "
+                "or a callable f(t, u, *inputs) take any"
             )
         self.f, self.inputs = f, tuple(inputs)
 

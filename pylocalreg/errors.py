@@ -70,7 +70,7 @@ class EngineUnavailableError(LocalRegError, RuntimeError):
 
 
 class ConfigError(LocalRegError, ValueError):
-    """An experiment's config has an unknown key or a value that does not fit, or there is none of this name."""
+    """An experiment's config does not exist, or has an unknown key or a value that does not fit."""
 
 
 class DataError(LocalRegError, OSError):

@@ -131,8 +131,8 @@ class NeuralODE(NeuralDE):
             )
         if self.jacobian == "per_sample" and inputs:
             raise OptionError(
-                f"jacobian='per_sample' with {len(inputs)} inputs: a sample's block would see the inputs of all; "
-                "take jacobian='system'"
+                f"jacobian='per_sample' with {len(inputs)} inputs: a sample's block would see the inputs of "
+                "all samples; take jacobian='system'"
             )
         times = self._times(saveat, packed.dtype)
         dynamics = WithInputs(self.dynamics, inputs) if inputs else self.dynamics

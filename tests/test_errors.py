@@ -62,6 +62,8 @@ def assert_solves(node: plr.NeuralODE, dtype: torch.dtype = F64) -> None:
         (errors.DoubleBackwardError, RuntimeError),
         (errors.JacobianError, RuntimeError),
         (EngineUnavailableError, RuntimeError),
+        (errors.ConfigError, ValueError),
+        (errors.DataError, OSError),
     ],
 )
 def test_family(error: type[Exception], builtin: type[Exception]) -> None:
@@ -72,7 +74,7 @@ def test_family(error: type[Exception], builtin: type[Exception]) -> None:
 
 def test_family_is_complete() -> None:
     defined = {e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, Exception)}
-    assert len(defined) == 14
+    assert len(defined) == 16
     assert plr.LocalRegError is LocalRegError
 
 

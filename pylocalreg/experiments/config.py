@@ -7,7 +7,7 @@ one's own says which task it is of and what differs from that task's packaged fi
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -180,27 +180,27 @@ class Methods(Section):
 
 
 class Constant(Section):
-    name: Literal["constant"]
+    kind: Literal["constant"]
 
 
 class Inverse(Section):
     """The rate at step n, counted from 0, is the first one divided by 1 + ``decay`` n."""
 
-    name: Literal["inverse"]
+    kind: Literal["inverse"]
     decay: Positive
 
 
 class Cosine(Section):
     """Along half a cosine, to ``end`` at the last step."""
 
-    name: Literal["cosine"]
+    kind: Literal["cosine"]
     end: Positive
 
 
 class Optimizer(Section):
     name: Literal["adam", "adamax"]
     learning_rate: Positive
-    schedule: Annotated[Constant | Inverse | Cosine, Field(discriminator="name")]
+    schedule: Annotated[Constant | Inverse | Cosine, Field(discriminator="kind")]
 
 
 class Train(Section):
@@ -240,24 +240,12 @@ class Config(Section):
     @property
     def available_methods(self) -> list[Method]:
         """The methods that have settings here; vanilla needs none."""
-        named: list[Method] = [name for name in NAMED if getattr(self.methods, name) is not None]
-        return ["vanilla", *named]
-
-
-NAMED: tuple[Method, ...] = (
-    "local_unbiased",
-    "local_biased",
-    "paper",
-    "global_error",
-    "global_stiffness",
-    "steer",
-    "taynode",
-)
-"""The methods that have settings."""
+        every: tuple[Method, ...] = get_args(Method)
+        return [name for name in every if name == "vanilla" or getattr(self.methods, name) is not None]
 
 
 def packaged() -> list[str]:
-    """The names of the packaged configs: one of each experiment, and a short one of each for small machines."""
+    """The names of the packaged configs: each experiment's, and a short one of each for small machines."""
     folder = resources.files("pylocalreg.experiments") / "configs"
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
@@ -277,7 +265,9 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:
     task = given.get("task")
     name = task.get("name") if isinstance(task, Mapping) else None
     if name not in DATA_OF:
-        raise ConfigError(f"{name_or_path}: task.name = {name!r} does not exist: choose one of {list(DATA_OF)}")
+        raise ConfigError(
+            f"{name_or_path}: task.name = {name!r} does not exist: choose one of {list(DATA_OF)}"
+        )
     settings = _merge(_read(name), given)
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -321,13 +311,11 @@ def _parse(text: str, where: str) -> Any:
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """``above`` before ``below``, key by key; a section of another name takes nothing from below."""
+    """``above`` before ``below``, key by key; a section of another kind takes nothing from below."""
+    if above.get("kind", below.get("kind")) != below.get("kind"):
+        return dict(above)
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        if both and ("name" not in value or value["name"] == old.get("name")):
-            merged[key] = _merge(old, value)
-        else:
-            merged[key] = value
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged

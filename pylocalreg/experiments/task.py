@@ -56,7 +56,7 @@ class Task(torch.nn.Module, ABC):
 
     @abstractmethod
     def weight(self, step: int) -> float:
-        """The regularizer's coefficient at a training step, counted from 0; 0 where there is no regularizer."""
+        """The regularizer's coefficient at a training step, counted from 0; 0 where it adds nothing."""
 
     @abstractmethod
     def generators(self) -> dict[str, torch.Generator]:

@@ -15,8 +15,8 @@ def download(url: str, sha256: str) -> Path:
         import pooch
     except ModuleNotFoundError as error:
         raise DataError(
-            f"downloads need {error.name}: pip install 'pylocalreg[experiments]', or give data.folder, or take "
-            "a stand-in with data.offline=true"
+            f"downloads need {error.name}: pip install 'pylocalreg[experiments]', or give data.folder, or "
+            "take a stand-in with data.offline=true"
         ) from error
     try:
         cache = pooch.os_cache("pylocalreg")

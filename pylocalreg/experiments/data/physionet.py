@@ -25,11 +25,45 @@ HOURS = 48.0
 TRAIN_SHARE = 0.8
 HEADER = "Time,Parameter,Value"
 DESCRIPTORS = frozenset({"RecordID", "Age", "Gender", "Height", "ICUType"})
-PARAMETERS = (
-    "Albumin ALP ALT AST Bilirubin BUN Cholesterol Creatinine DiasABP FiO2 GCS Glucose HCO3 HCT HR K Lactate MAP "
-    "MechVent Mg NIDiasABP NIMAP NISysABP Na PaCO2 PaO2 Platelets RespRate SaO2 SysABP Temp TroponinI TroponinT "
-    "Urine WBC Weight pH"
-).split()
+PARAMETERS = [
+    "Albumin",
+    "ALP",
+    "ALT",
+    "AST",
+    "Bilirubin",
+    "BUN",
+    "Cholesterol",
+    "Creatinine",
+    "DiasABP",
+    "FiO2",
+    "GCS",
+    "Glucose",
+    "HCO3",
+    "HCT",
+    "HR",
+    "K",
+    "Lactate",
+    "MAP",
+    "MechVent",
+    "Mg",
+    "NIDiasABP",
+    "NIMAP",
+    "NISysABP",
+    "Na",
+    "PaCO2",
+    "PaO2",
+    "Platelets",
+    "RespRate",
+    "SaO2",
+    "SysABP",
+    "Temp",
+    "TroponinI",
+    "TroponinT",
+    "Urine",
+    "WBC",
+    "Weight",
+    "pH",
+]
 """The 37 time series; a record's descriptors stand in its first minute and are left out."""
 INDEX = {name: index for index, name in enumerate(PARAMETERS)}
 
@@ -40,9 +74,9 @@ Text = tuple[str, str]
 def load(source: Records) -> Data:
     """Values and mask of shape ``(n, times, 37)``, and the times, ``(n, times)``, in units of 48 hours.
 
-    Observations are averaged over bins of ``bin_hours``; a bin that no record observes is left out. Values are
-    scaled by each parameter's smallest and largest one over all records, as in Rubanova et al. (2019), to
-    [0, 1], and are 0 where the mask is 0. Four fifths of the records, drawn with a fixed seed, are for training.
+    Observations are averaged over bins of ``bin_hours``; a bin that no record observes is left out. By each
+    parameter's smallest and largest value in all records, as in Rubanova et al. (2019), values are scaled to
+    [0, 1]; they are 0 where the mask is 0. Four fifths of the records, by a fixed seed, are for training.
     """
     if source.folder is not None:
         return _data(_texts(source.folder), source.bin_hours, "PhysioNet 2012")
@@ -58,7 +92,9 @@ def _texts(folder: Path) -> Iterator[Text]:
     sets = [folder / name for name in ("set-a", "set-b") if (folder / name).is_dir()]
     paths = sorted(path for place in sets or [folder] for path in place.glob("[0-9]*.txt"))
     if not paths:
-        raise DataError(f"{folder} holds no records: data.folder must be one with set-a/ and set-b/, or a set")
+        raise DataError(
+            f"{folder} holds no records: data.folder must be one with set-a/ and set-b/, or a set"
+        )
     for path in paths:
         yield str(path), path.read_text(encoding="ascii", errors="replace")
 
@@ -110,7 +146,9 @@ def bins(
     counts = np.zeros((count, len(PARAMETERS)), np.int32)
     lines = text.splitlines()
     if not lines or lines[0].strip() != HEADER:
-        raise DataError(f"{where} starts with {lines[0][:40] if lines else ''!r}: a record starts with {HEADER!r}")
+        raise DataError(
+            f"{where} starts with {lines[0][:40] if lines else ''!r}: a record starts with {HEADER!r}"
+        )
     for number, line in enumerate(lines[1:], 2):
         try:
             time, parameter, value_text = line.strip().split(",")

@@ -61,8 +61,8 @@ def digits() -> Data:
 
 
 def patches() -> Data:
-    """Patches of scikit-learn's two photographs (427 x 640), 32 x 32; which photograph, and which fifth of its
-    height, are the ten classes. Of every 128 columns the last 32 are for the test: no pixel is in both.
+    """Patches of scikit-learn's two photographs (427 x 640), 32 x 32; which photograph, and which fifth of
+    its height, are the ten classes. Of every 128 columns the last 32 are for the test: no pixel is in both.
     """
     from sklearn.datasets import load_sample_images
 

@@ -1,5 +1,7 @@
 """The paper's five experiments: a model each, with its loss and its metric."""
 
+from collections.abc import Callable
+
 import torch
 
 from pylocalreg.experiments.config import Config
@@ -11,7 +13,7 @@ from pylocalreg.experiments.tasks.mnist_node import MnistNode
 from pylocalreg.experiments.tasks.mnist_nsde import MnistNsde
 from pylocalreg.experiments.tasks.physionet import Physionet
 
-TASKS: dict[str, type[Experiment]] = {
+TASKS: dict[str, Callable[[Config, Data, torch.Generator], Experiment]] = {
     "mnist_node": MnistNode,
     "mnist_nsde": MnistNsde,
     "physionet": Physionet,

@@ -8,13 +8,13 @@ import torch.nn.functional as F
 import pylocalreg as plr
 from pylocalreg.experiments import methods
 from pylocalreg.experiments.config import Config
-from pylocalreg.experiments.task import Data, Outcome, Task
+from pylocalreg.experiments.task import Outcome, Task
 
 
 class Experiment(Task):
     """A task of a config, all its draws from one generator."""
 
-    def __init__(self, config: Config, data: Data, generator: torch.Generator) -> None:
+    def __init__(self, config: Config, generator: torch.Generator) -> None:
         super().__init__()
         self.generator = generator
         self.coefficient = methods.coefficient(config)

@@ -29,15 +29,15 @@ class Normalize(torch.nn.Module):
 
 
 class Cifar10Conv(Experiment):
-    """A convolution gives the image further channels; dynamics of three convolutions that see the time, two of
-    them with batch normalization; one channel of features, a linear classifier. A batch is bytes
+    """A convolution gives the image further channels; dynamics of three convolutions that see the time, two
+    of them with batch normalization; one channel of features, a linear classifier. A batch is bytes
     ``(batch, 3, 32, 32)`` and labels ``(batch,)``.
     """
 
     metric: ClassVar[Metric] = "accuracy"
 
     def __init__(self, config: settings.Config, data: Data, generator: torch.Generator) -> None:
-        super().__init__(config, data, generator)
+        super().__init__(config, generator)
         task = config.task
         assert isinstance(task, settings.Cifar10Conv)
         channels, hidden = task.channels, task.hidden

@@ -52,13 +52,15 @@ def _down(channels: list[int], groups: int) -> Sequential:
 def _up(inputs: int, outputs: int, factor: int, groups: int) -> Sequential:
     """To a finer scale."""
     return Sequential(
-        Conv2d(inputs, outputs, 1, bias=False), GroupNorm(groups, outputs), torch.nn.Upsample(scale_factor=factor)
+        Conv2d(inputs, outputs, 1, bias=False),
+        GroupNorm(groups, outputs),
+        torch.nn.Upsample(scale_factor=factor),
     )
 
 
 class Multiscale(Module):
-    """dz/dt = g(z, x) - z, where z is a tuple of scales: a block on each, the finest one with x injected, then
-    the sum of all of them on each scale.
+    """dz/dt = g(z, x) - z, where z is a tuple of scales: a block on each, the finest one with x injected,
+    then the sum of all of them on each scale.
     """
 
     def __init__(self, channels: tuple[int, ...], expansion: int, groups: int) -> None:
@@ -81,7 +83,10 @@ class Multiscale(Module):
     def forward(
         self, t: torch.Tensor, z: tuple[torch.Tensor, ...], x: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        ys = [block(part, x if i == 0 else None) for i, (block, part) in enumerate(zip(self.blocks, z, strict=True))]
+        ys = [
+            block(part, x if i == 0 else None)
+            for i, (block, part) in enumerate(zip(self.blocks, z, strict=True))
+        ]
         out = []
         for part, paths, post in zip(z, self.fuse, self.post, strict=True):
             assert isinstance(paths, ModuleList)
@@ -91,8 +96,9 @@ class Multiscale(Module):
 
 
 class Cifar10Multiscale(Experiment):
-    """Features of the image are injected, and each scale starts from what a coarser view of them gives; the head
-    takes the mean of each channel of each scale. A batch is bytes ``(batch, 3, 32, 32)`` and labels ``(batch,)``.
+    """Features of the image are injected, and each scale starts from a coarser view of them; the head takes
+    twice as many features of each scale, their means, and a linear layer. A batch is bytes
+    ``(batch, 3, 32, 32)`` and labels ``(batch,)``.
 
     A multiscale DEQ starts its search at 0, where the normalization of nothing makes an ODE stiff.
     """
@@ -100,7 +106,7 @@ class Cifar10Multiscale(Experiment):
     metric: ClassVar[Metric] = "accuracy"
 
     def __init__(self, config: settings.Config, data: Data, generator: torch.Generator) -> None:
-        super().__init__(config, data, generator)
+        super().__init__(config, generator)
         task = config.task
         assert isinstance(task, settings.Cifar10Multiscale)
         channels = list(task.channels)
@@ -114,11 +120,16 @@ class Cifar10Multiscale(Experiment):
             adjoint=config.solver.adjoint,
             **solve_options(config, generator),
         )
-        self.head = torch.nn.Linear(sum(channels), CLASSES)
+        self.features = ModuleList(
+            Sequential(Conv2d(width, 2 * width, 3, padding=1), torch.nn.ReLU()) for width in channels
+        )
+        self.head = torch.nn.Linear(2 * sum(channels), CLASSES)
 
     def forward(self, *batch: torch.Tensor) -> Outcome:
         images, labels = batch
         x = self.inject(self.normalize(images))
         solution = self.node(tuple(start(x) for start in self.start), inputs=(x,))
-        features = torch.cat([part.mean((2, 3)) for part in solution.u], dim=1)
-        return classified(self.head(features), labels, solution)
+        means = [
+            features(part).mean((2, 3)) for features, part in zip(self.features, solution.u, strict=True)
+        ]
+        return classified(self.head(torch.cat(means, dim=1)), labels, solution)

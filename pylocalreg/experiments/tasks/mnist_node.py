@@ -20,7 +20,7 @@ class MnistNode(Experiment):
     metric: ClassVar[Metric] = "accuracy"
 
     def __init__(self, config: settings.Config, data: Data, generator: torch.Generator) -> None:
-        super().__init__(config, data, generator)
+        super().__init__(config, generator)
         task = config.task
         assert isinstance(task, settings.MnistNode)
         self.node = plr.NeuralODE(

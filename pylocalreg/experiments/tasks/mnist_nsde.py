@@ -15,18 +15,20 @@ from pylocalreg.experiments.tasks.mnist_node import CLASSES, PIXELS
 class MnistNsde(Experiment):
     """A linear layer down, a drift with one hidden layer, a linear diffusion, a linear classifier.
 
-    Training takes one path; the test's logits are the mean over several. A batch is bytes ``(batch, 784)`` and
-    labels ``(batch,)``.
+    Training takes one path; the test's logits are the mean over several. A batch is bytes ``(batch, 784)``
+    and labels ``(batch,)``.
     """
 
     metric: ClassVar[Metric] = "accuracy"
 
     def __init__(self, config: settings.Config, data: Data, generator: torch.Generator) -> None:
-        super().__init__(config, data, generator)
+        super().__init__(config, generator)
         task = config.task
         assert isinstance(task, settings.MnistNsde)
         if config.solver.adjoint != "discrete":
-            raise OptionError(f"adjoint = {config.solver.adjoint!r}: a neural SDE has the discrete adjoint alone")
+            raise OptionError(
+                f"adjoint = {config.solver.adjoint!r}: a neural SDE has the discrete adjoint alone"
+            )
         self.embed = torch.nn.Linear(PIXELS, task.width)
         self.node = plr.NeuralSDE(
             plr.Chain(plr.Dense(task.width, task.hidden, "tanh"), plr.Dense(task.hidden, task.width)),

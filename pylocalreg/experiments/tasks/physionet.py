@@ -55,12 +55,13 @@ class Physionet(Experiment):
     batches: torch.Tensor
 
     def __init__(self, config: settings.Config, data: Data, generator: torch.Generator) -> None:
-        super().__init__(config, data, generator)
+        super().__init__(config, generator)
         task = config.task
         assert isinstance(task, settings.Physionet)
         values, _, times = data.train
         parameters = values.shape[-1]
         self.noise = task.noise
+        self.recognition = task.recognition
         self.encoder = RecognitionCell(2 * parameters + 1, task.recognition, task.gru_hidden)
         self.latent = Sequential(
             Linear(2 * task.recognition, task.gru_hidden), Tanh(), Linear(task.gru_hidden, 2 * task.latent)
@@ -102,8 +103,8 @@ class Physionet(Experiment):
         gaps = torch.diff(times, dim=1, append=times[:, -1:])
         inputs = torch.cat([values, mask.to(values.dtype), gaps[:, :, None]], dim=2)
         observed = mask.any(2, keepdim=True)
-        width = self.latent[0].in_features
-        state = torch.cat([values.new_zeros(len(values), width // 2), values.new_ones(len(values), width // 2)], 1)
+        start = values.new_zeros(len(values), self.recognition)
+        state = torch.cat([start, start + 1], dim=1)
         for step in reversed(range(inputs.shape[1])):
             state = self.encoder(state, inputs[:, step], observed[:, step])
         latent: torch.Tensor = self.latent(state)

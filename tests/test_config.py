@@ -1,0 +1,163 @@
+"""Configs: the packaged ones are whole and hold the paper's settings, and nothing unknown passes."""
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+
+import pylocalreg as plr
+from pylocalreg.errors import ConfigError
+from pylocalreg.experiments import methods
+from pylocalreg.experiments.config import DATA_OF, Config, Method, load, packaged
+
+EXPERIMENTS = sorted(DATA_OF)
+
+
+def test_each_experiment_has_a_config_and_a_short_one() -> None:
+    assert packaged() == sorted(f"{name}{kind}" for name in EXPERIMENTS for kind in ("", "_short"))
+    for name in packaged():
+        config = load(name)
+        assert config.task.name == name.removesuffix("_short")
+        assert config.data.offline == name.endswith("_short")
+
+
+@pytest.mark.parametrize(
+    ("name", "solver", "tolerance", "optimizer", "rate", "batch", "steps", "coefficient"),
+    [
+        ("mnist_node", "Tsit5", 1e-8, "adam", 1e-3, 512, 7500, (2.5, 1.0)),
+        ("mnist_nsde", "SOSRI2", 0.14, "adam", 0.01, 512, 4000, (1000.0, 1000.0)),
+        ("physionet", "Tsit5", 1e-8, "adamax", 0.01, 512, 3000, (100.0, 10.0)),
+        ("cifar10_conv", "Tsit5", 1e-4, "adam", 3e-3, 32, 31250, (2.5, 2.5)),
+        ("cifar10_multiscale", "VCAB3", 0.05, "adam", 1e-3, 128, 19550, (0.1, 5.0)),
+    ],
+)
+def test_the_papers_settings_are_the_defaults(
+    name: str,
+    solver: str,
+    tolerance: float,
+    optimizer: str,
+    rate: float,
+    batch: int,
+    steps: int,
+    coefficient: tuple[float, float],
+) -> None:
+    config = load(name, ["method=paper"])
+    assert (config.solver.name, config.solver.abstol, config.solver.reltol) == (solver, tolerance, tolerance)
+    assert (config.optimizer.name, config.optimizer.learning_rate) == (optimizer, rate)
+    assert (config.train.batch, config.train.steps) == (batch, steps)
+    falls = methods.coefficient(config)
+    assert (falls(0), falls(steps)) == pytest.approx(coefficient)
+    assert falls(steps // 2) ** 2 == pytest.approx(coefficient[0] * coefficient[1], rel=1e-3)
+
+
+def test_a_file_says_what_differs(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "task: {name: mnist_node}\nmethod: local_biased\ntrain: {steps: 10}\n"
+        "optimizer: {schedule: {kind: cosine, end: 1.0e-5}}\n"
+    )
+    config, whole = load(path, ["train.seed=3", "solver.abstol=1e-6"]), load("mnist_node")
+    assert config.method == "local_biased"
+    assert (config.train.steps, config.train.seed, config.train.batch) == (10, 3, whole.train.batch)
+    assert (config.solver.abstol, config.solver.reltol) == (1e-6, whole.solver.reltol)
+    assert config.optimizer.schedule.kind == "cosine"
+    assert config.methods == whole.methods
+
+
+def test_a_section_of_another_kind_takes_nothing_from_the_packaged_one() -> None:
+    config = load("physionet", ["optimizer.schedule={kind: constant}"])
+    assert config.optimizer.schedule.kind == "constant"
+    assert load("physionet").optimizer.schedule.kind == "inverse"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("train.step=10", "train.step"),
+        ("trian.steps=10", "trian"),
+        ("task.hiden=3", "hiden"),
+        ("train.steps=0", "train.steps"),
+        ("train.steps=2.5", "train.steps"),
+        ("train.steps=true", "train.steps"),
+        ("train.batch=[1]", "train.batch"),
+        ("solver.abstol=-1e-3", "solver.abstol"),
+        ("solver.abstol=.nan", "solver.abstol"),
+        ("solver.adjoint=symplectic", "symplectic"),
+        ("dtype=float16", "float16"),
+        ("engine=fortran", "fortran"),
+        ("method=local", "local"),
+        ("task.name=imagenet", "imagenet"),
+        ("data.name=cifar10", "data set"),
+        ("methods.steer.spread=0", "spread"),
+        ("methods.local_biased.coefficient.end=0", "coefficient.end"),
+        ("optimizer.name=sgd", "sgd"),
+        ("optimizer.schedule={kind: cosine}", "end"),
+        ("train.steps", "section.key=value"),
+        ("=3", "section.key=value"),
+        ("train.steps={", "not YAML"),
+    ],
+)
+def test_refused_by_name(change: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load("mnist_node", [change])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[1, 2]", "mapping"), ("a: [", "YAML"), ("train: {steps: 3}", "task.name"), ("task: 3", "task.name")],
+)
+def test_bad_files(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load(path)
+
+
+def test_no_such_config() -> None:
+    with pytest.raises(ConfigError, match=r"mnist_nod'.*mnist_node"):
+        load("mnist_nod")
+
+
+def test_a_method_without_settings_is_refused() -> None:
+    assert "taynode" not in load("mnist_nsde").available_methods
+    with pytest.raises(ConfigError, match=r"taynode.*local_biased"):
+        load("mnist_nsde", ["method=taynode"])
+    assert (
+        "taynode"
+        in load(
+            "mnist_nsde", ["methods.taynode={order: 2, coefficient: {start: 1, end: 1}}"]
+        ).available_methods
+    )
+
+
+def test_nothing_changes_afterwards() -> None:
+    config = load("mnist_node")
+    with pytest.raises(ValueError, match="frozen"):
+        config.method = "steer"  # type: ignore[misc]
+
+
+def test_every_method_by_name() -> None:
+    generator = torch.Generator()
+
+    def regularizer(method: str) -> plr.Regularizer | None:
+        return methods.regularizer(load("mnist_node", [f"method={method}"]), generator)
+
+    assert load("mnist_node").available_methods == list(get_args(Method))
+    assert regularizer("vanilla") is None
+    assert regularizer("local_unbiased") == plr.LocalRegularizer("unbiased", generator=generator)
+    assert regularizer("local_biased") == plr.LocalRegularizer("biased", generator=generator)
+    assert regularizer("paper") == plr.LocalRegularizer.paper("unbiased", generator)
+    assert regularizer("global_error") == plr.GlobalRegularizer("error")
+    assert regularizer("global_stiffness") == plr.GlobalRegularizer("stiffness")
+    assert regularizer("steer") == plr.STEER(0.5, generator)
+    assert regularizer("taynode") == plr.TayNODE(2)
+
+
+def test_methods_without_a_term_have_no_coefficient() -> None:
+    def coefficient(config: Config) -> float:
+        return methods.coefficient(config)(0)
+
+    assert coefficient(load("mnist_node")) == 0
+    assert coefficient(load("mnist_node", ["method=steer"])) == 0
+    assert coefficient(load("mnist_node", ["method=taynode"])) > 0

@@ -1,0 +1,358 @@
+"""Readers of the data sets' own formats, their stand-ins, and broken files."""
+
+import functools
+import gzip
+import hashlib
+import http.server
+import io
+import struct
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pylocalreg.errors import DataError
+from pylocalreg.experiments import data
+from pylocalreg.experiments.config import Images, Records
+from pylocalreg.experiments.data import cifar10, download, mnist, physionet, standins
+from pylocalreg.experiments.task import Data
+
+
+def check(found: Data) -> None:
+    """The same number of rows in every tensor of a split, and no row in both."""
+    for split in (found.train, found.test):
+        assert len({len(tensor) for tensor in split}) == 1
+        assert len(split[0]) > 0
+    rows = [{row.numpy().tobytes() for row in split[0]} for split in (found.train, found.test)]
+    assert not rows[0] & rows[1]
+
+
+# -- MNIST ----------------------------------------------------------------------------------------------
+
+
+def idx(array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def write_mnist(folder: Path, packed: bool) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for name in mnist.SHA256:
+        count = 5 if name.startswith("train") else 3
+        shape = (count, 28, 28) if "images" in name else (count,)
+        arrays[name] = rng.integers(0, 10, shape, dtype=np.uint8)
+        content = idx(arrays[name])
+        path = folder / (name if packed else name.removesuffix(".gz"))
+        path.write_bytes(gzip.compress(content) if packed else content)
+    return arrays
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_mnist_from_a_folder(packed: bool, tmp_path: Path) -> None:
+    arrays = list(write_mnist(tmp_path, packed).values())
+    found = data.load(Images(name="mnist", folder=tmp_path))
+    assert found.name == "MNIST"
+    for ours, array in zip((*found.train, *found.test), arrays, strict=True):
+        assert torch.equal(ours, torch.from_numpy(array).reshape(ours.shape).to(ours.dtype))
+    assert found.train[0].shape == (5, 784)
+    assert found.train[0].dtype == torch.uint8
+    assert found.test[1].dtype == torch.int64
+
+
+def test_limit(tmp_path: Path) -> None:
+    write_mnist(tmp_path, packed=False)
+    found = data.load(Images(name="mnist", folder=tmp_path, limit=2))
+    assert [len(tensor) for tensor in (*found.train, *found.test)] == [2, 2, 2, 2]
+    assert "2 samples" in found.name
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "starts with"),
+        (b"\0\0\x0d\x01", "starts with"),
+        (struct.pack(">BBBBI", 0, 0, 8, 1, 4) + b"abc", "says 12"),
+        (struct.pack(">BBBBI", 0, 0, 8, 3, 4), "holds"),
+    ],
+)
+def test_broken_idx(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "images"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        mnist.read_idx(path)
+    packed = tmp_path / "images.gz"
+    packed.write_bytes(gzip.compress(b"a" * 100)[:-9])
+    with pytest.raises(DataError, match="unpacked"):
+        mnist.read_idx(packed)
+
+
+def test_mnist_of_other_shapes_is_refused(tmp_path: Path) -> None:
+    write_mnist(tmp_path, packed=False)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(4, np.uint8)))
+    with pytest.raises(DataError, match=r"\(5, 28, 28\).*\(4,\)"):
+        data.load(Images(name="mnist", folder=tmp_path))
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="train-images-idx3-ubyte"):
+        data.load(Images(name="mnist", folder=tmp_path))
+    with pytest.raises(DataError, match=r"data_batch_1\.bin.*cifar-10-binary"):
+        data.load(Images(name="cifar10", folder=tmp_path))
+    with pytest.raises(DataError, match="set-a"):
+        data.load(Records(name="physionet", folder=tmp_path, bin_hours=1.0))
+
+
+# -- CIFAR10 --------------------------------------------------------------------------------------------
+
+
+def write_cifar10(folder: Path) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
+    rng = np.random.default_rng(0)
+    records = {}
+    for name in (*cifar10.TRAIN, cifar10.TEST):
+        records[name] = rng.integers(0, 10, (2, cifar10.RECORD), dtype=np.uint8)
+        (folder / name).write_bytes(records[name].tobytes())
+    return records
+
+
+def test_cifar10_from_a_folder(tmp_path: Path) -> None:
+    (tmp_path / cifar10.BATCHES).mkdir()
+    records = write_cifar10(tmp_path / cifar10.BATCHES)
+    found = data.load(Images(name="cifar10", folder=tmp_path))
+    again = data.load(Images(name="cifar10", folder=tmp_path / cifar10.BATCHES))
+    images, labels = found.train
+    assert images.shape == (10, 3, 32, 32)
+    assert labels.tolist() == [int(r[0]) for name in cifar10.TRAIN for r in records[name]]
+    # the third batch's second record, green, row 4, column 5
+    assert int(images[5, 1, 4, 5]) == records[cifar10.TRAIN[2]][1, 1 + 1024 + 4 * 32 + 5]
+    assert len(found.test[0]) == 2
+    for one, other in zip(found.train, again.train, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_broken_cifar10(tmp_path: Path) -> None:
+    write_cifar10(tmp_path)
+    (tmp_path / cifar10.TEST).write_bytes(b"\x0b" + bytes(cifar10.RECORD - 1))
+    with pytest.raises(DataError, match="label 11"):
+        data.load(Images(name="cifar10", folder=tmp_path))
+    (tmp_path / cifar10.TEST).write_bytes(bytes(cifar10.RECORD + 1))
+    with pytest.raises(DataError, match="3074"):
+        data.load(Images(name="cifar10", folder=tmp_path))
+
+
+# -- PhysioNet ------------------------------------------------------------------------------------------
+
+RECORD = """Time,Parameter,Value
+00:00,RecordID,132539
+00:00,Age,54
+00:00,Gender,0
+00:00,Height,-1
+00:00,ICUType,4
+00:00,Weight,-1
+00:07,HR,73
+00:22,HR,77
+01:29,HR,60
+01:31,HR,88
+00:10,Temp,35.1
+47:40,Urine,170
+"""
+
+
+def test_observations_are_averaged_in_bins() -> None:
+    sums, counts = physionet.bins(RECORD, "132539.txt", 1.0, 49)
+    hr, temp, urine = (physionet.INDEX[name] for name in ("HR", "Temp", "Urine"))
+    assert (sums[0, hr], counts[0, hr]) == (150, 2)
+    assert (sums[1, hr], counts[1, hr]) == (60, 1)
+    assert (sums[2, hr], counts[2, hr]) == (88, 1)
+    assert sums[0, temp] == pytest.approx(35.1)
+    assert counts[48, urine] == 1
+    assert counts.sum() == 6  # the descriptors and the unknown weight are no observations
+
+
+def test_physionet_from_a_folder(tmp_path: Path) -> None:
+    """Two sets of two records; the scale is that of all records, times nobody observed are left out."""
+    observations = [[10, 30], [20, 40], [30, 50], [10, 50], []]
+    for record, heart_rates in enumerate(observations):
+        place = "set-a" if record < 2 else "set-b"
+        (tmp_path / place).mkdir(exist_ok=True)
+        lines = [f"{hour:02d}:00,HR,{rate}" for hour, rate in zip((0, 24), heart_rates, strict=False)]
+        text = "\n".join(["Time,Parameter,Value", f"00:00,RecordID,{record}", *lines])
+        (tmp_path / place / f"{record}.txt").write_text(text)
+    found = data.load(Records(name="physionet", folder=tmp_path, bin_hours=1.0))
+    values, mask, times = (torch.cat(pair) for pair in zip(found.train, found.test, strict=True))
+    assert found.name == "PhysioNet 2012"
+    assert (len(found.train[0]), len(found.test[0])) == (3, 1)
+    assert times.tolist() == [[0.0, 0.5]] * 4
+    assert mask.sum() == 8
+    hr = sorted(values[:, :, physionet.INDEX["HR"]].tolist())
+    assert hr == [[0.0, 0.5], [0.0, 1.0], [0.25, 0.75], [0.5, 1.0]]
+    assert (values[~mask] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "starts with ''"),
+        ("Time;Parameter;Value\n", "starts with"),
+        ("Time,Parameter,Value\n00:00,HR\n", "line 2"),
+        ("Time,Parameter,Value\n00:00,HR,73\n0.5,HR,73\n", "line 3"),
+        ("Time,Parameter,Value\n00:00,HR,many\n", "HH:MM,parameter,number"),
+        ("Time,Parameter,Value\n00:00,Pulse,73\n", "Pulse"),
+        ("Time,Parameter,Value\n49:00,HR,73\n", "48 hours"),
+        ("Time,Parameter,Value\n00:00,HR,nan\n", "nan"),
+    ],
+)
+def test_broken_records(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "1.txt").write_text(text)
+    with pytest.raises(DataError, match=message):
+        data.load(Records(name="physionet", folder=tmp_path, bin_hours=1.0))
+
+
+def test_too_few_records(tmp_path: Path) -> None:
+    (tmp_path / "1.txt").write_text("Time,Parameter,Value\n00:00,HR,73\n")
+    with pytest.raises(DataError, match="1 records"):
+        data.load(Records(name="physionet", folder=tmp_path, bin_hours=1.0))
+
+
+def test_simulated_records_are_of_the_challenges_format(tmp_path: Path) -> None:
+    standins.write_records(tmp_path / "one", records=20, seed=3)
+    standins.write_records(tmp_path / "two", records=20, seed=3)
+    one, two = (
+        data.load(Records(name="physionet", folder=tmp_path / n, bin_hours=0.25)) for n in ("one", "two")
+    )
+    for ours, again in zip((*one.train, *one.test), (*two.train, *two.test), strict=True):
+        assert torch.equal(ours, again)
+    values, mask, times = one.train
+    assert values.shape == (16, times.shape[1], 37)
+    assert 0 <= float(values.min()) < float(values.max()) <= 1
+    gaps = torch.diff(times[0])
+    assert (gaps > 0).all()
+    # irregular: records are observed at different times, and rarely
+    assert 0.01 < float(mask.double().mean()) < 0.2
+    assert not torch.equal(mask[0].any(1), mask[1].any(1))
+
+
+# -- stand-ins ------------------------------------------------------------------------------------------
+
+
+def test_stand_in_for_mnist() -> None:
+    found = data.load(Images(name="mnist", offline=True))
+    check(found)
+    assert "stand-in" in found.name
+    assert found.train[0].shape == (1437, 784)
+    assert found.train[0].dtype == torch.uint8
+    assert int(found.train[0].max()) == 255
+    assert len(found.train[1].bincount()) == 10
+
+
+def test_stand_in_for_cifar10() -> None:
+    found = data.load(Images(name="cifar10", offline=True))
+    check(found)
+    assert "stand-in" in found.name
+    images, labels = found.train
+    assert images.shape[1:] == (3, 32, 32)
+    assert images.dtype == torch.uint8
+    for split in (labels, found.test[1]):
+        assert len(set(split.bincount().tolist())) == 1
+        assert len(split.bincount()) == 10
+        assert (split[:100].bincount(minlength=10) > 0).all()  # shuffled
+
+
+def test_stand_in_for_physionet() -> None:
+    found = data.load(Records(name="physionet", offline=True, bin_hours=1.0))
+    check(found)
+    assert "stand-in" in found.name
+    assert found.train[0].shape == (800, 49, 37)
+    assert found.test[2][0].tolist() == pytest.approx([hour / 48 for hour in range(49)])
+
+
+def test_a_folder_goes_before_offline(tmp_path: Path) -> None:
+    write_mnist(tmp_path, packed=False)
+    assert data.load(Images(name="mnist", folder=tmp_path, offline=True)).name == "MNIST"
+
+
+# -- downloads ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
+    """A folder, and the address a server of this process gives it under; the cache is a folder of its own."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / "cache")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))
+    ) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def pack(path: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def test_downloads_are_checked_and_kept(served: tuple[Path, str]) -> None:
+    folder, url = served
+    path = folder / "data.bin"
+    path.write_bytes(b"abc")
+    with pytest.raises(DataError, match=r"data\.bin.*hash"):
+        download.download(url + "data.bin", "0" * 64)
+    right = sha256(path)
+    assert download.download(url + "data.bin", right).read_bytes() == b"abc"
+    path.unlink()
+    assert download.download(url + "data.bin", right).read_bytes() == b"abc"
+    with pytest.raises(DataError, match=r"offline=true"):
+        download.download(url + "other.bin", right)
+
+
+def test_downloaded_data_are_those_of_a_folder(
+    served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder, url = served
+    write_mnist(folder, packed=True)
+    monkeypatch.setattr(mnist, "URL", url)
+    monkeypatch.setattr(mnist, "SHA256", {name: sha256(folder / name) for name in mnist.SHA256})
+
+    binary = tmp_path / "binary"
+    binary.mkdir()
+    records = write_cifar10(binary)
+    archive = folder / "cifar.tar.gz"
+    pack(archive, {f"{cifar10.BATCHES}/{name}": array.tobytes() for name, array in records.items()})
+    monkeypatch.setattr(cifar10, "URL", url + archive.name)
+    monkeypatch.setattr(cifar10, "SHA256", sha256(archive))
+
+    standins.write_records(tmp_path / "records", records=10)
+    texts = {f"set-a/{path.name}": path.read_bytes() for path in (tmp_path / "records/set-a").iterdir()}
+    pack(folder / "set-a.tar.gz", texts)
+    monkeypatch.setattr(physionet, "URL", url)
+    monkeypatch.setattr(physionet, "SHA256", {"set-a.tar.gz": sha256(folder / "set-a.tar.gz")})
+
+    for fetched, own in (
+        (Images(name="mnist"), Images(name="mnist", folder=folder)),
+        (Images(name="cifar10"), Images(name="cifar10", folder=binary)),
+        (
+            Records(name="physionet", bin_hours=1.0),
+            Records(name="physionet", bin_hours=1.0, folder=tmp_path / "records"),
+        ),
+    ):
+        one, other = data.load(fetched), data.load(own)
+        assert one.name == other.name
+        for ours, theirs in zip((*one.train, *one.test), (*other.train, *other.test), strict=True):
+            assert torch.equal(ours, theirs)

@@ -1,0 +1,316 @@
+"""The five experiments by every method: they learn, their gradients are right, their draws are their own."""
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+
+from pylocalreg.errors import OptionError, ToleranceError
+from pylocalreg.experiments import data, tasks
+from pylocalreg.experiments.config import DATA_OF, Config, load
+from pylocalreg.experiments.task import Data, Outcome
+from pylocalreg.experiments.tasks import cifar10_conv, mnist_nsde, physionet
+from pylocalreg.experiments.tasks.base import Experiment
+
+EXPERIMENTS = sorted(DATA_OF)
+
+# Small enough for seconds.
+SMALL: dict[str, list[str]] = {
+    "mnist_node": [
+        "solver.abstol=1e-4", "solver.reltol=1e-4", "train.steps=10", "optimizer.learning_rate=3e-3",
+    ],
+    "mnist_nsde": ["solver.abstol=0.5", "solver.reltol=0.5", "train.steps=12"],
+    "physionet": ["solver.abstol=1e-2", "solver.reltol=1e-2", "train.steps=12"],
+    "cifar10_conv": [
+        "task.hidden=4", "task.channels=4", "solver.abstol=1e-1", "solver.reltol=1e-1", "train.steps=8",
+        "optimizer.learning_rate=0.03",
+    ],
+    "cifar10_multiscale": [
+        "task.channels=[4,8]", "task.expansion=1", "task.groups=2", "train.steps=10",
+        "optimizer.learning_rate=0.03",
+    ],
+}  # fmt: skip
+BATCH = {"mnist_node": 64, "mnist_nsde": 64, "physionet": 32, "cifar10_conv": 8, "cifar10_multiscale": 4}
+
+# The training loss after train.steps steps on one batch, at most, as a share of that before.
+SHARE = {
+    "mnist_node": 0.7, "mnist_nsde": 0.6, "physionet": 0.2, "cifar10_conv": 0.8, "cifar10_multiscale": 0.9
+}  # fmt: skip
+
+
+def config(name: str, *changes: str) -> Config:
+    return load(f"{name}_short", [*SMALL[name], "dtype=float32", f"train.batch={BATCH[name]}", *changes])
+
+
+@functools.cache
+def standin(name: str) -> Data:
+    return data.load(load(f"{name}_short").data)
+
+
+def build(settings: Config, seed: int = 0) -> Experiment:
+    return tasks.build(settings, standin(settings.task.name), torch.Generator().manual_seed(seed))
+
+
+def batch(settings: Config, count: int | None = None) -> list[torch.Tensor]:
+    return [part[: count or settings.train.batch] for part in standin(settings.task.name).train]
+
+
+def objective(task: Experiment, outcome: Outcome) -> torch.Tensor:
+    return outcome.loss + task.weight(0) * outcome.regularization
+
+
+AFTER = ("head", "features", "decoder")
+"""The parts of the models that see the solution."""
+
+CASES = [(name, method) for name in EXPERIMENTS for method in config(name).available_methods]
+
+
+@pytest.mark.parametrize(("name", "method"), CASES)
+def test_learns(name: str, method: str) -> None:
+    """What comes after the solve stays as it is: all there is to learn passes through the adjoint."""
+    settings = config(name, f"method={method}")
+    task, rows = build(settings), batch(settings)
+    before = [p for key, p in task.named_parameters() if key.split(".")[0] not in AFTER]
+    optimizer = torch.optim.Adam(before, settings.optimizer.learning_rate)
+    losses, first = [], None
+    for step in range(settings.train.steps):
+        outcome = task(*rows)
+        first = first or outcome
+        losses.append(float(outcome.loss.detach()))
+        optimizer.zero_grad()
+        (outcome.loss + task.weight(step) * outcome.regularization).backward()
+        for key, parameter in task.named_parameters():
+            assert parameter.grad is not None, key
+            assert torch.isfinite(parameter.grad).all(), key
+        optimizer.step()
+    assert first is not None
+    assert losses[-1] < SHARE[name] * losses[0], losses
+    with_term = method not in ("vanilla", "steer")
+    assert (task.weight(0) > 0) == with_term
+    assert (float(first.regularization.detach()) > 0) == with_term
+    assert (first.nfe_regularizer > 0) == (method in ("local_unbiased", "paper", "taynode"))
+    assert first.nfe > first.nfe_regularizer
+    assert first.loss.dtype == torch.float32
+
+
+REGULARIZED = [case for case in CASES if case[1] not in ("vanilla", "steer")]
+
+
+@pytest.mark.parametrize(("name", "method"), REGULARIZED)
+def test_the_regularizer_reaches_the_dynamics(name: str, method: str) -> None:
+    settings = config(name, f"method={method}")
+    task, rows = build(settings), batch(settings, 8)
+    parameters = list(task.get_submodule("node").parameters())
+    gradients = torch.autograd.grad(task(*rows).regularization, parameters)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        assert torch.isfinite(gradient).all(), parameter.shape
+        assert float(gradient.abs().max()) > 0, parameter.shape
+
+
+@pytest.mark.parametrize(
+    "method", ["local_unbiased", "local_biased", "global_error", "global_stiffness", "taynode"]
+)
+def test_the_regularizer_alone_saves_evaluations(method: str) -> None:
+    """The paper's does not: it is not the gradient of its value."""
+    settings = config("cifar10_conv", "solver.abstol=1e-4", "solver.reltol=1e-4", f"method={method}")
+    task, rows = build(settings), batch(settings)
+    optimizer = torch.optim.Adam(task.get_submodule("node").parameters(), 0.02)
+    counts = []
+    for _ in range(5):
+        outcome = task(*rows)
+        counts.append(outcome.nfe - outcome.nfe_regularizer)
+        optimizer.zero_grad()
+        outcome.regularization.backward()
+        optimizer.step()
+    assert counts[-1] < 0.8 * counts[0]
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "mnist_nsde"])
+def test_the_gradient_is_that_of_the_loss(name: str) -> None:
+    """Along a random direction through all parameters, against finite differences. (Those of a solve along a
+    path of noise are held against the adjoint in test_sde_adjoint.)
+    """
+    tolerance = 1e-5 if name == "cifar10_multiscale" else 1e-8
+    changes = [f"solver.abstol={tolerance}", f"solver.reltol={tolerance}", "dtype=float64"]
+    settings = config(name, *changes)
+    task, rows = build(settings), batch(settings, 4)
+    generator = torch.Generator().manual_seed(5)
+    parameters = list(task.parameters())
+    direction = [
+        torch.randn(p.shape, generator=generator, dtype=p.dtype) * p.abs().mean() for p in parameters
+    ]
+
+    def loss(along: float) -> torch.Tensor:
+        task.generator.manual_seed(1)
+        if isinstance(task, physionet.Physionet):
+            task.batches.fill_(200)  # the KL term has its weight
+        with torch.no_grad():
+            for parameter, part in zip(parameters, direction, strict=True):
+                parameter.add_(along * part)
+        value: torch.Tensor = task(*rows).loss
+        gradients = torch.autograd.grad(value, parameters) if along == 0 else None
+        with torch.no_grad():
+            for parameter, part in zip(parameters, direction, strict=True):
+                parameter.sub_(along * part)
+        if gradients is not None:
+            return torch.cat([(g * part).reshape(-1) for g, part in zip(gradients, direction, strict=True)])
+        return value.detach()
+
+    size = 1e-5 if name == "cifar10_multiscale" else 1e-4  # it has kinks
+    differences = (8 * (loss(size) - loss(-size)) - (loss(2 * size) - loss(-2 * size))) / (12 * size)
+    torch.testing.assert_close(loss(0).sum(), differences, rtol=1e-3, atol=0.0)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_evaluation_neither_regularizes_nor_draws(name: str) -> None:
+    settings = config(name, "method=local_unbiased")
+    task, rows = build(settings).eval(), batch(settings)
+    before = {key: value.clone() for key, value in task.state_dict().items()}
+    states = task.generator.get_state()
+    with torch.no_grad():
+        one, two = task(*rows), task(*rows)
+    assert float(one.regularization) == 0
+    assert one.nfe_regularizer == 0
+    assert not one.score.requires_grad
+    if name == "mnist_nsde":
+        assert not torch.equal(task.generator.get_state(), states)  # paths of their own
+    else:
+        assert torch.equal(task.generator.get_state(), states)
+        assert torch.equal(one.loss, two.loss)
+    if task.metric == "accuracy":
+        assert 0 <= int(one.score) <= len(rows[0])
+    for key, value in task.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_draws_and_weights_are_those_of_the_seeds(name: str) -> None:
+    settings = config(name, "method=local_unbiased")
+    rows = batch(settings, 8)
+    state = torch.get_rng_state()
+    task, same, other = build(settings), build(settings), build(config(name, "train.seed=1"))
+    assert torch.equal(torch.get_rng_state(), state)
+    for (key, one), two in zip(task.named_parameters(), same.parameters(), strict=True):
+        assert torch.equal(one, two), key
+    assert any(
+        not torch.equal(one, two) for one, two in zip(task.parameters(), other.parameters(), strict=True)
+    )
+    first, second = task(*rows), task(*rows)
+    again = same(*rows)
+    assert torch.equal(first.regularization, again.regularization)
+    assert torch.equal(first.loss, again.loss)
+    assert not torch.equal(first.regularization, second.regularization)
+    (generator,) = same.generators().values()
+    generator.set_state(task.generators()["task"].get_state())
+    same.load_state_dict(task.state_dict())
+    third, resumed = task(*rows), same(*rows)
+    assert torch.equal(third.regularization, resumed.regularization)
+    assert torch.equal(third.loss, resumed.loss)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("mnist_node", ["method=global_error", "solver.adjoint=interpolating"], "discrete"),
+        ("mnist_node", ["solver.name=SOSRI2"], "SDE"),
+        ("mnist_node", ["method=steer", "methods.steer.spread=1.5"], "spread"),
+        ("mnist_node", ["engine=julia"], "julia"),
+        ("mnist_nsde", ["solver.adjoint=interpolating"], "discrete"),
+        (
+            "mnist_nsde",
+            ["method=taynode", "methods.taynode={order: 2, coefficient: {start: 1, end: 1}}"],
+            "TayNODE",
+        ),
+        (
+            "cifar10_multiscale",
+            ["method=global_stiffness", "methods.global_stiffness={coefficient: {start: 1, end: 1}}"],
+            "VCAB3",
+        ),
+    ],
+)
+def test_what_can_not_be_done_is_refused_before_it_starts(
+    name: str, changes: list[str], message: str
+) -> None:
+    with pytest.raises((OptionError, RuntimeError), match=message):
+        build(config(name, *changes))
+
+
+def test_a_tolerance_that_float32_does_not_resolve_is_refused() -> None:
+    settings = config("mnist_node", "solver.reltol=1e-8")
+    with pytest.raises(ToleranceError, match="float64"):
+        build(settings)(*batch(settings))
+
+
+# -- parts ----------------------------------------------------------------------------------------------
+
+
+def test_the_test_of_an_sde_takes_the_mean_of_its_paths() -> None:
+    def deviation(trajectories: int) -> float:
+        settings = config("mnist_nsde", f"task.trajectories={trajectories}")
+        task = build(settings).eval()
+        assert isinstance(task, mnist_nsde.MnistNsde)
+        with torch.no_grad():
+            task.node.diffusion.get_parameter("p").mul_(5)
+            losses = torch.stack([task(*batch(settings, 4)).loss for _ in range(12)])
+        return float(losses.std())
+
+    assert deviation(20) < 0.6 * deviation(1)
+
+
+def test_recognition_cell() -> None:
+    cell = physionet.RecognitionCell(inputs=3, state=2, hidden=4)
+    state, x = torch.randn(5, 4), torch.randn(5, 3)
+    observed = torch.tensor([True, False, True, True, False])[:, None]
+    with torch.no_grad():
+        # the gate of the first mean and deviation is shut, that of the second is open
+        gate = cell.update.get_submodule("2")
+        gate.get_parameter("weight").zero_()
+        gate.get_parameter("bias").copy_(torch.tensor([50.0, -50.0]))
+        out = cell(state, x, observed)
+        reset = cell.reset(torch.cat([state, x], 1)).sigmoid()
+        new = cell.new(torch.cat([state[:, :2] * reset, state[:, 2:] * reset, x], 1)).tanh()
+    assert torch.equal(out[~observed[:, 0]], state[~observed[:, 0]])
+    seen = observed[:, 0]
+    torch.testing.assert_close(out[seen][:, [0, 2]], state[seen][:, [0, 2]])
+    torch.testing.assert_close(out[seen][:, [1, 3]], new[seen][:, [1, 3]])
+
+
+def test_the_kl_term_grows_with_training() -> None:
+    task = build(config("physionet"))
+    assert isinstance(task, physionet.Physionet)
+    weights = []
+    for batches in (0, 100, 101, 200, 5000):
+        task.batches.fill_(batches)
+        weights.append(float(task._kl_weight()))
+    assert weights == pytest.approx([0.0, 0.0, 0.01, 1 - 0.99**100, 1.0])
+    task.batches.fill_(7)
+    task(*batch(config("physionet"), 4))
+    assert int(task.batches) == 8
+    assert int(task.state_dict()["batches"]) == 8
+
+
+def test_the_score_of_a_latent_ode_is_its_masked_error() -> None:
+    """Unobserved values weigh nothing; each record counts the same."""
+    settings = config("physionet")
+    task = build(settings).eval()
+    values, mask, times = batch(settings, 6)
+    with torch.no_grad():
+        whole = task(values, mask, times)
+        single = [task(values[i : i + 1], mask[i : i + 1], times[i : i + 1]).score for i in range(6)]
+        decoder: Any = task.decoder
+        decoder.weight.zero_()
+        decoder.bias.zero_()
+        nothing = task(values, mask, times)
+    torch.testing.assert_close(whole.score, torch.stack(single).sum(), rtol=1e-2, atol=0.0)
+    right = sum(float(v[m].square().mean()) for v, m in zip(values, mask, strict=True))
+    assert float(nothing.score) == pytest.approx(right, rel=1e-5)
+
+
+def test_normalization() -> None:
+    images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    images[:, 1] = 255
+    normalized = cifar10_conv.Normalize()(images)
+    for channel, value in enumerate((0.0, 1.0, 0.0)):
+        expected = (value - cifar10_conv.MEAN[channel]) / cifar10_conv.DEVIATION[channel]
+        torch.testing.assert_close(normalized[0, channel], torch.full((32, 32), expected))
