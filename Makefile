@@ -10,7 +10,7 @@ demo: $(VENV)/ready
 	$(BIN)/pylocalreg demo
 
 test: $(VENV)/ready
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist worksteal
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

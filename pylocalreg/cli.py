@@ -72,6 +72,10 @@ def main() -> None:
             list[str] | None, typer.Option(help="An engine to run; again for more. By default all there are.")
         ] = None,
         only: Annotated[str, typer.Option(help="Cases whose name has this in it.")] = "",
+        paper: Annotated[
+            Path | None,
+            typer.Option(help="A checkout of the paper's LocalRegNeuralDE.jl, to run its code too."),
+        ] = None,
         output: Annotated[Path, typer.Option(help="Where parity.json and parity.html go.")] = Path("results"),
     ) -> None:
         """Run the same cases on the engines, and print and write their differences side by side."""
@@ -79,7 +83,7 @@ def main() -> None:
 
         from pylocalreg.parity import command
 
-        command.run(golden, engine, only, output, Console())
+        command.run(golden, engine, only, paper, output, Console())
 
     @app.command()
     def install_julia() -> None:

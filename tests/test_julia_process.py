@@ -1,8 +1,10 @@
 """The Julia engine as a guest in the process: memory, threads, interrupts, forks and errors."""
 
+import ctypes
 import gc
 import multiprocessing
 import os
+import platform
 import signal
 import threading
 import time
@@ -46,7 +48,9 @@ def resident() -> float:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is read from /proc")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="free memory is given back by glibc's malloc_trim"
+)
 @pytest.mark.parametrize("adjoint", ["discrete", "interpolating"])
 def test_memory_does_not_grow(adjoint: plr.Adjoint) -> None:
     from pylocalreg.engines.julia_engine.start import start
@@ -55,9 +59,11 @@ def test_memory_does_not_grow(adjoint: plr.Adjoint) -> None:
     u0 = torch.randn(4096, 8, dtype=torch.float64)
 
     def settled() -> float:
+        """What is still held: Julia and the allocator keep some free memory, how much depends on the machine."""
         gc.collect()
         start().main.GC.gc()
         gc.collect()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
         return resident()
 
     for _ in range(100):

@@ -10,13 +10,20 @@ from pylocalreg.engines.julia_engine.start import why_unavailable
 from pylocalreg.errors import OptionError
 from pylocalreg.parity.cases import golden_cases, own_cases
 from pylocalreg.parity.compare import Comparison, compare
-from pylocalreg.parity.report import save_html, save_json, table
+from pylocalreg.parity.paper import compare_with_paper
+from pylocalreg.parity.report import paper_table, save_html, save_json, table
 
 
 def run(
-    golden: Path | None, engines: Sequence[str] | None, only: str, output: Path, console: Console
+    golden: Path | None,
+    engines: Sequence[str] | None,
+    only: str,
+    paper: Path | None,
+    output: Path,
+    console: Console,
 ) -> None:
-    """Compare the engines on every case that has ``only`` in its name, by default all engines there are.
+    """Compare the engines on every case that has ``only`` in its name, by default all engines there are; and
+    their regularizer with the paper's code, where its checkout is given.
 
     Raises:
         OptionError: no case has that name; one engine alone and nothing to compare it with.
@@ -36,9 +43,13 @@ def run(
     comparisons: list[Comparison] = []
     for case in track(cases, "comparing", console=console):
         comparisons += compare(case, chosen)
-    Console(width=max(console.width, 170)).print(table(comparisons))
+    wide = Console(width=max(console.width, 170), file=console.file)
+    wide.print(table(comparisons))
     same = sum(c.same_steps for c in comparisons)
     console.print(f"{same} of {len(comparisons)} comparisons take the same steps and calls")
-    save_json(comparisons, output / "parity.json")
-    save_html(comparisons, output / "parity.html")
+    beside_paper = compare_with_paper(cases, chosen, paper) if paper else []
+    if paper:
+        wide.print(paper_table(beside_paper))
+    save_json(comparisons, beside_paper, output / "parity.json")
+    save_html(comparisons, beside_paper, output / "parity.html")
     console.print(f"written: {output / 'parity.json'}, {output / 'parity.html'}")

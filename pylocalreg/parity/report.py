@@ -11,6 +11,7 @@ from rich.table import Column, Table
 
 from pylocalreg.experiments.files import write_json, write_text
 from pylocalreg.parity.compare import FIELDS, Comparison
+from pylocalreg.parity.paper import PaperComparison
 
 COLUMNS = ("case", "engine", "against", "steps", "NFE", *FIELDS)
 
@@ -36,8 +37,34 @@ def _number(x: float | None) -> str:
     return "-" if x is None else f"{x:.1e}"
 
 
-def save_json(comparisons: Sequence[Comparison], path: Path) -> None:
-    write_json(path, [_as_json(c) for c in comparisons])
+PAPER_COLUMNS = ("case", "engine", "R by the paper's code", "dt", "R", "gradient")
+
+
+def paper_table(comparisons: Sequence[PaperComparison]) -> Table:
+    """A row a comparison with the paper's code."""
+    result = Table(*(Column(name, no_wrap=True) for name in PAPER_COLUMNS))
+    for c in comparisons:
+        result.add_row(*_paper_cells(c))
+    return result
+
+
+def _paper_cells(c: PaperComparison) -> list[str]:
+    return [c.case.name, c.engine, f"{c.R:.4e}", *(_number(x) for x in (c.dt, c.value, c.gradient))]
+
+
+def save_json(comparisons: Sequence[Comparison], paper: Sequence[PaperComparison], path: Path) -> None:
+    rows = [
+        {
+            "case": c.case.name,
+            "engine": c.engine,
+            "R": c.R,
+            "dt": c.dt,
+            "value": c.value,
+            "gradient": c.gradient,
+        }
+        for c in paper
+    ]
+    write_json(path, {"engines": [_as_json(c) for c in comparisons], "paper": rows})
 
 
 def _as_json(c: Comparison) -> dict[str, Any]:
@@ -62,13 +89,13 @@ def _as_json(c: Comparison) -> dict[str, Any]:
     }
 
 
-def save_html(comparisons: Sequence[Comparison], path: Path) -> None:
+def save_html(comparisons: Sequence[Comparison], paper: Sequence[PaperComparison], path: Path) -> None:
     """One page that needs nothing beside it."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in COLUMNS)
-    rows = []
-    for c in comparisons:
-        cells = "".join(f"<td>{html.escape(x)}</td>" for x in _cells(c))
-        rows.append(f'<tr class="{"same" if c.same_steps else "other"}">{cells}</tr>')
+    rows = [("" if c.same_steps else "other", _cells(c)) for c in comparisons]
+    tables = _html_table(COLUMNS, rows)
+    if paper:
+        rows = [("", _paper_cells(c)) for c in paper]
+        tables += "<h2>The regularizer by the paper's code</h2>" + _html_table(PAPER_COLUMNS, rows)
     pictures = "".join(
         f"<figure><figcaption>{html.escape(c.case.name)}: {html.escape(c.measured.who)}</figcaption>"
         f'<img src="data:image/png;base64,{_picture(c)}" alt="step sizes and estimates"></figure>'
@@ -80,9 +107,17 @@ def save_html(comparisons: Sequence[Comparison], path: Path) -> None:
         "body{font:14px sans-serif}td,th{padding:2px 8px;text-align:right}td:first-child{text-align:left}"
         ".other{background:#fd6}figure{display:inline-block;margin:8px}</style>"
         "<h1>Parity</h1><p>Largest difference over the largest "
-        f"magnitude of the reference; steps are accepted + rejected.</p><table><tr>{head}</tr>{''.join(rows)}"
-        f"</table>{pictures}",
+        f"magnitude of the reference; steps are accepted + rejected.</p>{tables}{pictures}",
     )
+
+
+def _html_table(columns: Sequence[str], rows: Sequence[tuple[str, list[str]]]) -> str:
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
+    body = "".join(
+        f'<tr class="{kind}">{"".join(f"<td>{html.escape(x)}</td>" for x in cells)}</tr>'
+        for kind, cells in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def _picture(c: Comparison) -> str:

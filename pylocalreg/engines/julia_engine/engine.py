@@ -116,7 +116,7 @@ class JuliaEngine:
         return Keep("all", stages=adjoint != "discrete")
 
     def solve(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep) -> Trajectory:
-        julia, model, handle = self._begin(problem, u0)
+        julia, model, handle = self.begin(problem, u0)
         checkpoints: list[float] = []
         if not isinstance(keep.states, str):
             begin, end = problem.tspan
@@ -127,7 +127,7 @@ class JuliaEngine:
         offer = None
         if keep.sample is not None and not keep.stiffness:
             offer = _Offer(keep)
-        with self._errors(julia, problem):
+        with self.errors(julia, problem):
             run, t, dt, EEst, nreject, nf, ng, outputs = julia.call(
                 "solve",
                 handle,
@@ -159,7 +159,7 @@ class JuliaEngine:
             i = trajectory.step_at(time)
             u, u_new = trajectory.u[i], trajectory.u[i + 1]
             return torch.lerp(u, u_new, (time - trajectory.t[i]) / trajectory.dt[i])
-        with self._errors(julia, problem):
+        with self.errors(julia, problem):
             at_time: torch.Tensor = julia.call("interpolate", trajectory.run, time)
         return at_time
 
@@ -175,8 +175,8 @@ class JuliaEngine:
         assert trajectory.model is not None
         julia, handle, model = start(), trajectory.handle, trajectory.model
         if trajectory.problem is not None and problem.f is not trajectory.problem.f:
-            julia, model, handle = self._begin(problem, trajectory.u[trajectory.naccept])
-        with torch.no_grad(), self._errors(julia, problem):
+            julia, model, handle = self.begin(problem, trajectory.u[trajectory.naccept])
+        with torch.no_grad(), self.errors(julia, problem):
             if adjoint == "discrete":
                 by_u0, by_p = self._replay(julia, handle, problem, trajectory, cotangents, steps)
             else:
@@ -254,8 +254,8 @@ class JuliaEngine:
         return by_u0, sum(of_steps, by_p)
 
     def initial_step(self, problem: Problem, t: float, u: torch.Tensor) -> tuple[float, Calls]:
-        julia, _, handle = self._begin(problem, u, at=t)
-        with self._errors(julia, problem):
+        julia, _, handle = self.begin(problem, u, at=t)
+        with self.errors(julia, problem):
             dt, nf, ng = julia.call("initial_step", handle, _plain(u))
         return float(dt), Calls(int(nf), int(ng))
 
@@ -266,7 +266,7 @@ class JuliaEngine:
         value: torch.Tensor = _Estimate.apply(asked, u, *problem.params)  # type: ignore[no-untyped-call]
         return value, asked.calls
 
-    def _begin(self, problem: Problem, u0: torch.Tensor, at: float | None = None) -> tuple[Julia, Model, Any]:
+    def begin(self, problem: Problem, u0: torch.Tensor, at: float | None = None) -> tuple[Julia, Model, Any]:
         """The problem in Julia; ``at`` is where it starts, if not with its span."""
         if u0.device.type != "cpu":
             raise DeviceError(
@@ -301,7 +301,7 @@ class JuliaEngine:
         return julia, model, handle
 
     @contextmanager
-    def _errors(self, julia: Julia, problem: Problem) -> Iterator[None]:
+    def errors(self, julia: Julia, problem: Problem) -> Iterator[None]:
         """Julia's exceptions as pylocalreg's, with Julia's own text and trace behind them."""
         try:
             yield
@@ -388,8 +388,8 @@ class _Estimate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, asked: _Asked, u: torch.Tensor, *params: torch.Tensor) -> torch.Tensor:
-        julia, model, handle = asked.engine._begin(asked.problem, u)
-        with asked.engine._errors(julia, asked.problem):
+        julia, model, handle = asked.engine.begin(asked.problem, u)
+        with asked.engine.errors(julia, asked.problem):
             value, back, nf, ng = julia.call(
                 "estimate", handle, asked.quantity, asked.t, _plain(u), asked.dt, asked.gradient == "frozen"
             )
@@ -406,6 +406,6 @@ class _Estimate(torch.autograd.Function):
                 "create_graph=True, or take engine='torch'"
             )
         u, *_ = ctx.saved_tensors
-        with ctx.asked.engine._errors(ctx.julia, ctx.asked.problem):
+        with ctx.asked.engine.errors(ctx.julia, ctx.asked.problem):
             by_u, by_p = ctx.julia.apply(ctx.back, float(cotangent))
         return None, by_u.view(u.shape) if ctx.needs_input_grad[1] else None, *ctx.model.split(by_p)

@@ -301,6 +301,18 @@ function host_reverse_estimate(handle, run, row)
     return PythonCall.pytuple((tensor(by_u), tensor(by_p)))
 end
 
+host_paper_code(checkout) = Py(paper_code(pyconvert(String, checkout)))
+
+"""R and its gradient by the paper's code, its automatic first step at (t, u) included."""
+function host_paper_step(code, handle, t, u)
+    problem, state = value(handle), array(u)
+    options = problem.options
+    time = oftype(options.abstol, pyconvert(Float64, t))
+    dt = oftype(time, initial_step(problem.f, state, problem.p, options))
+    R, by_p = paper_step(value(code), problem.f, state, problem.p, time, dt, options)
+    return PythonCall.pytuple((R, tensor(by_p), dt))
+end
+
 """What went wrong, for Python's own error: (kind, t, dt, EEst, naccept, nreject), or `None`."""
 function host_failure(exception)
     failure = value(exception)
@@ -329,7 +341,7 @@ function host_functions(from_dlpack::Py)
         solve = host_solve, state = host_state, interpolate = host_interpolate,
         initial_step = host_initial_step, estimate = host_estimate, stiffness = host_stiffness,
         replay = host_replay, pull_back = host_pull_back, reverse_estimate = host_reverse_estimate,
-        failure = host_failure, about = host_about,
+        paper_code = host_paper_code, paper_step = host_paper_step, failure = host_failure, about = host_about,
     )
     return PythonCall.pydict(
         String(name) => PythonCall.pyfunc(taking_a_tuple(f); name = String(name)) for (name, f) in pairs(functions)

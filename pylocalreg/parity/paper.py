@@ -1,0 +1,82 @@
+"""The regularizer beside the paper's own code, from a checkout of LocalRegNeuralDE.jl; Julia runs it."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pylocalreg.engines import get_engine
+from pylocalreg.engines.base import Keep, Problem
+from pylocalreg.engines.julia_engine import JuliaEngine
+from pylocalreg.errors import OptionError
+from pylocalreg.parity.cases import Case
+
+
+@dataclass(frozen=True)
+class PaperComparison:
+    """`LocalRegularizer.paper` on one engine against the paper's code, at a case's tau: R = EEst dt there,
+    and the relative differences of dt, of R and, the largest, of its gradient.
+    """
+
+    case: Case
+    engine: str
+    R: float
+    dt: float
+    value: float
+    gradient: float
+
+
+def compare_with_paper(
+    cases: Sequence[Case], engines: Sequence[str], checkout: Path
+) -> list[PaperComparison]:
+    """The cases of Tsit5, which is what the paper's code steps with.
+
+    Raises:
+        OptionError: ``checkout`` is not the paper's package.
+        EngineUnavailableError: there is no Julia.
+    """
+    if not (checkout / "src" / "perform_step.jl").is_file():
+        raise OptionError(
+            f"--paper {checkout}: no checkout of LocalRegNeuralDE.jl, it has no src/perform_step.jl"
+        )
+    julia_engine = JuliaEngine()
+    code = None
+    comparisons = []
+    for case in cases:
+        if case.solver != "Tsit5":
+            continue
+        module = case.dynamics()
+        problem = Problem(module, (module.p,), case.tspan, case.solver, case.tol, case.tol, 1_000_000)
+        torch_engine = get_engine("torch")
+        solved = torch_engine.solve(problem, case.u0, [case.tau], Keep())
+        u = solved.outputs[0]
+        julia, _, handle = julia_engine.begin(problem, u, at=case.tau)
+        code = code or julia.call("paper_code", str(checkout))
+        R, by_p, dt = julia.call("paper_step", code, handle, case.tau, u)
+        for name in engines:
+            comparisons.append(_compare(case, name, problem, u, module.p, float(R), by_p, float(dt)))
+    return comparisons
+
+
+def _compare(
+    case: Case,
+    name: str,
+    problem: Problem,
+    u: torch.Tensor,
+    p: torch.Tensor,
+    R: float,
+    by_p: torch.Tensor,
+    dt: float,
+) -> PaperComparison:
+    engine = get_engine(name)
+    from_tau = dataclasses.replace(problem, tspan=(case.tau, case.tspan[1]))
+    our_dt, _ = engine.initial_step(from_tau, case.tau, u)
+    with torch.enable_grad():
+        value, _ = engine.estimate(problem, "error", case.tau, u, our_dt, "frozen")
+        (our_by_p,) = torch.autograd.grad(value, [p])
+    gradient = float((our_by_p - by_p).abs().max() / by_p.abs().max())
+    return PaperComparison(
+        case, name, R, abs(our_dt - dt) / abs(dt), abs(float(value.detach()) - R) / R, gradient
+    )

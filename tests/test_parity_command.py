@@ -1,0 +1,105 @@
+"""`pylocalreg parity`: what is compared, printed and written."""
+
+import base64
+import dataclasses
+import io
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from pylocalreg.errors import OptionError
+from pylocalreg.parity import command, compare, golden_cases, measure, own_cases
+from tests.golden import DATA
+from tests.julia import needs_julia
+
+CHECKOUT = os.environ.get("PYLOCALREG_PAPER")
+
+
+def console() -> Console:
+    return Console(file=io.StringIO(), width=80)
+
+
+def test_golden_numbers_are_met(tmp_path: Path) -> None:
+    out = console()
+    command.run(DATA, ["torch"], "td4_s1_float64_Tsit5_1e-06", None, tmp_path, out)
+    printed = out.file.getvalue()  # type: ignore[attr-defined]
+    assert "1 of 1 comparisons take the same steps and calls" in printed
+    assert "ode_td4_s1_float64_Tsit5_1e-06" in printed
+
+    (row,) = json.loads((tmp_path / "parity.json").read_text())["engines"]
+    assert row["sides"]["torch"]["naccept"] == row["sides"]["golden"]["naccept"] == 9
+    assert row["differences"]["u"] < 1e-12
+    assert row["differences"]["R_by_p"] < 1e-8
+    assert row["differences"]["by_p"] is None
+
+    page = (tmp_path / "parity.html").read_text()
+    (picture,) = re.findall(r"data:image/png;base64,([^\"]+)", page)
+    assert base64.b64decode(picture).startswith(b"\x89PNG")
+    assert "ode_td4_s1_float64_Tsit5_1e-06" in page
+
+
+def test_a_difference_is_seen() -> None:
+    (case,) = (case for case in golden_cases(DATA) if case.name == "ode_td4_s1_float64_Tsit5_1e-06")
+    other = dataclasses.replace(case, p=case.p * (1 + 1e-6), tol=1e-5)
+    (comparison,) = compare(other, ["torch"])
+    assert not comparison.same_steps
+    assert comparison.differences["t"] == float("inf")
+    assert 1e-9 < (comparison.differences["u"] or 0) < 1e-3
+
+
+def test_own_cases_are_measured_in_full() -> None:
+    cases = own_cases()
+    assert {case.u0.dtype for case in cases} == {torch.float32, torch.float64}
+    measured = measure(next(case for case in cases if case.name == "conv-Tsit5-float64"), "torch")
+    assert measured.by_p is not None
+    assert measured.by_p.abs().max() > 0
+    assert measured.R is not None
+    assert measured.R > 0
+
+
+@pytest.mark.parametrize(
+    ("golden", "engines", "only", "words"),
+    [
+        (None, ["torch"], "", "two engines"),
+        (DATA, ["torch"], "no such case", "no case"),
+        (DATA.parent, ["torch"], "", "no golden numbers"),
+    ],
+)
+def test_refusals(golden: Path | None, engines: list[str], only: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=words):
+        command.run(golden, engines, only, None, tmp_path, console())
+    assert not list(tmp_path.iterdir())
+
+
+@needs_julia
+@pytest.mark.parametrize("name", ["dense-Tsit5-float64", "conv-BS3-float64", "groupnorm-VCABM3-float64"])
+def test_both_engines(name: str) -> None:
+    (comparison,) = compare(next(case for case in own_cases() if case.name == name), ["torch", "julia"])
+    assert comparison.same_steps
+    for field in ("u", "by_u0", "by_p"):
+        assert (comparison.differences[field] or 0) < 1e-8
+
+
+@needs_julia
+@pytest.mark.skipif(CHECKOUT is None, reason="PYLOCALREG_PAPER names no checkout of the paper's package")
+def test_the_papers_code() -> None:
+    from pylocalreg.parity.paper import compare_with_paper
+
+    cases = [case for case in golden_cases(DATA) if "td4_s1_float64_Tsit5_1e-06" in case.name]
+    comparisons = compare_with_paper(cases, ["torch", "julia"], Path(str(CHECKOUT)))
+    assert len(comparisons) == 2
+    for comparison in comparisons:
+        assert comparison.dt < 1e-9
+        assert comparison.value < 1e-4  # of the short automatic step, the small rest of a large sum
+        assert comparison.gradient < 1e-6
+
+
+@needs_julia
+def test_a_folder_that_is_not_the_papers(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="perform_step"):
+        command.run(DATA, ["torch"], "td4_s1_float64_Tsit5_1e-06", tmp_path, tmp_path, console())
