@@ -9,6 +9,7 @@ from pylocalreg.engines.julia_engine.start import why_unavailable
 
 REASON = why_unavailable()
 needs_julia = pytest.mark.skipif(REASON is not None, reason=f"no Julia: {REASON}")
+without_julia = pytest.mark.skipif(REASON is None, reason="there is a Julia")
 ENGINES = ["torch", pytest.param("julia", marks=needs_julia)]
 
 

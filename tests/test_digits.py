@@ -11,6 +11,7 @@ from rich.console import Console
 
 import pylocalreg as plr
 from pylocalreg.experiments import digits, digits_sde
+from tests.julia import without_julia
 
 
 def _train(name: str, steps: int, seed: int = 0, sampling: plr.Sampling | None = None) -> digits.Run:
@@ -68,7 +69,7 @@ def test_demo_writes_table_and_picture(tmp_path: Path) -> None:
         (("demo", "--output", "demo.txt"), "png"),
         (("demo", "--steps", "0"), "steps"),
         (("demo", "--steps", "1", "--engine", "fortran"), "fortran"),
-        (("demo", "--steps", "1", "--engine", "julia"), "julia"),
+        pytest.param(("demo", "--steps", "1", "--engine", "julia"), "julia", marks=without_julia),
     ],
 )
 def test_bad_arguments_end_in_one_message(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

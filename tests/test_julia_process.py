@@ -59,7 +59,7 @@ def test_memory_does_not_grow(adjoint: plr.Adjoint) -> None:
     u0 = torch.randn(4096, 8, dtype=torch.float64)
 
     def settled() -> float:
-        """What is still held: Julia and the allocator keep some free memory, how much depends on the machine."""
+        """What is still held; the allocator keeps some of what is free."""
         gc.collect()
         start().main.GC.gc()
         gc.collect()
@@ -72,7 +72,7 @@ def test_memory_does_not_grow(adjoint: plr.Adjoint) -> None:
     for _ in range(1000):
         train_once(ode, u0)
     # a leak of one state a solve would be 250 MiB
-    assert settled() - before < 100
+    assert settled() - before < 200
 
 
 def test_twenty_threads_at_once() -> None:

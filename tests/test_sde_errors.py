@@ -9,6 +9,7 @@ import pylocalreg as plr
 from pylocalreg import errors
 from pylocalreg.dynamics import Chain, Dense
 from tests.conftest import normal
+from tests.julia import without_julia
 
 U0 = normal(4, 3)
 
@@ -42,7 +43,7 @@ def node(drift: Any = f, diffusion: Any = g, **options: Any) -> plr.NeuralSDE:
         ({"trajectories": 0}, errors.OptionError, "trajectories = 0"),
         ({"checkpoints": 0}, errors.OptionError, "checkpoints = 0"),
         ({"dt": 2.0}, errors.TimeSpanError, "dt = 2.0"),
-        ({"engine": "julia"}, errors.EngineUnavailableError, "julia"),
+        pytest.param({"engine": "julia"}, errors.EngineUnavailableError, "julia", marks=without_julia),
         ({"noise": "additive", "diffusion": Chain(Dense(3, 3))}, errors.OptionError, "a callable g"),
     ],
 )
