@@ -1,6 +1,6 @@
 """What can be asked of a method, whoever runs it: the engines have the same methods by the same names."""
 
-from pylocalreg.engines.base import Jacobian, Quantity
+from pylocalreg.engines.base import Adjoint, Jacobian, Keep, Quantity
 from pylocalreg.engines.torch_engine.adjoints import ADJOINTS
 from pylocalreg.engines.torch_engine.methods import METHODS, ODE_METHODS, SDE_METHODS
 from pylocalreg.errors import OptionError
@@ -54,6 +54,15 @@ def check_estimate(solver: str, quantity: Quantity) -> None:
         methods = SDE_METHODS if is_stochastic(solver) else ODE_METHODS
         able = sorted(name for name, method in methods.items() if quantity in method.estimates)
         raise OptionError(f"{solver} has no {quantity} estimate: the methods that have one are {able}")
+
+
+def keep_for(adjoint: Adjoint, checkpoints: int | None) -> Keep:
+    """As `Engine.keep_for`."""
+    if checkpoints is not None:
+        return Keep(checkpoints)
+    if adjoint == "backsolve":
+        return Keep("end")
+    return Keep("all", stages=adjoint != "discrete")
 
 
 def is_stochastic(solver: str) -> bool:

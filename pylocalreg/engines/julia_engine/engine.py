@@ -21,7 +21,7 @@ from pylocalreg.engines.base import (
 from pylocalreg.engines.julia_engine.dynamics import Model, model_of
 from pylocalreg.engines.julia_engine.start import Julia, start, why_unavailable
 from pylocalreg.engines.julia_engine.tableaus import has_tableau, needs_dZ, tableau_of
-from pylocalreg.engines.methods import check_estimate, check_options, is_stochastic
+from pylocalreg.engines.methods import check_estimate, check_options, is_stochastic, keep_for
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
 from pylocalreg.errors import (
     DeviceError,
@@ -109,11 +109,7 @@ class JuliaEngine:
         return is_stochastic(solver)
 
     def keep_for(self, adjoint: Adjoint, checkpoints: int | None) -> Keep:
-        if checkpoints is not None:
-            return Keep(checkpoints)
-        if adjoint == "backsolve":
-            return Keep("end")
-        return Keep("all", stages=adjoint != "discrete")
+        return keep_for(adjoint, checkpoints)
 
     def solve(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep) -> Trajectory:
         julia, model, handle = self.begin(problem, u0)

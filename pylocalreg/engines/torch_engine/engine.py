@@ -16,7 +16,7 @@ from pylocalreg.engines.base import (
     StepCotangent,
     Trajectory,
 )
-from pylocalreg.engines.methods import check_estimate, check_options, is_stochastic
+from pylocalreg.engines.methods import check_estimate, check_options, is_stochastic, keep_for
 from pylocalreg.engines.torch_engine.adjoints import pull_back
 from pylocalreg.engines.torch_engine.initial_step import initial_step
 from pylocalreg.engines.torch_engine.integrate import SCALARS, integrate
@@ -47,11 +47,7 @@ class TorchEngine:
         return is_stochastic(solver)
 
     def keep_for(self, adjoint: Adjoint, checkpoints: int | None) -> Keep:
-        if checkpoints is not None:
-            return Keep(checkpoints)
-        if adjoint == "backsolve":
-            return Keep("end")
-        return Keep("all", stages=adjoint != "discrete")
+        return keep_for(adjoint, checkpoints)
 
     def solve(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep) -> Trajectory:
         return integrate(RightHandSide.of(problem), problem, u0, times, keep)

@@ -65,8 +65,7 @@ function time_derivative end
 
 # SciMLSensitivity's ZygoteVJP differentiates the out-of-place call: through `pull`, one call of the model
 function ChainRulesCore.rrule(f::Dynamics, u, p, t)
-    f.calls += 1
-    du, back = pull(f.model, u, p, t)
+    du, back = pull(f, u, p, t)
     function dynamics_pullback(cotangent)
         by_u, by_p = back(convert(typeof(u), reshape(ChainRulesCore.unthunk(cotangent), size(u))))
         return NoTangent(), by_u, by_p, NoTangent()
@@ -75,7 +74,7 @@ function ChainRulesCore.rrule(f::Dynamics, u, p, t)
 end
 
 """
-    Pulled(f::Dynamics, u, p, t)
+    pull(f::Dynamics, u, p, t)
 
 One counted call of `f`, ready to be pulled back.
 """

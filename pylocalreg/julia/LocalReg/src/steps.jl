@@ -19,6 +19,16 @@ function reverse_scaled_rms(e, u, u_new, abstol, reltol, cotangent)
     return by_e, by_u, by_u_new
 end
 
+"""S = rms(of_f) / rms(of_u)."""
+stiffness(of_f, of_u) = rms(of_f) / rms(of_u)
+
+"""Gradients of `cotangent * stiffness` by both."""
+function reverse_stiffness(of_f, of_u, cotangent)
+    above, below = rms(of_f), rms(of_u)
+    by_f = of_f .* (cotangent / (below * above * length(of_f)))
+    return by_f, of_u .* (-cotangent * above / (below^3 * length(of_u)))
+end
+
 share(x, y) = x > y ? one(x) : x == y ? oftype(x, 0.5) : zero(x)
 
 const FUSED = 8 # terms that one pass over memory adds up
@@ -81,10 +91,7 @@ end
 
 """R = EEst |dt| of the step, or S = rms(f(a) - f(b)) / rms(a - b) of its last two stages' states a and b."""
 function estimate(step::Step, quantity, options)
-    if quantity == "stiffness"
-        ks = step.ks
-        return rms(ks[end] .- ks[end - 1]) / rms(last_apart(step))
-    end
+    quantity == "stiffness" && return stiffness(step.ks[end] .- step.ks[end - 1], last_apart(step))
     return scaled_rms(error(step), step.u, new_state(step), options.abstol, options.reltol) * abs(step.dt)
 end
 
@@ -112,12 +119,10 @@ end
 function add_estimate!(cotangents, step::Step{T}, quantity, options, cotangent) where {T}
     tableau, ks, dt = step.tableau, step.ks, step.dt
     if quantity == "stiffness"
-        of_f, of_u = ks[end] .- ks[end - 1], last_apart(step)
-        above, below = rms(of_f), rms(of_u)
-        by_f = cotangent / (below * above * length(of_f))
-        push!(cotangents.by_k[end], (by_f, of_f))
-        push!(cotangents.by_k[end - 1], (-by_f, of_f))
-        add!(cotangents, step, tableau.stiffness, of_u .* (-cotangent * above / (below^3 * length(of_u))))
+        by_f, by_apart = reverse_stiffness(ks[end] .- ks[end - 1], last_apart(step), cotangent)
+        push!(cotangents.by_k[end], (one(T), by_f))
+        push!(cotangents.by_k[end - 1], (-one(T), by_f))
+        add!(cotangents, step, tableau.stiffness, by_apart)
         return nothing
     end
     e, u_new = error(step), new_state(step)

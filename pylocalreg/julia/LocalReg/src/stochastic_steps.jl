@@ -83,16 +83,16 @@ function combined_error(step::StochasticStep, E1, E2)
     return tableau.delta .* E1 .+ E2
 end
 
-"""The last two drift stages and what the states they are evaluated at differ by."""
+last_drift_stages(tableau) = filter(stage -> stage.drift, tableau.stages)[(end - 1):end]
+
+"""What the states that the last two drift stages are evaluated at differ by."""
 function last_apart(step::StochasticStep)
-    drift = filter(stage -> stage.drift, step.tableau.stages)
-    return stage_input(step, drift[end]) .- stage_input(step, drift[end - 1])
+    before, last = last_drift_stages(step.tableau)
+    return stage_input(step, last) .- stage_input(step, before)
 end
 
 function estimate(step::StochasticStep, quantity, options)
-    if quantity == "stiffness"
-        return rms(step.ks[end] .- step.ks[end - 1]) / rms(last_apart(step))
-    end
+    quantity == "stiffness" && return stiffness(step.ks[end] .- step.ks[end - 1], last_apart(step))
     e = combined_error(step, errors(step)...)
     return scaled_rms(e, step.u, new_state(step), options.abstol, options.reltol) * step.integrals.dt
 end
@@ -138,15 +138,12 @@ end
 function add_estimate!(cotangents, step::StochasticStep, quantity, options, cotangent)
     tableau, dt = step.tableau, step.integrals.dt
     if quantity == "stiffness"
-        of_f, of_u = step.ks[end] .- step.ks[end - 1], last_apart(step)
-        above, below = rms(of_f), rms(of_u)
-        by_f = of_f .* (cotangent / (below * above * length(of_f)))
+        by_f, by_apart = reverse_stiffness(step.ks[end] .- step.ks[end - 1], last_apart(step), cotangent)
         cotangents.by_k[end] .+= by_f
         cotangents.by_k[end - 1] .-= by_f
-        by_apart = of_u .* (-cotangent * above / (below^3 * length(of_u)))
-        drift = filter(stage -> stage.drift, tableau.stages)
-        add_input!(cotangents, step, drift[end], by_apart)
-        add_input!(cotangents, step, drift[end - 1], -by_apart)
+        before, last = last_drift_stages(tableau)
+        add_input!(cotangents, step, last, by_apart)
+        add_input!(cotangents, step, before, -by_apart)
         return nothing
     end
     E1, E2 = errors(step)
