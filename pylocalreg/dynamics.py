@@ -107,7 +107,7 @@ class BatchNorm:
 Layer: TypeAlias = Dense | Conv | GroupNorm | BatchNorm
 
 
-def _check_chain(layers: tuple[Layer, ...]) -> None:
+def _check_chain(layers: tuple[Layer, ...], injected: int) -> None:
     if not layers:
         raise ShapeError("a chain needs at least one layer")
     for layer in layers:
@@ -122,8 +122,15 @@ def _check_chain(layers: tuple[Layer, ...]) -> None:
             raise ShapeError(f"{layer} follows a layer of {width} outputs")
         width = outputs
     first = _width(layers[0])[0]
-    if first != width:
-        raise ShapeError(f"dynamics give du/dt of u's size, but the chain goes from {first} to {width}")
+    if injected:
+        _check_sizes(injected=injected)
+        if not isinstance(layers[0], Dense | Conv):
+            raise OptionError(f"injected = {injected}: the first layer, {layers[0]}, is no Dense or Conv")
+    if first - injected != width:
+        beside = f", {injected} of them injected," if injected else ""
+        raise ShapeError(
+            f"dynamics give du/dt of u's size, but the chain goes from {first}{beside} to {width}"
+        )
 
 
 def _width(layer: Layer) -> tuple[int, int]:
@@ -134,24 +141,32 @@ def _width(layer: Layer) -> tuple[int, int]:
 
 @dataclass(frozen=True, init=False)
 class Chain:
-    """Layers one after the other; the time is ignored."""
+    """Layers one after the other; the time is ignored.
+
+    With ``injected``, a solve is given one input, ``node(u0, inputs=(x,))``: ``x`` of the state's shape but
+    with ``injected`` features (channels), which the first Dense (Conv) sees behind the state's own.
+    """
 
     layers: tuple[Layer, ...]
+    injected: int
 
-    def __init__(self, *layers: Layer) -> None:
-        _check_chain(layers)
+    def __init__(self, *layers: Layer, injected: int = 0) -> None:
+        _check_chain(layers, injected)
         object.__setattr__(self, "layers", layers)
+        object.__setattr__(self, "injected", injected)
 
 
 @dataclass(frozen=True, init=False)
 class TimeDependent:
-    """Layers one after the other; every Dense and Conv sees the time as one more, last, input (channel)."""
+    """As `Chain`; every Dense and Conv sees the time as one more, last, input (channel)."""
 
     layers: tuple[Layer, ...]
+    injected: int
 
-    def __init__(self, *layers: Layer) -> None:
-        _check_chain(layers)
+    def __init__(self, *layers: Layer, injected: int = 0) -> None:
+        _check_chain(layers, injected)
         object.__setattr__(self, "layers", layers)
+        object.__setattr__(self, "injected", injected)
 
 
 Layers: TypeAlias = Chain | TimeDependent
@@ -201,11 +216,39 @@ class LayerDynamics(torch.nn.Module):
             self._unpacked = key, [piece.view(s) for piece, s in zip(pieces, self.shapes, strict=True)]
         return self._unpacked[1]
 
-    def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    def forward(self, t: torch.Tensor, u: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
+        if inputs or self.description.injected:
+            u = torch.cat([u, self.injected(u, inputs)], dim=self._feature_axis(u))
         tensors = iter(self.tensors())
         for i, layer in enumerate(self.description.layers):
             u = ACTIVATIONS[layer.activation](self._affine(i, layer, tensors, t, u))
         return u
+
+    def injected(self, u: torch.Tensor, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The one input that is injected into dynamics of the state ``u``.
+
+        Raises:
+            OptionError: there are more or fewer inputs than the description takes.
+            ShapeError: the input does not fit the state.
+        """
+        size, kind = self.description.injected, type(self.description).__name__
+        if not size:
+            raise OptionError(
+                f"{len(inputs)} inputs for a {kind} that takes none: give it injected, the number of features"
+            )
+        if len(inputs) != 1:
+            raise OptionError(f"{len(inputs)} inputs for a {kind} that takes one: node(u0, inputs=(x,))")
+        axis = self._feature_axis(u)
+        wanted = (*u.shape[:axis], size, *u.shape[axis + 1 :])
+        if inputs[0].shape != wanted:
+            raise ShapeError(
+                f"the injected input is of shape {tuple(inputs[0].shape)}: for a state of shape "
+                f"{tuple(u.shape)} it must be {wanted}"
+            )
+        return inputs[0]
+
+    def _feature_axis(self, u: torch.Tensor) -> int:
+        return 1 if isinstance(self.description.layers[0], Conv) else u.dim() - 1
 
     def _affine(
         self, i: int, layer: Layer, tensors: Iterator[torch.Tensor], t: torch.Tensor, u: torch.Tensor
@@ -279,19 +322,10 @@ class _Function(torch.nn.Module):
 
 
 class WithInputs(torch.nn.Module):
-    """Dynamics f(t, u, *inputs) as f(t, u), the inputs constant along the solve: input injection.
-
-    Raises:
-        OptionError: the dynamics are a layer description's, which take none.
-    """
+    """Dynamics f(t, u, *inputs) as f(t, u), the inputs constant along the solve: input injection."""
 
     def __init__(self, f: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> None:
         super().__init__()
-        if isinstance(f, LayerDynamics):
-            raise OptionError(
-                f"{len(inputs)} inputs for a {type(f.description).__name__}: only dynamics that are a module "
-                "or a callable f(t, u, *inputs) take any"
-            )
         self.f, self.inputs = f, tuple(inputs)
 
     def forward(self, t: torch.Tensor, u: Any) -> Any:

@@ -18,7 +18,7 @@ from pylocalreg.checks import (
     check_tspan,
     round_time,
 )
-from pylocalreg.engines import Engine, get_engine
+from pylocalreg.engines import Engine, engine_for, get_engine
 from pylocalreg.engines.autograd import Solve
 from pylocalreg.engines.base import Adjoint, Calls, Jacobian, Keep, Problem
 from pylocalreg.errors import OptionError, SaveAtError
@@ -65,17 +65,26 @@ class NeuralDE(torch.nn.Module):
         self.dt = check_dt(dt, self.tspan)
         self.maxiters = check_count("maxiters", maxiters)
         self.checkpoints = None if checkpoints is None else check_count("checkpoints", checkpoints)
-        self.engine: Engine = get_engine(engine)
-        self.adaptive = self.engine.check(solver, adjoint, adaptive, self.checkpoints, jacobian, stochastic)
+
+        def check(engine: Engine) -> bool:
+            adaptive_here = engine.check(solver, adjoint, adaptive, self.checkpoints, jacobian, stochastic)
+            if regularizer is not None:
+                regularizer.check(engine, solver, adjoint, self.tspan)
+            return adaptive_here
+
+        self.engine, self.adaptive = engine_for(engine, check)
+        self._auto = engine == "auto"
         if not self.adaptive and dt is None:
             raise OptionError(f"solver={solver!r} takes fixed steps here: give their size, dt")
-        if regularizer is not None:
-            regularizer.check(self.engine, solver, adjoint, self.tspan)
         self.solver = solver
         self.adjoint: Adjoint = adjoint
         self.regularizer = regularizer
         self.jacobian: Jacobian = jacobian or "system"
         self.closed_over = tuple(params)
+
+    def _engine_on(self, device: torch.device) -> Engine:
+        """Julia's solves on the CPU: with ``"auto"`` states elsewhere go to the embedded engine."""
+        return get_engine("torch") if self._auto and device.type != "cpu" else self.engine
 
     def _times(self, saveat: Sequence[float] | None, dtype: torch.dtype) -> Times:
         check_resolved(self.reltol, dtype)
@@ -122,10 +131,11 @@ class NeuralDE(torch.nn.Module):
         if regularize and regularizer is None:
             raise OptionError("regularize=True, but the module was built without a regularizer")
         wants_gradient = torch.is_grad_enabled() and (u0.requires_grad or bool(problem.params))
-        keep = self.engine.keep_for(self.adjoint, self.checkpoints) if wants_gradient else Keep()
+        engine = self._engine_on(u0.device)
+        keep = engine.keep_for(self.adjoint, self.checkpoints) if wants_gradient else Keep()
         if dense:
             keep = Keep("all", stages=True)
-        solve = Solve(self.engine, problem, times.asked, self.adjoint, keep)
+        solve = Solve(engine, problem, times.asked, self.adjoint, keep)
         if regularizer is None:
             states, regularization, calls, at = solve.run(u0)[0], None, Calls(), times.asked
         else:
@@ -136,7 +146,7 @@ class NeuralDE(torch.nn.Module):
             start, end = solve.problem.tspan
             if not min(start, end) <= t <= max(start, end):
                 raise SaveAtError(f"t = {t} is outside tspan {solve.problem.tspan}")
-            return unpack(solve.read(self.engine.interpolate(solve.problem, solve.trajectory, t)))
+            return unpack(solve.read(engine.interpolate(solve.problem, solve.trajectory, t)))
 
         return Solution(
             u=unpack(torch.stack(states) if times.saved else states[0]),
@@ -144,7 +154,7 @@ class NeuralDE(torch.nn.Module):
             regularization=regularization,
             stats=solve.trajectory.stats(calls),
             steps=solve.trajectory.steps(),
-            engine=self.engine.name,
+            engine=engine.name,
             interpolant=interpolant if dense else None,
             noise=noise,
         )

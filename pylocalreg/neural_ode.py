@@ -118,7 +118,7 @@ class NeuralODE(NeuralDE):
 
         Raises:
             ShapeError, DtypeError, DeviceError, ToleranceError: before the solve.
-            OptionError: inputs for a layer description, or with ``jacobian="per_sample"``.
+            OptionError: inputs with ``jacobian="per_sample"``, or not those a layer description takes.
             JacobianError: the dynamics have no derivative that a stiff solver can take.
             NonFiniteError, StepUnderflowError, StepLimitError: where the solve can not go on.
         """

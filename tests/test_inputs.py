@@ -6,8 +6,10 @@ import pytest
 import torch
 
 import pylocalreg as plr
-from pylocalreg.errors import OptionError
+from pylocalreg.dynamics import Layers
+from pylocalreg.errors import OptionError, ShapeError
 from tests.conftest import normal
+from tests.julia import ENGINES, module_of
 
 
 class Driven(torch.nn.Module):
@@ -71,11 +73,64 @@ def test_a_state_of_parts_takes_inputs() -> None:
     torch.testing.assert_close(gradient, 1 - torch.cos(torch.ones(2, dtype=torch.float64)))
 
 
+DESCRIBED: dict[str, tuple[Layers, tuple[int, ...], tuple[int, ...]]] = {
+    "dense": (plr.Chain(plr.Dense(5, 6, "tanh"), plr.Dense(6, 3), injected=2), (4, 3), (4, 2)),
+    "dense, timed": (plr.TimeDependent(plr.Dense(5, 3, "tanh"), injected=2), (4, 3), (4, 2)),
+    "vector": (plr.Chain(plr.Dense(5, 3, "tanh"), injected=2), (3,), (2,)),
+    "conv": (plr.TimeDependent(plr.Conv(5, 2, 3), injected=3), (2, 2, 4, 4), (2, 3, 4, 4)),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", DESCRIBED)
+@pytest.mark.parametrize("adjoint", ["discrete", "interpolating"])
+def test_into_described_layers(name: str, adjoint: plr.Adjoint, engine: str) -> None:
+    """As if the input were a part of the state that does not move."""
+    description, shape, of_input = DESCRIBED[name]
+    axis = 1 if len(shape) == 4 else len(shape) - 1
+    layers = module_of(description, torch.float64)
+    u0, x = normal(*shape).requires_grad_(), normal(*of_input, seed=1).requires_grad_()
+    options: dict[str, Any] = {"abstol": 1e-9, "reltol": 1e-9}
+
+    def plain(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        parts = torch.split(u, [shape[axis], of_input[axis]], dim=axis)
+        return layers.forward(t, *parts)
+
+    def padded(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        du = plain(t, u)
+        return torch.cat([du, torch.zeros(of_input, dtype=u.dtype)], dim=axis)
+
+    node = plr.NeuralODE(
+        layers, engine=engine, adjoint=adjoint, regularizer=plr.LocalRegularizer("biased"), **options
+    )
+    solution = node(u0, inputs=(x,))
+    assert solution.regularization is not None
+    (of_estimate,) = torch.autograd.grad(solution.regularization, x, retain_graph=True)
+    assert float(of_estimate.abs().max()) > 0
+    whole = plr.NeuralODE(padded, engine="torch", params=[layers.p], **options)(torch.cat([u0, x], dim=axis))
+    end = whole.u.narrow(axis, 0, shape[axis])
+    torch.testing.assert_close(solution.u, end, rtol=1e-8, atol=1e-8)
+    weights = normal(*shape, seed=2)
+    ours = torch.autograd.grad((solution.u * weights).sum(), [u0, x, layers.p])
+    theirs = torch.autograd.grad((end * weights).sum(), [u0, x, layers.p])
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+
+
 def test_refused() -> None:
     u0 = normal(4, 3)
     described = plr.NeuralODE(plr.TimeDependent(plr.Dense(3, 3)), engine="torch").double()
-    with pytest.raises(OptionError, match="TimeDependent"):
+    with pytest.raises(OptionError, match="TimeDependent that takes none"):
         described(u0, inputs=(u0,))
+    injected = plr.NeuralODE(plr.Chain(plr.Dense(5, 3), injected=2), engine="torch").double()
+    with pytest.raises(OptionError, match="0 inputs for a Chain that takes one"):
+        injected(u0)
+    with pytest.raises(ShapeError, match=r"\(4, 2\)"):
+        injected(u0, inputs=(u0,))
+    with pytest.raises(ShapeError, match="from 5, 1 of them injected, to 3"):
+        plr.Chain(plr.Dense(5, 3), injected=1)
+    with pytest.raises(OptionError, match="no Dense or Conv"):
+        plr.Chain(plr.GroupNorm(4, 2), plr.Dense(4, 3), injected=1)
     per_sample = plr.NeuralODE(Driven(), solver="Rodas5P", jacobian="per_sample", engine="torch")
     with pytest.raises(OptionError, match="2 inputs"):
         per_sample(u0, inputs=(u0, u0))

@@ -2,17 +2,21 @@
 
 import functools
 import logging
+from collections.abc import Callable
+from typing import TypeVar
 
 from pylocalreg.engines.base import Engine
 from pylocalreg.engines.torch_engine import TorchEngine
 from pylocalreg.errors import OptionError
+
+T = TypeVar("T")
 
 _log = logging.getLogger("pylocalreg")
 _torch_engine = TorchEngine()
 
 
 def get_engine(name: str) -> Engine:
-    """The engine called ``"auto"``, ``"torch"`` or ``"julia"``.
+    """The engine called ``"auto"``, ``"torch"`` or ``"julia"``; ``"auto"`` is Julia where it is installed.
 
     Raises:
         EngineUnavailableError: ``"julia"`` is asked for, and there is no Julia or it lacks packages.
@@ -25,6 +29,27 @@ def get_engine(name: str) -> Engine:
     if name == "auto":
         return _chosen()
     raise OptionError(f"engine {name!r} does not exist: choose 'auto', 'torch' or 'julia'")
+
+
+def engine_for(name: str, check: Callable[[Engine], T]) -> tuple[Engine, T]:
+    """The engine called ``name``, and what ``check`` gives for it.
+
+    ``"auto"`` takes the embedded engine for what ``check`` refuses of Julia's, and says so: where a program
+    runs does not depend on what is installed beside it.
+
+    Raises:
+        EngineUnavailableError: as `get_engine`.
+        OptionError: no engine has that name, or ``check`` refuses what is asked for.
+    """
+    engine = get_engine(name)
+    if name != "auto" or engine is _torch_engine:
+        return engine, check(engine)
+    try:
+        return engine, check(engine)
+    except OptionError as refused:
+        checked = check(_torch_engine)
+        _log.warning("pylocalreg solves this with its embedded PyTorch engine: %s", refused)
+        return _torch_engine, checked
 
 
 @functools.cache
@@ -46,4 +71,4 @@ def _chosen() -> Engine:
     return _torch_engine
 
 
-__all__ = ["Engine", "get_engine"]
+__all__ = ["Engine", "engine_for", "get_engine"]

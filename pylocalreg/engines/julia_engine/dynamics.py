@@ -7,7 +7,17 @@ from typing import Any
 
 import torch
 
-from pylocalreg.dynamics import BatchNorm, Conv, Dense, GroupNorm, Layer, LayerDynamics, Layers, TimeDependent
+from pylocalreg.dynamics import (
+    BatchNorm,
+    Conv,
+    Dense,
+    GroupNorm,
+    Layer,
+    LayerDynamics,
+    Layers,
+    TimeDependent,
+    WithInputs,
+)
 from pylocalreg.engines.base import Problem
 from pylocalreg.engines.julia_engine.start import Julia
 from pylocalreg.engines.torch_engine.linearization import DenseLinearization, linearize
@@ -31,30 +41,47 @@ class Model:
 
 def model_of(julia: Julia, problem: Problem, u0: torch.Tensor) -> Model:
     """Lux models of what is described by layers alone; callbacks of everything else."""
-    sides = [problem.f] if problem.g is None else [problem.f, problem.g]
+    inputs = problem.f.inputs if isinstance(problem.f, WithInputs) else ()
+    f = problem.f.f if isinstance(problem.f, WithInputs) else problem.f
+    sides = [f] if problem.g is None else [f, problem.g]
     described = [side for side in sides if isinstance(side, LayerDynamics)]
     if len(described) == len(sides):
-        return _lux(julia, described, problem)
+        tensors = [side.p for side in described] + _injected(described, u0, inputs)
+        return _lux(julia, described, problem, tensors)
     return _host(julia, problem, u0)
 
 
-def _lux(julia: Julia, sides: Sequence[LayerDynamics], problem: Problem) -> Model:
+def _injected(
+    sides: Sequence[LayerDynamics], u0: torch.Tensor, inputs: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    """What is injected: in Julia it lies behind the parameters."""
+    if inputs or any(side.description.injected for side in sides):
+        return [side.injected(u0, inputs) for side in sides]
+    return []
+
+
+def _lux(
+    julia: Julia, sides: Sequence[LayerDynamics], problem: Problem, tensors: Sequence[torch.Tensor]
+) -> Model:
+    """``tensors`` are the parameters of the sides, and what is injected."""
     handles = [_layers(julia, side) for side in sides]
-    if len(sides) == 1:
-        p = sides[0].p.detach()
-    else:
-        p = torch.cat([side.p.detach() for side in sides])
+    p = tensors[0].detach()
+    if len(tensors) > 1:
+        p = torch.cat([x.detach().reshape(-1) for x in tensors])
+    if len(sides) > 1:
         first, last = sides[0].p.numel(), p.numel()
         handles = [
             julia.call("part", handles[0], 1, first),
             julia.call("part", handles[1], first + 1, last),
         ]
-    own = {id(side.p): i for i, side in enumerate(sides)}
-    sizes = [side.p.numel() for side in sides]
+    own = {id(x): i for i, x in enumerate(tensors)}
+    sizes = [x.numel() for x in tensors]
 
     def split(by_p: torch.Tensor) -> list[torch.Tensor | None]:
         pieces = torch.split(by_p, sizes)
-        return [pieces[own[id(param)]] if id(param) in own else None for param in problem.params]
+        return [
+            pieces[own[id(param)]].view(param.shape) if id(param) in own else None for param in problem.params
+        ]
 
     return Model(handles[0], handles[1] if len(handles) == 2 else None, p, split)
 
@@ -64,15 +91,16 @@ def _layers(julia: Julia, side: LayerDynamics) -> Any:
     if not any(isinstance(layer, BatchNorm) for layer in layers):
         return _stateless(julia, side.description)
     running = [_running(side, i) for i in range(len(layers))]
-    return julia.call("layers", [_row(layer) for layer in layers], side.timed, running, side.training)
+    rows = [_row(layer) for layer in layers]
+    return julia.call("layers", rows, side.timed, side.description.injected, running, side.training)
 
 
 @functools.lru_cache(maxsize=64)
 def _stateless(julia: Julia, description: Layers) -> Any:
     """One model serves all dynamics of the same description: the parameters come with each call."""
     layers = description.layers
-    timed = isinstance(description, TimeDependent)
-    return julia.call("layers", [_row(layer) for layer in layers], timed, [None] * len(layers), True)
+    timed, rows = isinstance(description, TimeDependent), [_row(layer) for layer in layers]
+    return julia.call("layers", rows, timed, description.injected, [None] * len(layers), True)
 
 
 def _row(layer: Layer) -> tuple[str, int, int, int, str]:

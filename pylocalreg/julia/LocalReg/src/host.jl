@@ -74,12 +74,12 @@ end
 
 value(x::Py) = pyconvert(Any, x)
 
-function host_layers(description, timed, running, training)
+function host_layers(description, timed, injected, running, training)
     rows = pyconvert(Vector{Tuple{String, Int, Int, Int, String}}, description)
     is_timed = pyconvert(Bool, timed)
     layers = Tuple(lux_layer(row..., is_timed) for row in rows)
     stats = Tuple(isnone(pair) ? nothing : (array(pair[0]), array(pair[1])) for pair in running)
-    return Py(Layers(layers, is_timed, stats, pyconvert(Bool, training)))
+    return Py(Layers(layers, is_timed, pyconvert(Int, injected), stats, pyconvert(Bool, training)))
 end
 
 host_model(call, pull, jacobian, time_derivative) =

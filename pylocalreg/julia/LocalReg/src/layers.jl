@@ -27,10 +27,11 @@ end
 parameters(layer::Union{Lux.GroupNorm, Lux.BatchNorm}) = (scale = (layer.chs,), bias = (layer.chs,))
 
 """
-    Layers(layers, timed, running, training)
+    Layers(layers, timed, injected, running, training)
 
 A chain of Lux layers as a model of [`Dynamics`](@ref), its parameters one flat vector: layer by layer as
-ComponentArrays lays out a Lux chain.
+ComponentArrays lays out a Lux chain. Behind them lies, where `injected` is not 0, an input of that many
+features (channels), which the first layer sees behind the state's own.
 
 `running` holds each batch norm's running mean and variance (`nothing` for the other layers): where `training`,
 calls in place update them, and pullbacks do not.
@@ -38,12 +39,15 @@ calls in place update them, and pullbacks do not.
 struct Layers{L <: Tuple, R <: Tuple}
     layers::L
     timed::Bool
+    injected::Int
     running::R
     training::Bool
     buffers::IdDict{Any, Any}
 end
 
-Layers(layers, timed, running, training) = Layers(layers, timed, running, training, IdDict{Any, Any}())
+function Layers(layers, timed, injected, running, training)
+    return Layers(layers, timed, injected, running, training, IdDict{Any, Any}())
+end
 
 function state(layer::Lux.BatchNorm, running, training)
     return (running_mean = running[1], running_var = running[2], training = Val(training))
@@ -63,6 +67,25 @@ function fill_like(x, size, t)
     return ChainRulesCore.@ignore_derivatives fill!(similar(x, typeof(t * one(eltype(x))), size), t)
 end
 fill_like(x, size, t::ForwardDiff.Dual) = fill!(similar(x, typeof(t), size), t)
+
+feature_dim(::Lux.Dense) = 1
+feature_dim(::Lux.Conv) = 3
+
+function injected_size(model, u)
+    return ChainRulesCore.@ignore_derivatives Base.setindex(size(u), model.injected, feature_dim(model.layers[1]))
+end
+
+"""The injected input: the end of the flat vector."""
+function injected_input(model, u, p)
+    dims = injected_size(model, u)
+    return reshape(view(p, (length(p) - prod(dims) + 1):length(p)), dims)
+end
+
+"""The state, and behind it what is injected."""
+function with_injected(model, u, p)
+    model.injected == 0 && return u
+    return cat(u, injected_input(model, u, p); dims = feature_dim(model.layers[1]))
+end
 
 """The parameters of every layer: reshaped pieces of the flat vector."""
 function unpack(layers::Tuple, p)
@@ -106,12 +129,13 @@ end
 
 function (model::Layers)(u, p, t)
     ps = unpack(model.layers, p)
-    return apply(model.layers, model.timed, model.running, model.training, ps, u, t)
+    x = with_injected(model, u, p)
+    return apply(model.layers, model.timed, model.running, model.training, ps, x, t)
 end
 
 function evaluate!(model::Layers, du, u, p, t)
     ps = unpack(model.layers, p)
-    x = u
+    x = with_injected(model, u, p)
     for (i, layer) in enumerate(model.layers)
         out = i == length(model.layers) ? du : nothing
         x = evaluate_layer!(model, i, layer, out, x, ps[i], t)
@@ -155,7 +179,7 @@ pull(model::Layers, u, p, t) = Zygote.pullback((u, p) -> model(u, p, t), u, p)
 function pull(model::Layers{<:Tuple{Vararg{Lux.Dense}}}, u, p, t)
     ps = unpack(model.layers, p)
     inputs, slopes = Any[], Any[]
-    x = u
+    x = with_injected(model, u, p)
     for (layer, weights) in zip(model.layers, ps)
         push!(inputs, x)
         x, slope = forward_with_slope(layer, x, weights, model.timed, t)
@@ -168,7 +192,9 @@ function pull(model::Layers{<:Tuple{Vararg{Lux.Dense}}}, u, p, t)
         for i in length(model.layers):-1:1
             by_y = reverse_dense!(by_ps[i], model.layers[i], inputs[i], slopes[i], ps[i], model.timed, t, by_y)
         end
-        return by_y, by_p
+        model.injected == 0 && return by_y, by_p
+        injected_input(model, u, by_p) .= selectdim(by_y, 1, (size(u, 1) + 1):size(by_y, 1))
+        return copy(selectdim(by_y, 1, axes(u, 1))), by_p
     end
     return x, dense_pullback
 end

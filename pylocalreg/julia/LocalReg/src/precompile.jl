@@ -4,7 +4,7 @@
     @compile_workload begin
         for T in (Float32, Float64)
             layers = Tuple(lux_layer(row..., false) for row in rows)
-            f = Dynamics(Layers(layers, false, (nothing, nothing), true))
+            f = Dynamics(Layers(layers, false, 0, (nothing, nothing), true))
             count = sum(sum(prod, values(parameters(layer))) for layer in layers)
             p = T[sin(i) / 2 for i in 1:count]
             u0 = T[0.1 0.2 0.3; 0.4 0.5 0.6]
@@ -13,6 +13,10 @@
             for adjoint in ("interpolating", "backsolve", "gauss", "quadrature")
                 pull_back(f, run, adjoint, false, T[1], [one.(u0)])
             end
+            retake(index, u, need) = take_again(f, heun, run, index, u, need)
+            heun = Tableau{T}([0, 1], [0 0; 1 0], [1 / 2, 1 / 2], [-1 / 2, 1 / 2], [], 2)
+            replay(retake, run, Dict{Int, Vector{Any}}(), one.(u0), Dict(0 => EstimateCotangent(one(T), "error", false, true)))
+            local_error(f, heun, u0, p, zero(T), T(0.1), options; quantity = "error", frozen = false)
         end
     end
 end

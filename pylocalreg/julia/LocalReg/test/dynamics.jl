@@ -21,6 +21,28 @@
     @test norm(time_derivative(layers, u, p, 0.3) .- by_t) <= 1e-6 * (1 + norm(by_t))
 end
 
+@testset "injected, $(name)" for (name, rows, size, of_input) in [
+        ("dense", [("dense", 5, 4, 0, "tanh"), ("dense", 4, 2, 0, "identity")], (2, 3), (3, 3)),
+        ("vector", [("dense", 3, 2, 0, "tanh")], (2,), (1,)),
+        ("conv", [("conv", 3, 2, 3, "tanh"), ("conv", 2, 2, 1, "identity")], (4, 3, 2, 2), (4, 3, 1, 2)),
+    ], timed in (false, true)
+    feature_dim = length(size) == 4 ? 3 : 1
+    layers = model(rows; timed, injected = of_input[feature_dim])
+    beside = model(rows; timed)
+    n = count_parameters(layers)
+    p, u = weights(Float64, n + prod(of_input)), reshape(cos.(1.0:prod(size)), size)
+    whole = cat(u, reshape(p[(n + 1):end], of_input); dims = feature_dim)
+    du = similar(u)
+    Dynamics(layers)(du, u, p, 0.3)
+    @test du ≈ beside(whole, p[1:n], 0.3) rtol = 1e-13
+    @test layers(u, p, 0.3) ≈ du rtol = 1e-13
+    value, back = pull(layers, u, p, 0.3)
+    @test value ≈ du rtol = 1e-13
+    by_u, by_p = back(sin.(du))
+    @test close_to(by_u, differences(x -> sum(sin.(du) .* layers(reshape(x, size), p, 0.3)), vec(u)))
+    @test close_to(by_p, differences(x -> sum(sin.(du) .* layers(u, x, 0.3)), p))
+end
+
 @testset "a timed layer follows the time" begin
     layers = model(DENSE; timed = true)
     p = weights(Float64, count_parameters(layers))

@@ -1,8 +1,8 @@
 # models, the tableau of Bogacki and Shampine, and finite differences for the tests
 
-function model(rows; timed = false, training = true, running = map(_ -> nothing, rows))
+function model(rows; timed = false, injected = 0, training = true, running = map(_ -> nothing, rows))
     layers = Tuple(lux_layer(row..., timed) for row in rows)
-    return Layers(layers, timed, Tuple(running), training)
+    return Layers(layers, timed, injected, Tuple(running), training)
 end
 
 count_parameters(layers::Layers) = sum(sum(prod, values(parameters(layer))) for layer in layers.layers)
