@@ -143,12 +143,12 @@ def test_errors_of_the_solve() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"solver": "VCAB3"}, "discrete.*VCAB3.*interpolating"),
+        ({"solver": "Rodas5P"}, "discrete.*Rodas5P.*interpolating"),
         ({"checkpoints": 4}, "checkpoints = 4.*discrete"),
         ({"solver": "Rodas5P", "adjoint": "gauss", "jacobian": "per_sample"}, "per_sample"),
         (
-            {"solver": "VCAB3", "adjoint": "gauss", "regularizer": plr.LocalRegularizer()},
-            "VCAB3.*explicit Runge-Kutta",
+            {"solver": "Rodas5P", "adjoint": "gauss", "regularizer": plr.LocalRegularizer()},
+            "Rodas5P.*explicit Runge-Kutta",
         ),
     ],
 )

@@ -20,9 +20,8 @@ from pylocalreg.engines.base import (
 )
 from pylocalreg.engines.julia_engine.dynamics import Model, model_of
 from pylocalreg.engines.julia_engine.start import Julia, start, why_unavailable
-from pylocalreg.engines.julia_engine.tableaus import has_tableau, needs_dZ, tableau_of
+from pylocalreg.engines.julia_engine.tableaus import has_tableau, inside_weights, needs_dZ, tableau_of
 from pylocalreg.engines.methods import check_estimate, check_options, is_stochastic, keep_for
-from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
 from pylocalreg.errors import (
     DeviceError,
     DoubleBackwardError,
@@ -82,7 +81,7 @@ class JuliaEngine:
         adaptive = check_options("Julia engine", solver, adjoint, adaptive, checkpoints, jacobian, stochastic)
         if adjoint == "discrete" and not has_tableau(solver):
             raise OptionError(
-                f"adjoint='discrete': the Julia engine reverses explicit Runge-Kutta steps and SDEs' steps, "
+                f"adjoint='discrete': the Julia engine reverses explicit Runge-Kutta, Adams and SDEs' steps, "
                 f"not {solver}'s; take adjoint='interpolating', or engine='torch'"
             )
         if checkpoints is not None and adjoint not in CHECKPOINTED:
@@ -101,8 +100,8 @@ class JuliaEngine:
         check_estimate(solver, quantity)
         if not has_tableau(solver):
             raise OptionError(
-                f"{solver}: the Julia engine takes the estimates of explicit Runge-Kutta steps and of those "
-                "of SDEs; take one of these solvers, or engine='torch'"
+                f"{solver}: the Julia engine takes the estimates of explicit Runge-Kutta, Adams and SDEs' "
+                "steps; take one of these solvers, or engine='torch'"
             )
 
     def is_stochastic(self, solver: str) -> bool:
@@ -197,10 +196,7 @@ class JuliaEngine:
                 continue
             index = starts.get(time, trajectory.step_at(time))
             theta = (time - trajectory.t[index]) / trajectory.dt[index]
-            weights = (
-                [theta] if problem.g is not None else TABLEAUS[problem.solver].interpolant_weights(theta)
-            )
-            inside.append((index, weights, _plain(cotangent)))
+            inside.append((index, inside_weights(problem.solver, theta), _plain(cotangent)))
         end = None if at_end is None else _plain(at_end)
         by_u0, by_p = julia.call(
             "replay", handle, trajectory.run, inside, end, [_row(step) for step in steps]
@@ -226,10 +222,11 @@ class JuliaEngine:
         for time, cotangent in cotangents:
             add(time, cotangent)
         for step in steps:
-            by_u, by_p = julia.call("reverse_estimate", handle, trajectory.run, _row(step))
+            by_states, by_p = julia.call("reverse_estimate", handle, trajectory.run, _row(step))
             of_steps.append(by_p)
             if step.through_state:
-                add(trajectory.t[step.index], by_u)
+                for index, by_u in by_states:
+                    add(trajectory.t[index], by_u)
         at_start = at.pop(problem.tspan[0], None)
         times = sorted(at, reverse=problem.tspan[1] < problem.tspan[0])
         if times:

@@ -4,24 +4,38 @@ import functools
 from typing import Any
 
 from pylocalreg.engines.julia_engine.start import Julia
+from pylocalreg.engines.torch_engine.adams.step import hermite_weights
 from pylocalreg.engines.torch_engine.sde import SDE_TABLEAUS
 from pylocalreg.engines.torch_engine.sde.tableau import StochasticTableau
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS, Tableau
 
+ADAMS = ("VCAB3", "VCABM3")
+
 
 def has_tableau(solver: str) -> bool:
     """Whether the solver's steps can be taken again one by one."""
-    return solver in TABLEAUS or solver in SDE_TABLEAUS
+    return solver in TABLEAUS or solver in ADAMS or solver in SDE_TABLEAUS
 
 
 @functools.cache
 def tableau_of(julia: Julia, solver: str, dtype: str) -> Any:
-    """The solver's tableau in Julia; None for one that has none."""
+    """The solver's coefficients in Julia; None for one that has none there."""
     if solver in TABLEAUS:
-        return julia.call("coefficients", dtype, False, _explicit(TABLEAUS[solver]))
+        return julia.call("coefficients", dtype, "explicit", _explicit(TABLEAUS[solver]))
+    if solver in ADAMS:
+        return julia.call("coefficients", dtype, "adams", (_explicit(TABLEAUS["BS3"]), solver == "VCABM3"))
     if solver in SDE_TABLEAUS:
-        return julia.call("coefficients", dtype, True, _stochastic(SDE_TABLEAUS[solver]))
+        return julia.call("coefficients", dtype, "stochastic", _stochastic(SDE_TABLEAUS[solver]))
     return None
+
+
+def inside_weights(solver: str, theta: float) -> list[float]:
+    """Weights of a state inside a step, ``theta`` of its size behind its start, as its replay takes them."""
+    if solver in SDE_TABLEAUS:  # linear between the states of the steps, as in the stack
+        return [theta]
+    if solver in ADAMS:
+        return list(hermite_weights(theta))
+    return list(TABLEAUS[solver].interpolant_weights(theta))
 
 
 def _explicit(tableau: Tableau) -> tuple[Any, ...]:

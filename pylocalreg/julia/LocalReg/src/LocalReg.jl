@@ -3,8 +3,9 @@ Neural differential equations with local regularization on the SciML stack: the 
 
 Read in this order: `dynamics.jl` (what a right-hand side is), `layers.jl` (Lux models from descriptions),
 `noise.jl`, `solve.jl` (one solve and its record), `tableaus.jl`, `steps.jl` and `stochastic_steps.jl` (one
-step taken again, its error estimate, and its reverse), `adjoints.jl`, `regularizers.jl`, `paper.jl` (the paper's own code), and `host.jl` (dynamics
-and noise that live in Python).
+step taken again, its error estimate, and its reverse), `adjoints.jl`, `regularizers.jl`, `adams_steps.jl` (all of that
+for steps that depend on those before), `paper.jl` (the paper's own code), and `host.jl` (dynamics and noise that live
+in Python).
 """
 module LocalReg
 
@@ -43,6 +44,7 @@ include("steps.jl")
 include("stochastic_steps.jl")
 include("adjoints.jl")
 include("regularizers.jl")
+include("adams_steps.jl")
 include("paper.jl")
 include("host.jl")
 include("precompile.jl")

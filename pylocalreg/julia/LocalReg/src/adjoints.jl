@@ -124,3 +124,10 @@ function reverse_estimate!(by_p, step, estimate, options)
     add_estimate!(cotangents, step, estimate.quantity, options, estimate.cotangent)
     return pull_back!(by_p, step, cotangents; frozen = estimate.frozen)
 end
+
+"""As [`reverse_estimate`](@ref) of Adams steps: of a one-step method it is the state the step starts from alone."""
+function reverse_estimate(step, run::Run, index, estimate)
+    by_p = zero(run.p)
+    by_u = reverse_estimate!(by_p, step, estimate, run.options)
+    return [(index, by_u)], by_p
+end

@@ -122,11 +122,14 @@ function host_stochastic_tableau(T, stages, alpha, beta, error_drift, error_diff
     )
 end
 
-"""A method's coefficients, of a method of SDEs where `stochastic`; `None` where a method has none."""
-function host_coefficients(dtype, stochastic, data)
-    T = element_type(dtype)
-    return Py(pyconvert(Bool, stochastic) ? host_stochastic_tableau(T, data...) : host_tableau(T, data...))
-end
+host_adams(T, start, corrects) = Adams{T}(host_tableau(T, start...), pyconvert(Bool, corrects))
+
+const COEFFICIENTS =
+    Dict("explicit" => host_tableau, "adams" => host_adams, "stochastic" => host_stochastic_tableau)
+
+"""A method's coefficients; `kind` says how its steps are made."""
+host_coefficients(dtype, kind, data) =
+    Py(COEFFICIENTS[pyconvert(String, kind)](element_type(dtype), data...))
 
 element_type(name) = pyconvert(String, name) == "float32" ? Float32 : Float64
 
@@ -136,7 +139,7 @@ struct HostProblem{T}
     g::Union{Nothing, Dynamics}
     p::Vector{T}
     options::Options{T}
-    tableau::Union{Nothing, Tableau{T}, StochasticTableau{T}}
+    tableau::Union{Nothing, Tableau{T}, Adams{T}, StochasticTableau{T}}
     path::Union{Nothing, HostPath}
 end
 
@@ -177,7 +180,8 @@ end
 
 function solve_and_share(problem::HostProblem{T}, u0, times, states, dense, checkpoints, offer, after_step) where {T}
     keep = Keep{T}(;
-        states = pyconvert(Bool, states), dense = pyconvert(Bool, dense),
+        # an Adams step is taken again with the states of the steps before it
+        states = pyconvert(Bool, states) || (problem.tableau isa Adams && !isnone(offer)), dense = pyconvert(Bool, dense),
         checkpoints = T.(pyconvert(Vector{Float64}, checkpoints)),
         offer = isnone(offer) ? nothing : HostOffer(offer),
     )
@@ -275,8 +279,13 @@ function host_replay(handle, run, inside, at_end, estimates)
     end
     end_state = solved.states[length(solved.t)]
     by_end = isnone(at_end) ? zero(end_state) : copy(array(at_end))
-    retake(index, u, need) = take(problem, solved, index, u, need)
-    by_u0, by_p = replay(retake, solved, by_index, by_end, host_estimates(T, estimates))
+    asked = host_estimates(T, estimates)
+    by_u0, by_p = if problem.tableau isa Adams
+        replay(problem.f, problem.tableau, solved, by_index, by_end, asked)
+    else
+        retake(index, u, need) = take(problem, solved, index, u, need)
+        replay(retake, solved, by_index, by_end, asked)
+    end
     return PythonCall.pytuple((tensor(by_u0), tensor(by_p)))
 end
 
@@ -291,14 +300,17 @@ function host_pull_back(handle, run, adjoint, checkpointing, times, cotangents)
     return PythonCall.pytuple((tensor(by_u0), tensor(by_p)))
 end
 
-"""Gradients of recorded steps' estimates: one (by_u, by_p) a step, in the order of `estimates`."""
+"""The gradients of a recorded step's estimate: (index, by_u) of the states it depends on, and by_p."""
 function host_reverse_estimate(handle, run, row)
     problem, solved = value(handle), value(run)
     index, asked = only(host_estimates(eltype(solved.p), (row,)))
-    by_p = zero(solved.p)
-    step = take(problem, solved, index, solved.states[index], :estimate)
-    by_u = reverse_estimate!(by_p, step, asked, problem.options)
-    return PythonCall.pytuple((tensor(by_u), tensor(by_p)))
+    by_states, by_p = if problem.tableau isa Adams
+        reverse_estimate(problem.f, problem.tableau, solved, index, asked)
+    else
+        reverse_estimate(take(problem, solved, index, solved.states[index], :estimate), solved, index, asked)
+    end
+    pairs = PythonCall.pylist(PythonCall.pytuple((at, tensor(by_u))) for (at, by_u) in by_states)
+    return PythonCall.pytuple((pairs, tensor(by_p)))
 end
 
 host_paper_code(checkout) = Py(paper_code(pyconvert(String, checkout)))

@@ -7,6 +7,7 @@ const SDE_SOLVERS = Dict{String, Any}(
     "EM" => EM, "EulerHeun" => EulerHeun, "LambaEulerHeun" => LambaEulerHeun,
     "RKMilCommute" => RKMilCommute, "SOSRI" => SOSRI, "SOSRI2" => SOSRI2, "SRIW1" => SRIW1,
 )
+const ADAMS_SOLVERS = ("VCAB3", "VCABM3")
 const STIFF_SOLVERS = ("Rodas5", "Rodas5P", "Rosenbrock23")
 
 """The algorithm; the adjoint equation of a stiff one has its Jacobian by finite differences."""
@@ -43,7 +44,8 @@ end
 
 """
 The record of one solve: an entry per accepted step, the states at the asked times, the states steps start
-from by the step's index from 0 (that of index `length(t)` is the end's), and the stack's solution.
+from by the step's index from 0 (that of index `length(t)` is the end's), and the stack's solution. `rejected` is how
+many steps had been rejected by then; of Adams steps `earlier_dts` are the sizes that go with their earlier slopes.
 """
 mutable struct Run{T, A <: AbstractArray{T}}
     options::Options{T}
@@ -51,6 +53,8 @@ mutable struct Run{T, A <: AbstractArray{T}}
     t::Vector{Float64}
     dt::Vector{Float64}
     EEst::Vector{Float64}
+    rejected::Vector{Int}
+    earlier_dts::Vector{Tuple{T, T}}
     states::Dict{Int, A}
     outputs::Vector{A}
     nreject::Int
@@ -111,7 +115,9 @@ function solve(
 end
 
 function record!(integrator, u0::A, p, options::Options{T}, times, keep, after_step) where {T, A}
-    run = Run{T, A}(options, p, Float64[], Float64[], Float64[], Dict{Int, A}(), A[], 0, 0, nothing)
+    run = Run{T, A}(
+        options, p, Float64[], Float64[], Float64[], Int[], Tuple{T, T}[], Dict{Int, A}(), A[], 0, 0, nothing,
+    )
     t_end = options.tspan[2]
     direction = sign(t_end - options.tspan[1])
     save_outputs!(run, integrator, times, direction)
@@ -136,6 +142,10 @@ function keep_step!(run, integrator, keep, EEst)
     push!(run.t, t)
     push!(run.dt, dt)
     push!(run.EEst, EEst)
+    push!(run.rejected, integrator.stats.nreject)
+    if run.options.solver in ADAMS_SOLVERS
+        push!(run.earlier_dts, (integrator.cache.dts[2], integrator.cache.dts[3]))
+    end
     wanted = keep.offer === nothing ? nothing : keep.offer(index, t, dt, EEst)
     if keep.states || (wanted !== nothing && index in wanted)
         run.states[index] = copy(integrator.uprev)

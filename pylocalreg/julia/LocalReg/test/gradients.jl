@@ -66,3 +66,30 @@ end
     @test value == by_hand
     @test back(1.0)[2] == frozen(1.0)[2]
 end
+
+@testset "Adams, corrects = $corrects" for (solver, corrects) in (("VCAB3", false), ("VCABM3", true))
+    f, p, u0 = gradient_case()
+    adams = Adams{Float64}(BOGACKI_SHAMPINE, corrects)
+    w = [1.0 2 3; 4 5 6]
+
+    @testset "replayed steps are differentiated exactly" begin
+        asked = options(; solver, dt = 0.125, adaptive = false)
+        run = solve(f, u0, p, asked, [1.0], Keep{Float64}(; states = true))
+        by_u0, by_p = replay(f, adams, run, Dict{Int, Any}(), w, Dict{Int, Any}())
+        loss(u0, p) = sum(w .* solve(f, u0, p, asked, [1.0], Keep{Float64}()).outputs[1])
+        @test close_to(by_u0, differences(x -> loss(reshape(x, 2, 3), p), vec(u0)); rtol = 1e-9)
+        @test close_to(by_p, differences(x -> loss(u0, x), p); rtol = 1e-9)
+    end
+
+    @testset "the stack's steps and EEst, first step $dt" for dt in (0, 0.9, 1e-3)
+        asked = options(; solver, tol = 1e-5, dt)
+        run = solve(f, u0, p, asked, [1.0], Keep{Float64}(; states = true))
+        sweep = AdamsSweep(f, adams, run)
+        @test dt != 0.9 || run.rejected[1] > 0
+        for i in 0:(length(run.t) - 1)
+            step = is_start(sweep, i) ? start_step(sweep, i, 4) : adams_step(sweep, i, slope(sweep, i); owes = false)
+            @test new_state(step) ≈ run.states[i + 1] rtol = 1e-12
+            @test estimate(step, "error", asked) ≈ run.EEst[i + 1] * run.dt[i + 1] rtol = 1e-7 atol = 1e-13
+        end
+    end
+end

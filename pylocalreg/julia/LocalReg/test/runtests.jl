@@ -1,7 +1,8 @@
 using LocalReg, Test
-using LocalReg: BS3, Cotangents, Dynamics, EstimateCotangent, Integrals, Keep, Layers, Options, Part, PathNoise,
-    SolveFailure, Stage, StochasticTableau, Tableau, estimate, initial_step, interpolate, local_error, lux_layer,
-    paper_local_error, parameters, pull, pull_back, replay, solve, take_again, time_derivative, jacobian
+using LocalReg: Adams, AdamsSweep, BS3, Cotangents, Dynamics, EstimateCotangent, Integrals, Keep, Layers, Options,
+    Part, PathNoise, SolveFailure, Stage, StochasticTableau, Tableau, adams_step, estimate, initial_step, interpolate,
+    is_start, jacobian, local_error, lux_layer, new_state, paper_local_error, parameters, pull, pull_back, replay,
+    slope, solve, start_step, take_again, time_derivative
 using LinearAlgebra: norm
 
 @testset "LocalReg" begin
