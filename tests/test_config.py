@@ -14,12 +14,24 @@ from pylocalreg.experiments.config import DATA_OF, Config, Method, load, package
 EXPERIMENTS = sorted(DATA_OF)
 
 
+STAND_INS = ["mnist_node_standin", "mnist_nsde_standin", "physionet_standin"]
+
+
 def test_each_experiment_has_a_config_and_a_short_one() -> None:
-    assert packaged() == sorted(f"{name}{kind}" for name in EXPERIMENTS for kind in ("", "_short"))
+    kinds = [f"{name}{kind}" for name in EXPERIMENTS for kind in ("", "_short")]
+    assert packaged() == sorted([*kinds, *STAND_INS])
     for name in packaged():
         config = load(name)
-        assert config.task.name == name.removesuffix("_short")
-        assert config.data.offline == name.endswith("_short")
+        assert config.task.name in (name, name.rpartition("_")[0])
+        assert config.data.offline == (name not in EXPERIMENTS)
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+def test_a_stand_in_is_the_paper_s_experiment_but_for_data_and_batch(name: str) -> None:
+    ours, whole = load(name).model_dump(), load(name.removesuffix("_standin")).model_dump()
+    for settings in (ours, whole):
+        del settings["data"], settings["train"]["batch"]
+    assert ours == whole
 
 
 @pytest.mark.parametrize(
