@@ -122,6 +122,32 @@ def test_checkpoints(adjoint: plr.Adjoint) -> None:
     agree(our_grads, their_grads, 1e-8)
 
 
+@pytest.mark.parametrize("checkpoints", [1, 3, 1000])
+@pytest.mark.parametrize("sampling", ["unbiased", "biased"])
+def test_checkpoints_of_the_discrete_adjoint(sampling: plr.Sampling, checkpoints: int) -> None:
+    """Fewer states kept, the same gradients."""
+    description, shape = MODELS["TimeDependent-deep"]
+
+    def gradients(checkpoints: int | None) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(4)
+        node = plr.NeuralODE(
+            module_of(description, torch.float64),
+            engine="julia",
+            abstol=1e-8,
+            reltol=1e-8,
+            checkpoints=checkpoints,
+            regularizer=plr.LocalRegularizer(sampling, generator=generator),
+            saveat=[0.2, 1.0],
+        )
+        start = start_of(shape, torch.float64).requires_grad_()
+        solution = node(start)
+        assert solution.stats.naccept > 8
+        loss = solution.u.square().sum() + 1e3 * solution.regularization
+        return list(torch.autograd.grad(loss, [start, *node.parameters()]))
+
+    agree(gradients(None), gradients(checkpoints), 1e-9)
+
+
 SOLVERS = ("BS3", "DP5", "Tsit5", "Vern7", "VCAB3", "VCABM3", "Rodas5", "Rodas5P", "Rosenbrock23")
 
 
@@ -366,6 +392,18 @@ def sde(engine: str, solver: str, host: bool, noise: Any = "diagonal", **options
         reltol=1e-2,
         **(more | options),
     )
+
+
+def test_checkpoints_of_sdes() -> None:
+    grads = []
+    for checkpoints in (None, 2):
+        generator = torch.Generator().manual_seed(5)
+        nsde = sde("julia", "SOSRI2", host=False, generator=generator, checkpoints=checkpoints)
+        start = start_of((4, 3), torch.float64).requires_grad_()
+        solution = nsde(start)
+        assert solution.stats.naccept > 8
+        grads.append(list(torch.autograd.grad(solution.u.square().sum(), [start, *nsde.parameters()])))
+    agree(grads[0], grads[1], 1e-10)
 
 
 @pytest.mark.parametrize("host", [False, True], ids=["lux", "callback"])

@@ -144,7 +144,7 @@ def test_errors_of_the_solve() -> None:
     ("options", "words"),
     [
         ({"solver": "Rodas5P"}, "discrete.*Rodas5P.*interpolating"),
-        ({"checkpoints": 4}, "checkpoints = 4.*discrete"),
+        ({"checkpoints": 4, "adjoint": "gauss"}, "checkpoints = 4.*discrete.*gauss"),
         ({"solver": "Rodas5P", "adjoint": "gauss", "jacobian": "per_sample"}, "per_sample"),
         (
             {"solver": "Rodas5P", "adjoint": "gauss", "regularizer": plr.LocalRegularizer()},

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ from pylocalreg.errors import (
     StepUnderflowError,
 )
 
-CHECKPOINTED = ("backsolve", "interpolating")
+CHECKPOINTED = ("backsolve", "discrete", "interpolating")
 
 
 @dataclass
@@ -108,14 +108,19 @@ class JuliaEngine:
         return is_stochastic(solver)
 
     def keep_for(self, adjoint: Adjoint, checkpoints: int | None) -> Keep:
-        return keep_for(adjoint, checkpoints)
+        keep = keep_for(adjoint, checkpoints)
+        # a continuous adjoint's checkpoints are the stack's own
+        return keep if checkpoints is None else replace(keep, stages=adjoint != "discrete")
 
     def solve(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep) -> Trajectory:
         julia, model, handle = self.begin(problem, u0)
-        checkpoints: list[float] = []
+        spread, checkpoints = 0, list[float]()
         if not isinstance(keep.states, str):
-            begin, end = problem.tspan
-            checkpoints = [begin + (end - begin) * i / keep.states for i in range(keep.states + 1)]
+            if keep.stages:
+                begin, end = problem.tspan
+                checkpoints = [begin + (end - begin) * i / keep.states for i in range(keep.states + 1)]
+            else:
+                spread = keep.states
         trajectory = JuliaTrajectory(
             problem=problem, model=model, handle=handle, checkpointed=bool(checkpoints)
         )
@@ -129,7 +134,8 @@ class JuliaEngine:
                 _plain(u0),
                 list(times),
                 keep.states == "all" or keep.stiffness,
-                keep.stages,
+                spread,
+                keep.stages and keep.states == "all",
                 checkpoints,
                 offer,
                 _breathe,

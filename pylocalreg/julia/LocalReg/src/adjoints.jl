@@ -64,8 +64,9 @@ the end, `estimates` are by their step's index.
 function replay(take, run::Run, inside, by_end, estimates)
     by_p = zero(run.p)
     by_u = copy(by_end)
+    taken_again = empty(run.states)
     for index in (length(run.t) - 1):-1:0
-        u = get(run.states, index, nothing)
+        u = state!(taken_again, take, run, index)
         if haskey(inside, index) || !all(iszero, by_u)
             step = take(index, u, haskey(inside, index) ? :inside : :state)
             cotangents = StageCotangents(step)
@@ -82,6 +83,22 @@ function replay(take, run::Run, inside, by_end, estimates)
         end
     end
     return by_u, by_p
+end
+
+"""
+The state a step starts from. Where it was not kept, all steps from the last one whose state was are taken again, once:
+their states stay in `taken_again` until they are asked for.
+"""
+function state!(taken_again, take, run::Run, index)
+    haskey(run.states, index) && return run.states[index]
+    haskey(taken_again, index) && return pop!(taken_again, index)
+    from = maximum(i for i in keys(run.states) if i < index)
+    u = run.states[from]
+    for i in from:(index - 1)
+        u = new_state(take(i, u, :state))
+        taken_again[i + 1] = u
+    end
+    return pop!(taken_again, index)
 end
 
 """A step of a recorded ODE solve taken again."""

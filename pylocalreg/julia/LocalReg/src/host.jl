@@ -174,14 +174,15 @@ function (offer::HostOffer)(index, t, dt, EEst)
     return isnone(wanted) ? nothing : pyconvert(Vector{Int}, wanted)
 end
 
-function host_solve(handle, u0, times, states, dense, checkpoints, offer, after_step)
-    return solve_and_share(value(handle), array(u0), times, states, dense, checkpoints, offer, after_step)
+function host_solve(handle, u0, times, states, spread, dense, checkpoints, offer, after_step)
+    return solve_and_share(value(handle), array(u0), times, states, spread, dense, checkpoints, offer, after_step)
 end
 
-function solve_and_share(problem::HostProblem{T}, u0, times, states, dense, checkpoints, offer, after_step) where {T}
+function solve_and_share(problem::HostProblem{T}, u0, times, states, spread, dense, checkpoints, offer, after_step) where {T}
     keep = Keep{T}(;
         # an Adams step is taken again with the states of the steps before it
-        states = pyconvert(Bool, states) || (problem.tableau isa Adams && !isnone(offer)), dense = pyconvert(Bool, dense),
+        states = pyconvert(Bool, states) || (problem.tableau isa Adams && !isnone(offer)),
+        spread = pyconvert(Int, spread), dense = pyconvert(Bool, dense),
         checkpoints = T.(pyconvert(Vector{Float64}, checkpoints)),
         offer = isnone(offer) ? nothing : HostOffer(offer),
     )

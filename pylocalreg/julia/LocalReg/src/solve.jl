@@ -30,13 +30,15 @@ struct Options{T}
 end
 
 """
-What a run keeps beside (t, dt, EEst): the state each step starts from where `states`; the stack's own
+What a run keeps beside (t, dt, EEst): the state each step starts from where `states`, or those of `spread` to twice
+as many steps, spread evenly over all; the stack's own
 solution with its dense output where `dense`, or with the states at `checkpoints`. `offer(index, t, dt, EEst)`,
 where it is not `nothing`, is told of each accepted step and gives the indices of the steps whose states are
 to be kept from now on, or `nothing` for no change.
 """
 Base.@kwdef struct Keep{T}
     states::Bool = false
+    spread::Int = 0
     dense::Bool = false
     checkpoints::Vector{T} = T[]
     offer::Any = nothing
@@ -120,13 +122,14 @@ function record!(integrator, u0::A, p, options::Options{T}, times, keep, after_s
     )
     t_end = options.tspan[2]
     direction = sign(t_end - options.tspan[1])
+    kept = Kept(1, Int[])
     save_outputs!(run, integrator, times, direction)
     while direction * (t_end - integrator.t) > 0
         step!(integrator)
         after_step()
         check(integrator, run)
         EEst = options.adaptive ? Float64(get_EEst(integrator)) : NaN
-        keep_step!(run, integrator, keep, EEst)
+        keep_step!(run, integrator, keep, kept, EEst)
         save_outputs!(run, integrator, times, direction)
     end
     SciMLBase.solve!(integrator) # nothing is left to solve: the solution is finished
@@ -136,7 +139,16 @@ function record!(integrator, u0::A, p, options::Options{T}, times, keep, after_s
     return run
 end
 
-function keep_step!(run, integrator, keep, EEst)
+"""Which of the steps so far have their state kept: every `stride`-th where they are spread, and those `offered`."""
+mutable struct Kept
+    stride::Int
+    offered::Vector{Int}
+end
+
+is_kept(kept, keep, index) =
+    keep.states || (keep.spread > 0 && index % kept.stride == 0) || index in kept.offered
+
+function keep_step!(run, integrator, keep, kept, EEst)
     index = length(run.t)
     t, dt = Float64(integrator.tprev), Float64(integrator.dt)
     push!(run.t, t)
@@ -147,10 +159,11 @@ function keep_step!(run, integrator, keep, EEst)
         push!(run.earlier_dts, (integrator.cache.dts[2], integrator.cache.dts[3]))
     end
     wanted = keep.offer === nothing ? nothing : keep.offer(index, t, dt, EEst)
-    if keep.states || (wanted !== nothing && index in wanted)
-        run.states[index] = copy(integrator.uprev)
-    end
-    wanted === nothing || keep.states || filter!(pair -> first(pair) in wanted, run.states)
+    wanted === nothing || (kept.offered = wanted)
+    is_kept(kept, keep, index) && (run.states[index] = copy(integrator.uprev))
+    thinned = keep.spread > 0 && index ÷ kept.stride >= 2 * keep.spread
+    thinned && (kept.stride *= 2)
+    (thinned || wanted !== nothing) && filter!(pair -> is_kept(kept, keep, first(pair)), run.states)
     return nothing
 end
 

@@ -34,6 +34,20 @@ end
     @test close_to(by_p, differences(x -> loss(u0, x), p); rtol = 1e-9)
 end
 
+@testset "replayed from $spread states" for spread in (1, 2, 5)
+    f, p, u0 = gradient_case()
+    asked = options(; solver = "BS3", dt = 1 / 32, adaptive = false)
+    w = [1.0 2 3; 4 5 6]
+    runs = [solve(f, u0, p, asked, [1.0], keep) for keep in (Keep{Float64}(; states = true), Keep{Float64}(; spread))]
+    @test spread < length(runs[2].states) - 1 <= 2spread
+    gradients = map(runs) do run
+        take(index, u, need) = take_again(f, BOGACKI_SHAMPINE, run, index, u, need)
+        replay(take, run, Dict{Int, Any}(), w, Dict{Int, Any}())
+    end
+    @test gradients[2][1] ≈ gradients[1][1] rtol = 1e-12
+    @test gradients[2][2] ≈ gradients[1][2] rtol = 1e-12
+end
+
 @testset "local error" begin
     f, p, u = gradient_case()
     asked = options(; solver = "BS3", tol = 1e-3)
