@@ -171,6 +171,8 @@ def test_keyboard_interrupt(host: bool) -> None:
     dynamics = (lambda t, u: module(t, u)) if host else module
     slow = plr.NeuralODE(dynamics, (0.0, 1e6), engine="julia", maxiters=10**9)
     u0 = torch.randn(64, 8, dtype=torch.float64)
+    with torch.no_grad():
+        plr.NeuralODE(dynamics, engine="julia")(u0)  # Julia has started and compiled
     threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt), torch.no_grad():
