@@ -73,18 +73,18 @@ end
 The reverse sweep through accepted Adams steps. A slope serves the two steps after it as well: what they pull back to it
 waits in `owed`, by the index of the step at whose start it is, until that step is reversed. `slopes` are evaluated once.
 """
-struct AdamsSweep{T, A}
+struct AdamsSweep{T, A, P}
     f::Dynamics
     adams::Adams{T}
-    run::Run{T, A}
+    run::Run{T, A, P}
     earlier::Earlier
-    by_p::Vector{T}
+    by_p::P
     owed::Dict{Int, Vector{Tuple{T, A}}}
     slopes::Dict{Int, Tuple{A, Any}}
 end
 
-function AdamsSweep(f, adams::Adams{T}, run::Run{T, A}) where {T, A}
-    return AdamsSweep{T, A}(f, adams, run, Earlier(run), zero(run.p), Dict(), Dict())
+function AdamsSweep(f, adams::Adams{T}, run::Run{T, A, P}) where {T, A, P}
+    return AdamsSweep{T, A, P}(f, adams, run, Earlier(run), zero(run.p), Dict(), Dict())
 end
 
 is_start(sweep, index) = index < sweep.earlier.begun

@@ -40,7 +40,7 @@ function pull_back(f::Dynamics, run::Run{T, A}, adjoint, checkpointing, times, c
         (options.adaptive ? (;) : (; adaptive = false, dt = -options.dt))...,
     )
     u0 = run.states[length(run.t)]
-    return convert(A, reshape(by_u0, size(u0))), by_p === nothing ? zero(run.p) : vec(collect(by_p))
+    return convert(A, reshape(by_u0, size(u0))), by_p === nothing ? zero(run.p) : convert(typeof(run.p), vec(by_p))
 end
 
 """

@@ -47,11 +47,11 @@ The matrix d vec(du) / d vec(u), for the stiff solvers. By default row by row fr
 """
 function jacobian(model, u, p, t)
     J = similar(u, length(u), length(u))
-    for i in eachindex(u)
+    for i in 1:length(u)
         _, back = pull(model, u, p, t)
         row = zero(u)
-        row[i] = 1
-        J[LinearIndices(u)[i], :] .= vec(back(row)[1])
+        fill!(view(vec(row), i:i), 1)
+        view(J, i, :) .= vec(back(row)[1])
     end
     return J
 end

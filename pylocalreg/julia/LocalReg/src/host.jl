@@ -134,10 +134,10 @@ host_coefficients(dtype, kind, data) =
 element_type(name) = pyconvert(String, name) == "float32" ? Float32 : Float64
 
 """A problem as Python holds it: right-hand sides, parameters, options, tableau and noise."""
-struct HostProblem{T}
+struct HostProblem{T, P <: AbstractVector{T}}
     f::Dynamics
     g::Union{Nothing, Dynamics}
-    p::Vector{T}
+    p::P
     options::Options{T}
     tableau::Union{Nothing, Tableau{T}, Adams{T}, StochasticTableau{T}}
     path::Union{Nothing, HostPath}
@@ -149,7 +149,7 @@ function host_problem(dtype, f, g, p, options, tableau, path)
     diffusion = isnone(g) ? nothing : Dynamics(value(g))
     formula = isnone(tableau) ? nothing : value(tableau)
     noise = isnone(path) ? nothing : HostPath(path, Views())
-    return Py(HostProblem{T}(drift, diffusion, array(p), host_options(T, options...), formula, noise))
+    return Py(HostProblem(drift, diffusion, array(p), host_options(T, options...), formula, noise))
 end
 
 noise(problem::HostProblem, u) =

@@ -215,8 +215,16 @@ function forward_with_slope(layer, x, ps, timed, t)
     return y, slope
 end
 
-"""y = σ(y + bias), and its slope, in one pass."""
+"""y = σ(y + bias), and its slope."""
 function activate!(y, slope, σ::F, bias) where {F}
+    z = σ.(ForwardDiff.Dual.(y .+ bias, one(eltype(y))))
+    y .= ForwardDiff.value.(z)
+    slope .= ForwardDiff.partials.(z, 1)
+    return nothing
+end
+
+# on the CPU in one pass, without an array between
+function activate!(y::Array, slope::Array, σ::F, bias) where {F}
     for column in CartesianIndices(Base.tail(axes(y))), i in axes(y, 1)
         z = σ(ForwardDiff.Dual(y[i, column] + bias[i], one(eltype(y))))
         y[i, column] = ForwardDiff.value(z)
@@ -225,8 +233,11 @@ function activate!(y, slope, σ::F, bias) where {F}
     return nothing
 end
 
-function activate!(y, slope, ::typeof(NNlib.tanh_fast), bias)
-    y .= NNlib.tanh_fast.(y .+ bias)
+activate!(y, slope, σ::typeof(NNlib.tanh_fast), bias) = activate_tanh!(y, slope, σ, bias)
+activate!(y::Array, slope::Array, σ::typeof(NNlib.tanh_fast), bias) = activate_tanh!(y, slope, σ, bias)
+
+function activate_tanh!(y, slope, σ, bias)
+    y .= σ.(y .+ bias)
     slope .= 1 .- y .^ 2
     return nothing
 end

@@ -49,9 +49,9 @@ The record of one solve: an entry per accepted step, the states at the asked tim
 from by the step's index from 0 (that of index `length(t)` is the end's), and the stack's solution. `rejected` is how
 many steps had been rejected by then; of Adams steps `earlier_dts` are the sizes that go with their earlier slopes.
 """
-mutable struct Run{T, A <: AbstractArray{T}}
+mutable struct Run{T, A <: AbstractArray{T}, P <: AbstractVector{T}}
     options::Options{T}
-    p::Vector{T}
+    p::P
     t::Vector{Float64}
     dt::Vector{Float64}
     EEst::Vector{Float64}
@@ -116,8 +116,8 @@ function solve(
     return run
 end
 
-function record!(integrator, u0::A, p, options::Options{T}, times, keep, after_step) where {T, A}
-    run = Run{T, A}(
+function record!(integrator, u0::A, p::P, options::Options{T}, times, keep, after_step) where {T, A, P}
+    run = Run{T, A, P}(
         options, p, Float64[], Float64[], Float64[], Int[], Tuple{T, T}[], Dict{Int, A}(), A[], 0, 0, nothing,
     )
     t_end = options.tspan[2]

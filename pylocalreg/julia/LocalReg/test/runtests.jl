@@ -11,4 +11,5 @@ using LinearAlgebra: norm
     include("solves.jl")
     include("gradients.jl")
     include("noise.jl")
+    include("devices.jl")
 end
