@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -28,6 +29,9 @@ FIGURES = (1, 2, *TRAINING)
 
 TICKS = [0.125, 0.25, 0.5, 1, 2, 4, 8]
 """Of ratios."""
+
+CHARACTERS = 75
+"""In a line of small print under one of three panels."""
 
 
 def drawable(records: Sequence[Record]) -> list[int]:
@@ -66,8 +70,9 @@ def _costs(comparisons: Sequence[Comparison]) -> Any:
     shown = [(c, vanilla) for c in comparisons if (vanilla := c.vanilla) is not None]
     if not shown:
         raise CheckpointError("figure 1 shows ratios to vanilla: there is no record of a vanilla run")
-    labels = list(dict.fromkeys(method.label for c, _ in shown for method in c.methods))
-    colours = _colours(labels)
+    methods = [[method for method in c.methods if method is not vanilla] for c, vanilla in shown]
+    labels = list(dict.fromkeys(method.label for beside in methods for method in beside))
+    colours = _colours([*dict.fromkeys(vanilla.label for _, vanilla in shown), *labels])
     panels = {
         "test_nfe": "test NFE",
         "train_seconds": "training time",
@@ -75,16 +80,17 @@ def _costs(comparisons: Sequence[Comparison]) -> Any:
     }
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.5), layout="constrained", sharey=True)
     for axis, (attribute, title) in zip(axes, panels.items(), strict=True):
-        for place, (comparison, vanilla) in enumerate(shown):
-            width = 0.8 / len(comparison.methods)
-            for i, method in enumerate(comparison.methods):
+        for place, ((_, vanilla), beside) in enumerate(zip(shown, methods, strict=True)):
+            width = 0.8 / max(len(beside), 1)
+            for i, method in enumerate(beside):
                 at = place - 0.4 + (i + 0.5) * width
                 saved = method.ratio(vanilla, attribute) - 1
                 axis.bar(at, saved, width, bottom=1, color=colours[method.label])
         axis.axhline(1, color="0.3", linewidth=1)
-        names = [f"{EXPERIMENTS[c.experiment]}\n{c.any_run.data}".replace(", ", "\n") for c, _ in shown]
+        names = [(EXPERIMENTS[c.experiment], c.any_run.data) for c, _ in shown]
+        wrapped = ["\n".join(fill(text, CHARACTERS // len(shown)) for text in name) for name in names]
         axis.set(title=f"{title}, ratio to vanilla's", xticks=range(len(shown)), yscale="log")
-        axis.set_xticklabels(names, fontsize=7)
+        axis.set_xticklabels(wrapped, fontsize=7)
         axis.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
         axis.minorticks_off()
     bars = [Patch(color=colours[label]) for label in labels]
@@ -129,7 +135,8 @@ def _training(comparisons: Sequence[Comparison], number: int) -> Any:
     rows = len(comparisons)
     figure, grid = plt.subplots(rows, 3, figsize=(15, 4.2 * rows), layout="constrained", squeeze=False)
     for comparison, (left, middle, right) in zip(comparisons, grid, strict=True):
-        score = "test accuracy, %" if comparison.any_run.metric == "accuracy" else "test MSE"
+        percent = comparison.any_run.metric == "accuracy"
+        score = "test accuracy, %" if percent else "test MSE"
         colours = _colours([method.label for method in comparison.methods])
         for method in comparison.methods:
             colour = colours[method.label]
@@ -143,6 +150,7 @@ def _training(comparisons: Sequence[Comparison], number: int) -> Any:
                 label=method.label,
             )
         left.set(title=EXPERIMENTS[comparison.experiment], xlabel="training step", ylabel=score)
+        left.set_yscale("linear" if percent else "log")
         middle.set(title=comparison.any_run.data, xlabel="training step", ylabel="test NFE", ylim=(0, None))
         right.set(title="at the end, a point a run", xlabel="test NFE", ylabel=score, xlim=(0, None))
         left.legend(fontsize=8)
