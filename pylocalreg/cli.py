@@ -86,11 +86,13 @@ def main() -> None:
         command.run(golden, engine, only, paper, output, Console())
 
     @app.command()
-    def install_julia() -> None:
+    def install_julia(
+        cuda: Annotated[bool, typer.Option("--cuda", help="CUDA.jl and cuDNN as well.")] = False,
+    ) -> None:
         """Install Julia and the SciML stack by juliapkg, ahead of the first use; some minutes."""
         from pylocalreg.engines.julia_engine.start import install
 
-        install()
+        install(cuda)
 
     try:
         from pylocalreg.experiments import commands

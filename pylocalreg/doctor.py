@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pylocalreg.engines.julia_engine.start import start, why_unavailable
+from pylocalreg.engines.julia_engine.start import start, why_no_cuda, why_unavailable
 from pylocalreg.errors import EngineUnavailableError
 
 
@@ -51,5 +51,13 @@ def _julia() -> list[Finding]:
         Finding("Julia engine", "available"),
         Finding("Julia", f"{version}, {where}"),
         Finding("Julia threads", str(threads)),
+        *_julia_cuda(),
         *(Finding(name, packages[name]) for name in sorted(packages)),
     ]
+
+
+def _julia_cuda() -> list[Finding]:
+    if not torch.cuda.is_available():
+        return []
+    reason = why_no_cuda()
+    return [Finding("Julia on the GPU", "not available" if reason else "available", reason or "")]

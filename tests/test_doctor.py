@@ -13,6 +13,7 @@ from juliapkg.deps import find_requirements
 
 import pylocalreg
 from pylocalreg.doctor import examine
+from pylocalreg.engines.julia_engine.start import LUXCUDA
 from tests.julia import needs_julia
 
 PACKAGE = Path(pylocalreg.__file__).parent
@@ -95,10 +96,11 @@ def test_compat_bounds_hold_what_was_run() -> None:
     project = tomlkit.parse((LOCALREG / "Project.toml").read_text()).unwrap()
     ran = json.loads(RAN.read_text())
     standard = {"LinearAlgebra", "Logging"}
-    asked = set(project["deps"]) | set(project["extras"])
+    asked = set(project["deps"]) | set(project["weakdeps"]) | set(project["extras"])
     assert set(project["compat"]) - {"julia"} == asked - standard - {"Test"}
     for name, uuid in project["deps"].items():
         if name in standard:
             continue
         assert ran[name]["uuid"] == uuid
         assert Version.parse(ran[name]["version"]) in Compat.parse(project["compat"][name])
+    assert {"uuid": project["weakdeps"]["LuxCUDA"], "version": project["compat"]["LuxCUDA"]} == LUXCUDA

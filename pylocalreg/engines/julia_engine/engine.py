@@ -19,7 +19,8 @@ from pylocalreg.engines.base import (
     Trajectory,
 )
 from pylocalreg.engines.julia_engine.dynamics import Model, model_of
-from pylocalreg.engines.julia_engine.start import Julia, start, why_unavailable
+from pylocalreg.engines.julia_engine.start import Julia, start, why_no_cuda, why_unavailable
+from pylocalreg.engines.julia_engine.streams import in_order
 from pylocalreg.engines.julia_engine.tableaus import has_tableau, inside_weights, needs_dZ, tableau_of
 from pylocalreg.engines.methods import check_estimate, check_options, is_stochastic, keep_for
 from pylocalreg.errors import (
@@ -44,6 +45,7 @@ class JuliaTrajectory(Trajectory):
     model: Model | None = None
     handle: Any = None
     run: Any = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     checkpointed: bool = False
 
 
@@ -122,12 +124,12 @@ class JuliaEngine:
             else:
                 spread = keep.states
         trajectory = JuliaTrajectory(
-            problem=problem, model=model, handle=handle, checkpointed=bool(checkpoints)
+            problem=problem, model=model, handle=handle, device=u0.device, checkpointed=bool(checkpoints)
         )
         offer = None
         if keep.sample is not None and not keep.stiffness:
             offer = _Offer(keep)
-        with self.errors(julia, problem):
+        with self.inside(julia, problem, u0.device):
             run, t, dt, EEst, nreject, nf, ng, outputs = julia.call(
                 "solve",
                 handle,
@@ -160,7 +162,7 @@ class JuliaEngine:
             i = trajectory.step_at(time)
             u, u_new = trajectory.u[i], trajectory.u[i + 1]
             return torch.lerp(u, u_new, (time - trajectory.t[i]) / trajectory.dt[i])
-        with self.errors(julia, problem):
+        with self.inside(julia, problem, trajectory.device):
             at_time: torch.Tensor = julia.call("interpolate", trajectory.run, time)
         return at_time
 
@@ -177,7 +179,7 @@ class JuliaEngine:
         julia, handle, model = start(), trajectory.handle, trajectory.model
         if trajectory.problem is not None and problem.f is not trajectory.problem.f:
             julia, model, handle = self.begin(problem, trajectory.u[trajectory.naccept])
-        with torch.no_grad(), self.errors(julia, problem):
+        with torch.no_grad(), self.inside(julia, problem, trajectory.device):
             if adjoint == "discrete":
                 by_u0, by_p = self._replay(julia, handle, problem, trajectory, cotangents, steps)
             else:
@@ -254,7 +256,7 @@ class JuliaEngine:
 
     def initial_step(self, problem: Problem, t: float, u: torch.Tensor) -> tuple[float, Calls]:
         julia, _, handle = self.begin(problem, u, at=t)
-        with self.errors(julia, problem):
+        with self.inside(julia, problem, u.device):
             dt, nf, ng = julia.call("initial_step", handle, _plain(u))
         return float(dt), Calls(int(nf), int(ng))
 
@@ -267,43 +269,38 @@ class JuliaEngine:
 
     def begin(self, problem: Problem, u0: torch.Tensor, at: float | None = None) -> tuple[Julia, Model, Any]:
         """The problem in Julia; ``at`` is where it starts, if not with its span."""
-        if u0.device.type != "cpu":
-            raise DeviceError(
-                f"the Julia engine solves on the CPU, the state is on {u0.device}: take engine='torch' there"
-            )
+        _check_device(u0.device, problem.solver)
         julia = start()
-        model = model_of(julia, problem, u0)
         begin = problem.tspan[0] if at is None else at
         path = None
         if problem.noise is not None:
             path = _Increments(problem)
         dtype = str(u0.dtype).removeprefix("torch.")
-        handle = julia.call(
-            "problem",
-            dtype,
-            model.f,
-            model.g,
-            model.p,
-            (
-                problem.solver,
-                begin,
-                problem.tspan[1],
-                problem.abstol,
-                problem.reltol,
-                problem.dt or 0.0,
-                problem.adaptive,
-                problem.maxiters,
-            ),
-            tableau_of(julia, problem.solver, dtype),
-            path,
+        options = (
+            problem.solver,
+            begin,
+            problem.tspan[1],
+            problem.abstol,
+            problem.reltol,
+            problem.dt or 0.0,
+            problem.adaptive,
+            problem.maxiters,
         )
+        tableau = tableau_of(julia, problem.solver, dtype)
+        with in_order(julia, u0.device):
+            model = model_of(julia, problem, u0)
+            handle = julia.call("problem", dtype, model.f, model.g, model.p, options, tableau, path)
         return julia, model, handle
 
     @contextmanager
-    def errors(self, julia: Julia, problem: Problem) -> Iterator[None]:
-        """Julia's exceptions as pylocalreg's, with Julia's own text and trace behind them."""
+    def inside(self, julia: Julia, problem: Problem, device: torch.device) -> Iterator[None]:
+        """Where Julia computes: a GPU's work in order, and Julia's exceptions as pylocalreg's.
+
+        Julia's own text and trace stand behind them.
+        """
         try:
-            yield
+            with in_order(julia, device):
+                yield
         except julia.juliacall.JuliaError as error:
             failure = julia.call("failure", error.exception)
             if failure is None:
@@ -328,6 +325,20 @@ class JuliaEngine:
                 f"the dynamics or the state becomes NaN or infinite {where} (dt = {dt:.3g}): check the "
                 "parameters and the input; the solution may blow up here"
             ) from error
+
+
+def _check_device(device: torch.device, solver: str) -> None:
+    if device.type == "cpu":
+        return
+    if device.type != "cuda":
+        reason = "Julia solves on the CPU and on CUDA"
+    elif not has_tableau(solver):
+        reason = f"{solver} solves on the CPU in Julia"
+    elif (missing := why_no_cuda()) is not None:
+        reason = missing
+    else:
+        return
+    raise DeviceError(f"engine='julia', the state is on {device}: {reason}. engine='torch' solves there")
 
 
 def _plain(u: torch.Tensor) -> torch.Tensor:
@@ -388,7 +399,7 @@ class _Estimate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, asked: _Asked, u: torch.Tensor, *params: torch.Tensor) -> torch.Tensor:
         julia, model, handle = asked.engine.begin(asked.problem, u)
-        with asked.engine.errors(julia, asked.problem):
+        with asked.engine.inside(julia, asked.problem, u.device):
             value, back, nf, ng = julia.call(
                 "estimate", handle, asked.quantity, asked.t, _plain(u), asked.dt, asked.gradient == "frozen"
             )
@@ -405,6 +416,6 @@ class _Estimate(torch.autograd.Function):
                 "create_graph=True, or take engine='torch'"
             )
         u, *_ = ctx.saved_tensors
-        with ctx.asked.engine.errors(ctx.julia, ctx.asked.problem):
+        with ctx.asked.engine.inside(ctx.julia, ctx.asked.problem, u.device):
             by_u, by_p = ctx.julia.apply(ctx.back, float(cotangent))
         return None, by_u.view(u.shape) if ctx.needs_input_grad[1] else None, *ctx.model.split(by_p)

@@ -20,6 +20,9 @@ lock = threading.RLock()
 """Held by whoever is inside Julia: one thread at a time."""
 _started_in: int | None = None
 
+LUXCUDA = {"uuid": "d0bbae9a-e099-4d5b-a835-1c6931763bda", "version": "0.3.6"}
+"""Lux's CUDA.jl and cuDNN, which set off LocalReg's extension; the version as in LocalReg's Project.toml."""
+
 INSTALL = (
     "run `pylocalreg install-julia` (some minutes, once), or take engine='torch', which takes the same steps"
 )
@@ -52,8 +55,8 @@ def _is_resolved() -> bool:
         return False
 
 
-def install() -> None:
-    """Install Julia and the packages of juliapkg.json.
+def install(cuda: bool = False) -> None:
+    """Install Julia and the packages of juliapkg.json; with ``cuda`` also CUDA.jl and cuDNN.
 
     Raises:
         EngineUnavailableError: juliapkg is missing, or could not.
@@ -61,6 +64,8 @@ def install() -> None:
     try:
         import juliapkg
 
+        if cuda:
+            juliapkg.add("LuxCUDA", **LUXCUDA)
         juliapkg.resolve()
     except Exception as error:
         raise EngineUnavailableError(
@@ -68,6 +73,26 @@ def install() -> None:
             "GB of disk; where there is a Julia already, set PYTHON_JULIACALL_EXE to it and "
             "PYTHON_JULIACALL_PROJECT to a project that has LocalReg"
         ) from error
+
+
+@functools.cache
+def why_no_cuda() -> str | None:
+    """Why Julia can not solve on a GPU here; None where it can. Starts Julia, and loads CUDA.jl and cuDNN.
+
+    Raises:
+        EngineUnavailableError: as `start`.
+    """
+    julia = start()
+    with lock:
+        try:
+            julia.main.seval("import LuxCUDA")
+        except julia.juliacall.JuliaError as error:
+            reason = str(error).splitlines()[0]
+            return f"Julia does not load LuxCUDA ({reason}): run `pylocalreg install-julia --cuda`"
+        if not julia.main.LuxCUDA.functional():
+            return "CUDA.jl finds no working GPU: its own CUDA.versioninfo(), in Julia, says what it misses"
+    _log.warning("Julia solves on the GPU: this path is tested on arrays that stand for a GPU's alone")
+    return None
 
 
 @functools.cache

@@ -9,7 +9,16 @@ isnone(x::Py) = PythonCall.pyis(x, PythonCall.pybuiltins.None)
 array(tensor::Py) = DLPack.from_dlpack(tensor)
 
 """The tensor of an array."""
-tensor(x::AbstractArray) = DLPack.share(x, FROM_DLPACK)
+tensor(x::StridedArray) = DLPack.share(x, FROM_DLPACK)
+
+# of a device's array, which DLPack.jl shares with no Python object
+function tensor(x::AbstractArray)
+    capsule = DLPack.unsafe_share(x)
+    shared = pointer_from_objref(capsule.tensor)
+    DLPack.SHARES_POOL[shared] = (capsule, x) # until torch calls the deleter
+    capsule.tensor.deleter = DLPack.DELETER[]
+    return FROM_DLPACK(PythonCall.pynew(PythonCall.C.PyCapsule_New(shared, DLPack.PYCAPSULE_NAME, C_NULL)))
+end
 
 """
 Tensors of the few arrays that the stack writes to again and again: made once for each. An entry keeps its array
@@ -314,6 +323,11 @@ function host_reverse_estimate(handle, run, row)
     return PythonCall.pytuple((pairs, tensor(by_p)))
 end
 
+"""The address of the stream that this task's work on a CUDA device runs on; its method is the extension's."""
+function cuda_stream end
+
+host_cuda_stream(device) = Py(cuda_stream(pyconvert(Int, device)))
+
 host_paper_code(checkout) = Py(paper_code(pyconvert(String, checkout)))
 
 """R and its gradient by the paper's code, its automatic first step at (t, u) included."""
@@ -354,7 +368,7 @@ function host_functions(from_dlpack::Py)
         solve = host_solve, state = host_state, interpolate = host_interpolate,
         initial_step = host_initial_step, estimate = host_estimate, stiffness = host_stiffness,
         replay = host_replay, pull_back = host_pull_back, reverse_estimate = host_reverse_estimate,
-        paper_code = host_paper_code, paper_step = host_paper_step, failure = host_failure, about = host_about,
+        paper_code = host_paper_code, paper_step = host_paper_step, failure = host_failure, cuda_stream = host_cuda_stream, about = host_about,
     )
     return PythonCall.pydict(
         String(name) => PythonCall.pyfunc(taking_a_tuple(f); name = String(name)) for (name, f) in pairs(functions)

@@ -217,7 +217,7 @@ end
 
 """y = σ(y + bias), and its slope."""
 function activate!(y, slope, σ::F, bias) where {F}
-    z = σ.(ForwardDiff.Dual.(y .+ bias, one(eltype(y))))
+    z = (x -> σ(ForwardDiff.Dual(x, one(x)))).(y .+ bias)
     y .= ForwardDiff.value.(z)
     slope .= ForwardDiff.partials.(z, 1)
     return nothing

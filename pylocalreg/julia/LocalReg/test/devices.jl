@@ -1,11 +1,15 @@
 # JLArrays behave like a GPU's arrays, on the CPU: reading or writing a single element is an error
-using JLArrays: JLArray
+if get(ENV, "LOCALREG_DEVICE", "") == "cuda"
+    using LuxCUDA: CuArray as DeviceArray
+else
+    using JLArrays: JLArray as DeviceArray
+end
 
-on_device(x::AbstractArray) = JLArray(x)
+on_device(x::AbstractArray) = DeviceArray(x)
 on_device(x::Tuple) = map(on_device, x)
 on_device(::Nothing) = nothing
 
-same(a, b; rtol = 1e-12) = a isa JLArray && size(a) == size(b) && norm(Array(a) .- b) <= rtol * (1 + norm(b))
+same(a, b; rtol = 1e-12) = a isa DeviceArray && size(a) == size(b) && norm(Array(a) .- b) <= rtol * (1 + norm(b))
 
 # Each: name, layers, the state's size, how many channels are injected. No convolution: those of a GPU are cuDNN's.
 const DEVICE_MODELS = [
@@ -55,7 +59,7 @@ const EXPLICIT_SOLVERS = sort!(setdiff(collect(keys(LocalReg.ODE_SOLVERS)), Loca
     @test on.t ≈ run.t rtol = 1e-5 # Vern7's error estimate is rounding here
     @test on.nreject == run.nreject
     @test all(same.(on.outputs, run.outputs; rtol = 1e-9))
-    @test all(on.states[i] isa JLArray for i in keys(run.states))
+    @test all(on.states[i] isa DeviceArray for i in keys(run.states))
 end
 
 @testset "$adjoint on a device, checkpointing = $checkpointing" for (adjoint, checkpointing) in [
