@@ -38,7 +38,7 @@ def crossing() -> None:
         """
         begin
             local layers = (LocalReg.lux_layer("dense", 2, 2, 0, "tanh", false),)
-            local f = LocalReg.Dynamics(LocalReg.Layers(layers, false, (nothing,), true))
+            local f = LocalReg.Dynamics(LocalReg.Layers(layers, false, 0, (nothing,), true))
             local options = LocalReg.Options{Float32}("Tsit5", (0f0, 1f0), 1f-6, 1f-6, 5f-1, false, 10^6)
             local work() = LocalReg.solve(f, zeros(Float32, 2, 1), zeros(Float32, 6), options, Float32[1],
                 LocalReg.Keep{Float32}())
@@ -58,7 +58,7 @@ def call_of_f(p: torch.Tensor, u0: torch.Tensor) -> float:
         (n_in, n_hidden, n_batch) -> begin
             layers = (LocalReg.lux_layer("dense", n_in, n_hidden, 0, "tanh", true),
                 LocalReg.lux_layer("dense", n_hidden, n_in, 0, "identity", true))
-            model = LocalReg.Layers(layers, true, (nothing, nothing), true)
+            model = LocalReg.Layers(layers, true, 0, (nothing, nothing), true)
             n = sum(sum(prod, values(LocalReg.parameters(layer))) for layer in layers)
             p, u = randn(Float32, n) ./ 30, randn(Float32, n_in, n_batch)
             model(u, p, 0.5f0)

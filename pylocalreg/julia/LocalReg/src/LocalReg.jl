@@ -1,7 +1,8 @@
 """
 Neural differential equations with local regularization on the SciML stack: the Julia side of pylocalreg.
 
-Read in this order: `dynamics.jl` (what a right-hand side is), `layers.jl` (Lux models from descriptions),
+Read in this order: `memory.jl` (where arrays come from), `dynamics.jl` (what a right-hand side is), `elementwise.jl`
+(loops over elements), `layers.jl` (Lux models from descriptions),
 `noise.jl`, `solve.jl` (one solve and its record), `tableaus.jl`, `steps.jl` and `stochastic_steps.jl` (one
 step taken again, its error estimate, and its reverse), `adjoints.jl`, `regularizers.jl`, `adams_steps.jl` (all of that
 for steps that depend on those before), `paper.jl` (the paper's own code), and `host.jl` (dynamics and noise that live
@@ -35,7 +36,9 @@ using StochasticDiffEq: StochasticDiffEq, EM, EulerHeun, LambaEulerHeun, RKMilCo
 using Zygote: Zygote
 
 include("failures.jl")
+include("memory.jl")
 include("dynamics.jl")
+include("elementwise.jl")
 include("layers.jl")
 include("noise.jl")
 include("solve.jl")

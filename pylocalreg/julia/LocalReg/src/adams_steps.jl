@@ -112,7 +112,7 @@ function adams_step(sweep::AdamsSweep{T, A}, index, own; owes) where {T, A}
     run, corrects = sweep.run, sweep.adams.corrects
     u, t, dt = run.states[index], T(run.t[index + 1]), T(run.dt[index + 1])
     tableau = adams_tableau(T, corrects, run.dt[index + 1], run.earlier_dts[index + 1]...)
-    step = Step{T, A}(tableau, u, dt, A[own[1]], Any[own[2]])
+    step = Step(tableau, u, dt, A[own[1]], Any[own[2]], Fresh())
     for (column, at) in zip((2, 3), sweep.earlier(index))
         at == index && merge_into_first!(tableau, column)
         push!(step.ks, at == index ? own[1] : slope(sweep, at)[1])

@@ -56,7 +56,7 @@ end
 """
     replay(take, run, inside, by_end, estimates) -> by_u0, by_p
 
-The discrete adjoint: the accepted steps taken again, the last one first, and reversed. `take(index, u, need)`
+The discrete adjoint: the accepted steps taken again, the last one first, and reversed. `take(index, u, need, memory)`
 takes a step again as far as `need` goes, `:state`, `:estimate` or `:inside`; `inside[index]` holds (weights,
 cotangent) pairs of states inside that step, see [`add_inside!`](@ref); `by_end` is the cotangent of the state at
 the end, `estimates` are by their step's index.
@@ -65,21 +65,23 @@ function replay(take, run::Run, inside, by_end, estimates)
     by_p = zero(run.p)
     by_u = copy(by_end)
     taken_again = empty(run.states)
+    memory = Arena() # of one step: what outlives it is copied
     for index in (length(run.t) - 1):-1:0
-        u = state!(taken_again, take, run, index)
+        u = state!(taken_again, take, run, index, memory)
         if haskey(inside, index) || !all(iszero, by_u)
-            step = take(index, u, haskey(inside, index) ? :inside : :state)
+            step = take(index, u, haskey(inside, index) ? :inside : :state, reset!(memory))
             cotangents = StageCotangents(step)
             add_new_state!(cotangents, step, by_u)
             for (weights, cotangent) in get(inside, index, ())
                 add_inside!(cotangents, step, weights, cotangent)
             end
-            by_u = pull_back!(by_p, step, cotangents)
+            copyto!(by_u, pull_back!(by_p, step, cotangents))
         end
         if haskey(estimates, index)
             estimate = estimates[index]
-            of_state = reverse_estimate!(by_p, take(index, u, :estimate), estimate, run.options)
-            by_u = estimate.through_state ? by_u .+ of_state : by_u
+            step = take(index, u, :estimate, reset!(memory))
+            of_state = reverse_estimate!(by_p, step, estimate, run.options)
+            estimate.through_state && (by_u .+= of_state)
         end
     end
     return by_u, by_p
@@ -89,30 +91,32 @@ end
 The state a step starts from. Where it was not kept, all steps from the last one whose state was are taken again, once:
 their states stay in `taken_again` until they are asked for.
 """
-function state!(taken_again, take, run::Run, index)
+function state!(taken_again, take, run::Run, index, memory)
     haskey(run.states, index) && return run.states[index]
     haskey(taken_again, index) && return pop!(taken_again, index)
     from = maximum(i for i in keys(run.states) if i < index)
     u = run.states[from]
     for i in from:(index - 1)
-        u = new_state(take(i, u, :state))
+        u = copy(new_state(take(i, u, :state, reset!(memory))))
         taken_again[i + 1] = u
     end
     return pop!(taken_again, index)
 end
 
 """A step of a recorded ODE solve taken again."""
-function take_again(f::Dynamics, tableau::Tableau{T}, run::Run, index, u, need) where {T}
+function take_again(f::Dynamics, tableau::Tableau{T}, run::Run, index, u, need, memory = Fresh()) where {T}
     stages = need === :state ? length(tableau.b) : need === :estimate ? tableau.stages : length(tableau.c)
-    return Step(f, tableau, u, run.p, T(run.t[index + 1]), T(run.dt[index + 1]), stages)
+    return Step(f, tableau, u, run.p, T(run.t[index + 1]), T(run.dt[index + 1]), stages, memory)
 end
 
 """A step of a recorded SDE solve taken again, over the same path."""
-function take_again(f, g, tableau::StochasticTableau{T}, increments!, run::Run, index, u) where {T}
+function take_again(
+        f, g, tableau::StochasticTableau{T}, increments!, run::Run, index, u, memory = Fresh(),
+    ) where {T}
     t, dt = T(run.t[index + 1]), T(run.dt[index + 1])
     integrals = Integrals(dt, zero(u), zero(u))
     increments!(integrals.dW, integrals.dZ, t, step_end(t, dt, run.options.tspan[2]))
-    return StochasticStep(f, g, tableau, u, run.p, t, integrals)
+    return StochasticStep(f, g, tableau, u, run.p, t, integrals, memory)
 end
 
 function add_new_state!(cotangents::StageCotangents{T}, step, cotangent) where {T}

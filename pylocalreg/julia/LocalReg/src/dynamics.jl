@@ -36,9 +36,10 @@ function evaluate! end
 """
     pull(model, u, p, t) -> du, back
 
-du/dt, and `back(cotangent) -> (by_u, by_p)`, arrays like `u` and `p`; to be called once.
+du/dt, and `back(cotangent) -> (by_u, by_p)`, arrays like `u` and `p`; to be called once. Given a `memory`, a model may
+take the arrays of both from there.
 """
-function pull end
+pull(model, u, p, t, memory) = pull(model, u, p, t)
 
 """
     jacobian(model, u, p, t)
@@ -78,9 +79,9 @@ end
 
 One counted call of `f`, ready to be pulled back.
 """
-function pull(f::Dynamics, u, p, t)
+function pull(f::Dynamics, u, p, t, memory = Fresh())
     f.calls += 1
-    return pull(f.model, u, p, t)
+    return pull(f.model, u, p, t, memory)
 end
 
 """
@@ -107,8 +108,8 @@ end
 evaluate!(part::Part, du, u, p, t) = evaluate!(part.model, du, u, p[part.range], t)
 time_derivative(part::Part, u, p, t) = time_derivative(part.model, u, p[part.range], t)
 
-function pull(part::Part, u, p, t)
-    du, back = pull(part.model, u, p[part.range], t)
+function pull(part::Part, u, p, t, memory = Fresh())
+    du, back = pull(part.model, u, p[part.range], t, memory)
     function back_to_all(cotangent)
         by_u, by_part = back(cotangent)
         by_part === nothing && return by_u, nothing

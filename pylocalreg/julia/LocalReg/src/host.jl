@@ -264,9 +264,9 @@ function host_stiffness(handle, run, index)
     return estimate(step, "stiffness", problem.options)
 end
 
-function take(problem::HostProblem, run, index, u, need)
-    problem.g === nothing && return take_again(problem.f, problem.tableau, run, index, u, need)
-    return take_again(problem.f, problem.g, problem.tableau, problem.path, run, index, u)
+function take(problem::HostProblem, run, index, u, need, memory = Fresh())
+    problem.g === nothing && return take_again(problem.f, problem.tableau, run, index, u, need, memory)
+    return take_again(problem.f, problem.g, problem.tableau, problem.path, run, index, u, memory)
 end
 
 function host_estimates(T, rows)
@@ -293,7 +293,7 @@ function host_replay(handle, run, inside, at_end, estimates)
     by_u0, by_p = if problem.tableau isa Adams
         replay(problem.f, problem.tableau, solved, by_index, by_end, asked)
     else
-        retake(index, u, need) = take(problem, solved, index, u, need)
+        retake(index, u, need, memory) = take(problem, solved, index, u, need, memory)
         replay(retake, solved, by_index, by_end, asked)
     end
     return PythonCall.pytuple((tensor(by_u0), tensor(by_p)))

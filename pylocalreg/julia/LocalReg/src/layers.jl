@@ -150,13 +150,11 @@ function evaluate_layer!(model, i, layer::Lux.Dense, out, x, ps, t)
     W = view(ps.weight, :, 1:inputs)
     mul!(reshape(y, layer.out_dims, :), W, reshape(x, inputs, :))
     σ = NNlib.fast_act(layer.activation, y)
-    if model.timed # the time's column of the weight is one more bias: nothing is concatenated
-        y .= σ.(y .+ (ps.bias .+ t .* view(ps.weight, :, inputs + 1)))
-    else
-        y .= σ.(y .+ ps.bias)
-    end
-    return y
+    return activate!(y, σ, bias_at(layer, ps, model.timed, t))
 end
+
+"""With the time: its column of the weight is one more bias, and nothing is concatenated."""
+bias_at(layer, ps, timed, t) = timed ? ps.bias .+ t .* view(ps.weight, :, layer.in_dims) : ps.bias
 
 function evaluate_layer!(model, i, layer, out, x, ps, t)
     input = model.timed && takes_time(layer) ? with_time(layer, x, t) : x
@@ -176,21 +174,22 @@ buffer!(model, i, x, dims) = get!(() -> similar(x, dims), model.buffers, (i, typ
 
 pull(model::Layers, u, p, t) = Zygote.pullback((u, p) -> model(u, p, t), u, p)
 
-function pull(model::Layers{<:Tuple{Vararg{Lux.Dense}}}, u, p, t)
+function pull(model::Layers{<:Tuple{Vararg{Lux.Dense}}}, u, p, t, memory = Fresh())
     ps = unpack(model.layers, p)
     inputs, slopes = Any[], Any[]
     x = with_injected(model, u, p)
     for (layer, weights) in zip(model.layers, ps)
         push!(inputs, x)
-        x, slope = forward_with_slope(layer, x, weights, model.timed, t)
+        x, slope = forward_with_slope(layer, x, weights, model.timed, t, memory)
         push!(slopes, slope)
     end
     function dense_pullback(cotangent)
-        by_p = similar(p)
+        by_p = memory(p)
         by_ps = unpack(model.layers, by_p)
         by_y = cotangent
         for i in length(model.layers):-1:1
-            by_y = reverse_dense!(by_ps[i], model.layers[i], inputs[i], slopes[i], ps[i], model.timed, t, by_y)
+            slopes[i] === nothing || (by_y = multiply!(memory(by_y), slopes[i], by_y))
+            by_y = reverse_dense!(by_ps[i], model.layers[i], inputs[i], ps[i], model.timed, t, by_y, memory)
         end
         model.injected == 0 && return by_y, by_p
         injected_input(model, u, by_p) .= selectdim(by_y, 1, (size(u, 1) + 1):size(by_y, 1))
@@ -200,56 +199,24 @@ function pull(model::Layers{<:Tuple{Vararg{Lux.Dense}}}, u, p, t)
 end
 
 """Output of a Dense, and its activation's slope there; `nothing` where that is 1."""
-function forward_with_slope(layer, x, ps, timed, t)
+function forward_with_slope(layer, x, ps, timed, t, memory)
     inputs = size(x, 1)
-    y = similar(x, layer.out_dims, Base.tail(size(x))...)
+    y = memory(x, (layer.out_dims, Base.tail(size(x))...))
     mul!(reshape(y, layer.out_dims, :), view(ps.weight, :, 1:inputs), reshape(x, inputs, :))
-    bias = timed ? ps.bias .+ t .* view(ps.weight, :, inputs + 1) : ps.bias
-    if layer.activation === identity
-        y .+= bias
-        return y, nothing
-    end
-    slope = similar(y)
-    σ = NNlib.fast_act(layer.activation, y)
-    activate!(y, slope, σ, bias)
-    return y, slope
+    bias = bias_at(layer, ps, timed, t)
+    layer.activation === identity && return activate!(y, identity, bias), nothing
+    slope = memory(y)
+    return activate!(y, slope, NNlib.fast_act(layer.activation, y), bias), slope
 end
 
-"""y = σ(y + bias), and its slope."""
-function activate!(y, slope, σ::F, bias) where {F}
-    z = (x -> σ(ForwardDiff.Dual(x, one(x)))).(y .+ bias)
-    y .= ForwardDiff.value.(z)
-    slope .= ForwardDiff.partials.(z, 1)
-    return nothing
-end
-
-# on the CPU in one pass, without an array between
-function activate!(y::Array, slope::Array, σ::F, bias) where {F}
-    for column in CartesianIndices(Base.tail(axes(y))), i in axes(y, 1)
-        z = σ(ForwardDiff.Dual(y[i, column] + bias[i], one(eltype(y))))
-        y[i, column] = ForwardDiff.value(z)
-        slope[i, column] = ForwardDiff.partials(z, 1)
-    end
-    return nothing
-end
-
-activate!(y, slope, σ::typeof(NNlib.tanh_fast), bias) = activate_tanh!(y, slope, σ, bias)
-activate!(y::Array, slope::Array, σ::typeof(NNlib.tanh_fast), bias) = activate_tanh!(y, slope, σ, bias)
-
-function activate_tanh!(y, slope, σ, bias)
-    y .= σ.(y .+ bias)
-    slope .= 1 .- y .^ 2
-    return nothing
-end
-
-"""Write the gradients by a Dense's parameters; gives that by its input."""
-function reverse_dense!(by_ps, layer, x, slope, ps, timed, t, by_y)
+"""Write the gradients by a Dense's parameters, from that by what its activation takes; gives that by its input."""
+function reverse_dense!(by_ps, layer, x, ps, timed, t, by_y, memory)
     inputs = size(x, 1)
-    by_z = reshape(slope === nothing ? by_y : slope .* by_y, layer.out_dims, :)
+    by_z = reshape(by_y, layer.out_dims, :)
     mul!(view(by_ps.weight, :, 1:inputs), by_z, reshape(x, inputs, :)')
     sum!(by_ps.bias, by_z)
     timed && (view(by_ps.weight, :, inputs + 1) .= t .* by_ps.bias)
-    by_x = similar(x)
+    by_x = memory(x)
     mul!(reshape(by_x, inputs, :), view(ps.weight, :, 1:inputs)', by_z)
     return by_x
 end

@@ -13,7 +13,7 @@
             for adjoint in ("interpolating", "backsolve", "gauss", "quadrature")
                 pull_back(f, run, adjoint, false, T[1], [one.(u0)])
             end
-            retake(index, u, need) = take_again(f, heun, run, index, u, need)
+            retake(index, u, need, memory) = take_again(f, heun, run, index, u, need, memory)
             heun = Tableau{T}([0, 1], [0 0; 1 0], [1 / 2, 1 / 2], [-1 / 2, 1 / 2], [], 2)
             replay(retake, run, Dict{Int, Vector{Any}}(), one.(u0), Dict(0 => EstimateCotangent(one(T), "error", false, true)))
             local_error(f, heun, u0, p, zero(T), T(0.1), options; quantity = "error", frozen = false)

@@ -33,19 +33,14 @@ share(x, y) = x > y ? one(x) : x == y ? oftype(x, 0.5) : zero(x)
 
 const FUSED = 8 # terms that one pass over memory adds up
 
-"""sum_i weight_i x_i of (weight, x) pairs, at least one; a new array."""
-function combine(terms::Vector{Tuple{T, A}}) where {T, A}
-    out = similar(last(first(terms)))
+"""sum_i weight_i x_i of (weight, x) pairs, at least one; an array of its own."""
+function combine(terms::Vector{Tuple{T, A}}, memory = Fresh()) where {T, A}
+    out = memory(last(first(terms)))::A
     for part in Iterators.partition(terms, FUSED)
         weights, xs = Tuple(first.(part)), Tuple(last.(part))
         part[1] === terms[1] ? write_sum!(out, weights, xs) : write_sum!(out, (one(T), weights...), (out, xs...))
     end
     return out
-end
-
-function write_sum!(out, weights::NTuple{N}, xs::NTuple{N}) where {N}
-    products = map((w, x) -> Broadcast.broadcasted(*, w, x), weights, xs)
-    return Broadcast.materialize!(out, N == 1 ? products[1] : Broadcast.broadcasted(+, products...))
 end
 
 """Append the terms of dt * sum_i weights_i k_i."""
@@ -57,23 +52,26 @@ function add_terms!(terms, dt, weights, ks)
 end
 
 """
-    Step(f, tableau, u, p, t, dt, stages)
+    Step(f, tableau, u, p, t, dt, stages, memory)
 
-An explicit Runge-Kutta step taken again: its stages, each ready to be pulled back.
+An explicit Runge-Kutta step taken again: its stages, each ready to be pulled back, with arrays of `memory`.
 """
-struct Step{T, A}
+struct Step{T, A, M}
     tableau::Tableau{T}
     u::A
     dt::T
     ks::Vector{A}
     backs::Vector{Any}
+    memory::M
 end
 
-function Step(f::Dynamics, tableau::Tableau{T}, u::A, p, t, dt, stages = tableau.stages) where {T, A}
-    step = Step{T, A}(tableau, u, dt, A[], Any[])
+function Step(
+        f::Dynamics, tableau::Tableau{T}, u::A, p, t, dt, stages = tableau.stages, memory = Fresh(),
+    ) where {T, A}
+    step = Step(tableau, u, dt, A[], Any[], memory)
     for i in 1:stages
-        input = i == 1 ? u : combine(add_terms!([(one(T), u)], dt, view(tableau.a, i, :), step.ks))
-        k, back = pull(f, input, p, t + tableau.c[i] * dt)
+        input = i == 1 ? u : combine(add_terms!([(one(T), u)], dt, view(tableau.a, i, :), step.ks), memory)
+        k, back = pull(f, input, p, t + tableau.c[i] * dt, memory)
         push!(step.ks, k)
         push!(step.backs, back)
     end
@@ -81,12 +79,12 @@ function Step(f::Dynamics, tableau::Tableau{T}, u::A, p, t, dt, stages = tableau
 end
 
 weighted(step::Step{T, A}, weights) where {T, A} =
-    combine(add_terms!(Tuple{T, A}[], step.dt, weights, step.ks))
+    combine(add_terms!(Tuple{T, A}[], step.dt, weights, step.ks), step.memory)
 error(step::Step) = weighted(step, step.tableau.btilde)
 last_apart(step::Step) = weighted(step, step.tableau.stiffness)
 
 function new_state(step::Step{T, A}) where {T, A}
-    return combine(add_terms!([(one(T), step.u)], step.dt, step.tableau.b, step.ks))
+    return combine(add_terms!([(one(T), step.u)], step.dt, step.tableau.b, step.ks), step.memory)
 end
 
 """R = EEst |dt| of the step, or S = rms(f(a) - f(b)) / rms(a - b) of its last two stages' states a and b."""
@@ -143,11 +141,11 @@ stage constant.
 function pull_back!(by_p, step::Step{T}, cotangents; frozen = false) where {T}
     for i in length(step.ks):-1:(frozen ? 2 : 1)
         isempty(cotangents.by_k[i]) && continue
-        by_input, of_p = step.backs[i](combine(cotangents.by_k[i]))
+        by_input, of_p = step.backs[i](combine(cotangents.by_k[i], step.memory))
         of_p === nothing || (by_p .+= of_p)
         by_input === nothing && continue
         push!(cotangents.by_u, (one(T), by_input))
         i > 1 && add!(cotangents, step, view(step.tableau.a, i, 1:(i - 1)), by_input)
     end
-    return isempty(cotangents.by_u) ? zero(step.u) : combine(cotangents.by_u)
+    return isempty(cotangents.by_u) ? zero(step.u) : combine(cotangents.by_u, step.memory)
 end

@@ -27,7 +27,7 @@ function add_sum!(out, factor, weights, xs)
 end
 
 """
-    StochasticStep(f, g, tableau, u, p_f, p_g, t, integrals)
+    StochasticStep(f, g, tableau, u, p, t, integrals, memory)
 
 A stochastic Runge-Kutta step taken again: its stages, each ready to be pulled back.
 """
@@ -40,11 +40,13 @@ struct StochasticStep{T, A}
     backs::Vector{Any}
 end
 
-function StochasticStep(f, g, tableau::StochasticTableau{T}, u::A, p, t, integrals) where {T, A}
+function StochasticStep(
+        f, g, tableau::StochasticTableau{T}, u::A, p, t, integrals, memory = Fresh(),
+    ) where {T, A}
     step = StochasticStep{T, A}(tableau, u, integrals, A[], A[], Any[])
     for stage in tableau.stages
         input = stage_input(step, stage)
-        value, back = pull(stage.drift ? f : g, input, p, t + stage.c * integrals.dt)
+        value, back = pull(stage.drift ? f : g, input, p, t + stage.c * integrals.dt, memory)
         push!(stage.drift ? step.ks : step.gs, value)
         push!(step.backs, back)
     end

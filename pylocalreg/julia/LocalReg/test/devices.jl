@@ -88,7 +88,7 @@ end
     for frozen in (false, true)
         gradients, on = both() do place
             run = solve(f, place(u0), place(p), asked, [1.0], Keep{Float64}(; states = true))
-            retake(index, u, need) = take_again(f, tableau, run, index, u, need)
+            retake(index, u, need, memory) = take_again(f, tableau, run, index, u, need, memory)
             if tableau isa Adams
                 replay(f, tableau, run, Dict{Int, Any}(), place(w), estimates(frozen))
             else
@@ -138,7 +138,7 @@ end
     solver == "EM" || continue
     w = [1.0 2; 3 4]
     gradients, on_gradients = map((run, on), (identity, on_device)) do solved, place
-        retake(index, u, need) = take_again(f, g, EULER_MARUYAMA, DevicePath(), solved, index, u)
+        retake(index, u, need, memory) = take_again(f, g, EULER_MARUYAMA, DevicePath(), solved, index, u, memory)
         replay(retake, solved, Dict{Int, Any}(), place(w), Dict{Int, Any}())
     end
     @test all(same.(on_gradients, gradients; rtol = 1e-9))

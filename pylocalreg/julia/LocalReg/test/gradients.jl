@@ -27,7 +27,7 @@ end
     asked = options(; solver = "BS3", dt = 0.125, adaptive = false)
     w = [1.0 2 3; 4 5 6]
     run = solve(f, u0, p, asked, [1.0], Keep{Float64}(; states = true))
-    take(index, u, need) = take_again(f, BOGACKI_SHAMPINE, run, index, u, need)
+    take(index, u, need, memory) = take_again(f, BOGACKI_SHAMPINE, run, index, u, need, memory)
     by_u0, by_p = replay(take, run, Dict{Int, Any}(), w, Dict{Int, Any}())
     loss(u0, p) = sum(w .* solve(f, u0, p, asked, [1.0], Keep{Float64}()).outputs[1])
     @test close_to(by_u0, differences(x -> loss(reshape(x, 2, 3), p), vec(u0)); rtol = 1e-9)
@@ -41,7 +41,7 @@ end
     runs = [solve(f, u0, p, asked, [1.0], keep) for keep in (Keep{Float64}(; states = true), Keep{Float64}(; spread))]
     @test spread < length(runs[2].states) - 1 <= 2spread
     gradients = map(runs) do run
-        take(index, u, need) = take_again(f, BOGACKI_SHAMPINE, run, index, u, need)
+        take(index, u, need, memory) = take_again(f, BOGACKI_SHAMPINE, run, index, u, need, memory)
         replay(take, run, Dict{Int, Any}(), w, Dict{Int, Any}())
     end
     @test gradients[2][1] ≈ gradients[1][1] rtol = 1e-12

@@ -43,7 +43,7 @@ const EULER_MARUYAMA = StochasticTableau{Float64}(
     )
     run = at(u0, p)
     w = [1.0 2; 3 4]
-    take(index, u, need) = take_again(f, g, EULER_MARUYAMA, SinePath(), run, index, u)
+    take(index, u, need, memory) = take_again(f, g, EULER_MARUYAMA, SinePath(), run, index, u, memory)
     by_u0, by_p = replay(take, run, Dict{Int, Any}(), w, Dict{Int, Any}())
     @test close_to(by_u0, differences(x -> sum(w .* at(reshape(x, 2, 2), p).outputs[1]), vec(u0)); rtol = 1e-9)
     @test close_to(by_p, differences(x -> sum(w .* at(u0, x).outputs[1]), p); rtol = 1e-9)

@@ -1,0 +1,73 @@
+# What is done to every element of a large array. On the CPU in loops: a broadcast of a matrix and a vector asks at each
+# element which of the two is long, and runs at a seventh of the speed.
+
+"""y = σ(y + bias), a bias for each row."""
+function activate!(y, σ, bias)
+    y .= σ.(y .+ bias)
+    return y
+end
+
+function activate!(y::Array, σ::F, bias) where {F}
+    of_columns = reshape(y, length(bias), :)
+    @inbounds for j in axes(of_columns, 2)
+        @simd for i in eachindex(bias)
+            of_columns[i, j] = σ(of_columns[i, j] + bias[i])
+        end
+    end
+    return y
+end
+
+"""σ(x) and its slope there."""
+function with_slope(σ, x)
+    z = σ(ForwardDiff.Dual(x, one(x)))
+    return ForwardDiff.value(z), ForwardDiff.partials(z, 1)
+end
+
+function with_slope(σ::typeof(NNlib.tanh_fast), x)
+    y = σ(x)
+    return y, 1 - y^2
+end
+
+"""As [`activate!`](@ref), and σ's slope beside it."""
+function activate!(y, slope, σ::F, bias) where {F}
+    both = (x -> with_slope(σ, x)).(y .+ bias)
+    y .= first.(both)
+    slope .= last.(both)
+    return y
+end
+
+function activate!(y::Array, slope::Array, σ::F, bias) where {F}
+    values, slopes = reshape(y, length(bias), :), reshape(slope, length(bias), :)
+    @inbounds for j in axes(values, 2)
+        @simd for i in eachindex(bias)
+            values[i, j], slopes[i, j] = with_slope(σ, values[i, j] + bias[i])
+        end
+    end
+    return y
+end
+
+"""out = x y."""
+function multiply!(out, x, y)
+    out .= x .* y
+    return out
+end
+
+function multiply!(out::Array, x::Array, y::Array)
+    @inbounds @simd for i in eachindex(out, x, y)
+        out[i] = x[i] * y[i]
+    end
+    return out
+end
+
+"""out = sum_i weights_i xs_i, which `out` may be one of."""
+function write_sum!(out, weights::NTuple{N}, xs::NTuple{N}) where {N}
+    products = map((w, x) -> Broadcast.broadcasted(*, w, x), weights, xs)
+    return Broadcast.materialize!(out, N == 1 ? products[1] : Broadcast.broadcasted(+, products...))
+end
+
+function write_sum!(out::A, weights::NTuple{N}, xs::NTuple{N, A}) where {N, A <: Array}
+    @inbounds @simd ivdep for i in eachindex(out, xs...)
+        out[i] = +(map((w, x) -> w * x[i], weights, xs)...)
+    end
+    return out
+end
