@@ -46,7 +46,7 @@ class StochasticTableau:
         error_diffusion: weights of E2, by integral.
         delta: the error estimate is that of delta E1 + E2.
         milstein_error: it is delta rms(E1) + rms(dW)^3 rms(E2)^2 / 6 in the place of each element's error.
-        stiffness: whether the last two drift stages both lie at the step's end.
+        stiffness: whether the stack detects stiffness from the last two drift stages.
     """
 
     name: str
