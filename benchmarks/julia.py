@@ -1,4 +1,4 @@
-"""The Julia engine: what a crossing costs, and the MNIST shape beside torchdiffeq and the embedded engine.
+"""The Julia engine: what a crossing costs, and the MNIST shapes beside torchdiffeq and the embedded engine.
 
 python -m benchmarks.julia
 """
@@ -99,6 +99,30 @@ def mnist_shape() -> None:
     _against_torchdiffeq(nodes["torch"], u0, cotangent, step)
 
 
+def sde_shape() -> None:
+    """The paper's neural SDE on MNIST, without what stands before and after it."""
+    torch.manual_seed(0)
+    drift = plr.TimeDependent(plr.Dense(32, 64, "tanh"), plr.Dense(64, 32))
+    diffusion = plr.Chain(plr.Dense(32, 32))
+    forward, step = {}, {}
+    u0, state = torch.randn(BATCH, 32), None
+    for engine in ("torch", "julia"):
+        generator = torch.Generator().manual_seed(0)
+        node = plr.NeuralSDE(drift, diffusion, engine=engine, abstol=0.14, reltol=0.14, generator=generator)
+        state = state or node.state_dict()
+        node.load_state_dict(state)
+
+        def train(node: plr.NeuralSDE = node) -> None:
+            node.zero_grad()
+            node(u0).u.square().mean().backward()
+
+        with torch.no_grad():
+            forward[engine] = seconds(lambda node=node: node(u0), 15)  # type: ignore[misc]
+        step[engine] = seconds(train, 15)
+    ratios = [times["julia"] / times["torch"] for times in (forward, step)]
+    print(f"SDE, julia / torch: forward {ratios[0]:.2f}, training step {ratios[1]:.2f}")
+
+
 def _against_torchdiffeq(
     node: plr.NeuralODE, u0: torch.Tensor, cotangent: torch.Tensor, step: dict[str, float]
 ) -> None:
@@ -120,3 +144,4 @@ def _against_torchdiffeq(
 if __name__ == "__main__":
     crossing()
     mnist_shape()
+    sde_shape()

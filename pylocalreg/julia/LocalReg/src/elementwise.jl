@@ -59,6 +59,26 @@ function multiply!(out::Array, x::Array, y::Array)
     return out
 end
 
+"""out += weight factor x, the factor a number or an array like `out`."""
+function add_product!(out, weight, factor, x)
+    out .+= weight .* factor .* x
+    return out
+end
+
+function add_product!(out::A, weight, factor::A, x::A) where {A <: Array}
+    @inbounds @simd ivdep for i in eachindex(out, factor, x)
+        out[i] += weight * factor[i] * x[i]
+    end
+    return out
+end
+
+function add_product!(out::A, weight, factor::Number, x::A) where {A <: Array}
+    @inbounds @simd ivdep for i in eachindex(out, x)
+        out[i] += weight * factor * x[i]
+    end
+    return out
+end
+
 """out = sum_i weights_i xs_i, which `out` may be one of."""
 function write_sum!(out, weights::NTuple{N}, xs::NTuple{N}) where {N}
     products = map((w, x) -> Broadcast.broadcasted(*, w, x), weights, xs)

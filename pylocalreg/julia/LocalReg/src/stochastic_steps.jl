@@ -1,11 +1,16 @@
-"""The numbers of one step over a path that weigh the diffusion's stages, in Roessler's normalization."""
+"""The numbers of one step over a path that weigh the diffusion's stages, in Roessler's normalization; found once."""
 struct Integrals{T, A}
     dt::T
     dW::A
     dZ::A
+    found::Dict{Symbol, Any}
 end
 
-function integral(numbers::Integrals, name)
+Integrals(dt, dW, dZ) = Integrals(dt, dW, dZ, Dict{Symbol, Any}())
+
+integral(numbers::Integrals, name) = get!(() -> find(numbers, name), numbers.found, name)
+
+function find(numbers, name)
     dt, dW, dZ = numbers.dt, numbers.dW, numbers.dZ
     root = sqrt(dt)
     name === :sqdt && return root
@@ -21,7 +26,7 @@ end
 """Add factor * sum_i weights_i x_i to `out`, `factor` a number or an array like `out`."""
 function add_sum!(out, factor, weights, xs)
     for (weight, x) in zip(weights, xs)
-        iszero(weight) || (out .+= weight .* factor .* x)
+        iszero(weight) || add_product!(out, weight, factor, x)
     end
     return out
 end
@@ -29,21 +34,22 @@ end
 """
     StochasticStep(f, g, tableau, u, p, t, integrals, memory)
 
-A stochastic Runge-Kutta step taken again: its stages, each ready to be pulled back.
+A stochastic Runge-Kutta step taken again: its stages, each ready to be pulled back, with arrays of `memory`.
 """
-struct StochasticStep{T, A}
+struct StochasticStep{T, A, M}
     tableau::StochasticTableau{T}
     u::A
     integrals::Integrals{T, A}
     ks::Vector{A}
     gs::Vector{A}
     backs::Vector{Any}
+    memory::M
 end
 
 function StochasticStep(
         f, g, tableau::StochasticTableau{T}, u::A, p, t, integrals, memory = Fresh(),
     ) where {T, A}
-    step = StochasticStep{T, A}(tableau, u, integrals, A[], A[], Any[])
+    step = StochasticStep(tableau, u, integrals, A[], A[], Any[], memory)
     for stage in tableau.stages
         input = stage_input(step, stage)
         value, back = pull(stage.drift ? f : g, input, p, t + stage.c * integrals.dt, memory)
@@ -53,13 +59,18 @@ function StochasticStep(
     return step
 end
 
+"""The state the step starts from, to be added to."""
+own_copy(step::StochasticStep{T, A}) where {T, A} = copyto!(step.memory(step.u)::A, step.u)
+
+own_zero(step::StochasticStep{T, A}) where {T, A} = fill!(step.memory(step.u)::A, zero(T))
+
 function stage_input(step::StochasticStep, stage)
-    input = add_sum!(copy(step.u), step.integrals.dt, stage.a, step.ks)
+    input = add_sum!(own_copy(step), step.integrals.dt, stage.a, step.ks)
     return add_sum!(input, integral(step.integrals, stage.integral), stage.b, step.gs)
 end
 
 function new_state(step::StochasticStep)
-    u_new = add_sum!(copy(step.u), step.integrals.dt, step.tableau.alpha, step.ks)
+    u_new = add_sum!(own_copy(step), step.integrals.dt, step.tableau.alpha, step.ks)
     return add_diffusion!(u_new, step, step.tableau.beta)
 end
 
@@ -107,12 +118,12 @@ struct StochasticCotangents{A}
 end
 
 StageCotangents(step::StochasticStep) = StochasticCotangents(
-    [zero(step.u) for _ in step.ks], [zero(step.u) for _ in step.gs], zero(step.u),
+    [own_zero(step) for _ in step.ks], [own_zero(step) for _ in step.gs], own_zero(step),
 )
 
 function add_weighted!(by_stage, factor, weights, cotangent)
     for (i, weight) in enumerate(weights)
-        iszero(weight) || (by_stage[i] .+= weight .* factor .* cotangent)
+        iszero(weight) || add_product!(by_stage[i], weight, factor, cotangent)
     end
     return nothing
 end
