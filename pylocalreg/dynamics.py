@@ -20,7 +20,7 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
     "relu": torch.relu,
-    "softplus": F.softplus,
+    "softplus": lambda x: F.softplus(x, threshold=40),  # by default x itself from 20 on: 2e-9 too little
     "swish": F.silu,
     "gelu": lambda x: F.gelu(x, approximate="tanh"),
     "elu": F.elu,
