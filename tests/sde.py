@@ -3,6 +3,7 @@
 import torch
 
 import pylocalreg as plr
+from pylocalreg.brownian import _Interval
 from pylocalreg.engines.base import Problem
 from pylocalreg.engines.torch_engine.methods import SDE_METHODS
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
@@ -38,6 +39,17 @@ def sde(solver: str, noise: Noise = "diagonal", width: int = 3, **options: objec
     if solver not in ADAPTIVE:
         defaults["dt"] = 0.07
     return plr.NeuralSDE(Net(width), diffusion, solver=solver, noise=noise, **(defaults | options))  # type: ignore[arg-type]
+
+
+def path_on(device: torch.device | str, path: plr.BrownianPath) -> plr.BrownianPath:
+    """What was drawn of a path, on another device."""
+    moved = plr.BrownianPath(path.start, path.shape, seed=0, dtype=path.dtype, device=device)
+    moved._times = list(path.times)
+    moved._intervals = [
+        _Interval(x.length, x.dW.to(device), None if x.mean is None else x.mean.to(device))
+        for x in path._intervals
+    ]
+    return moved
 
 
 def problem_of(node: plr.NeuralSDE, noise: plr.BrownianPath | None) -> Problem:

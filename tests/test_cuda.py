@@ -4,9 +4,8 @@ import pytest
 import torch
 
 import pylocalreg as plr
-from pylocalreg.brownian import _Interval
 from tests.conftest import Net, normal
-from tests.sde import sde
+from tests.sde import path_on, sde
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 
@@ -45,11 +44,7 @@ def test_an_sde_over_the_same_path(solver: str) -> None:
     node = sde(solver, regularizer=plr.LocalRegularizer("biased", generator=torch.Generator().manual_seed(0)))
     first = node(u0).noise
     assert first is not None
-    path = plr.BrownianPath(0.0, u0.shape, seed=0, dtype=u0.dtype, device="cuda")
-    path._times = list(first.times)
-    path._intervals = [
-        _Interval(x.length, x.dW.cuda(), None if x.mean is None else x.mean.cuda()) for x in first._intervals
-    ]
+    path = path_on("cuda", first)
 
     def run(noise: plr.BrownianPath) -> list[torch.Tensor]:
         node.to(noise.device)

@@ -11,13 +11,12 @@ import tomlkit
 from juliapkg.compat import Compat, Version
 from juliapkg.deps import find_requirements
 
-import pylocalreg
 from pylocalreg.doctor import examine
 from pylocalreg.engines.julia_engine.start import LUXCUDA
 from tests.julia import needs_julia
 
-PACKAGE = Path(pylocalreg.__file__).parent
-LOCALREG = PACKAGE / "julia" / "LocalReg"
+ROOT = Path(__file__).parents[1]
+LOCALREG = ROOT / "julia" / "LocalReg"
 RAN = Path(__file__).parent / "data" / "julia_versions.json"
 
 

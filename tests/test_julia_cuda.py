@@ -2,20 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeAlias
 
 import juliapkg
 import pytest
 import torch
 
 import pylocalreg as plr
-from pylocalreg.brownian import _Interval
 from pylocalreg.engines.julia_engine import start, streams
 from tests.conftest import Net, normal
 from tests.julia import REASON, layer_models, module_of, needs_julia
-from tests.sde import sde
+from tests.sde import path_on, sde
 
 MODELS = layer_models()
+Solved: TypeAlias = tuple[plr.Stats, list[torch.Tensor]]
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def gpu() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def solved(node: torch.nn.Module, u0: torch.Tensor, **options: Any) -> tuple[plr.Stats, list[torch.Tensor]]:
+def solved(node: torch.nn.Module, u0: torch.Tensor, **options: Any) -> Solved:
     """Stats, and on the CPU: the states and the gradients of a loss."""
     start = u0.clone().requires_grad_()
     solution = node(start, **options)
@@ -42,12 +42,15 @@ def solved(node: torch.nn.Module, u0: torch.Tensor, **options: Any) -> tuple[plr
     return solution.stats, [x.detach().cpu() for x in (solution.u, *gradients)]
 
 
+def same(there: Solved, here: Solved, rtol: float = 1e-8, atol: float = 1e-9) -> None:
+    assert there[0] == here[0]
+    for ours, theirs in zip(there[1], here[1], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=rtol, atol=atol)
+
+
 def same_on(gpu: torch.device, node: torch.nn.Module, u0: torch.Tensor) -> None:
-    stats, right = solved(node, u0)
-    stats_there, there = solved(node.to(gpu), u0.to(gpu))
-    assert stats_there == stats
-    for ours, theirs in zip(there, right, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9)
+    here = solved(node, u0)
+    same(solved(node.to(gpu), u0.to(gpu)), here)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -68,13 +71,8 @@ def test_solvers_and_their_estimates(gpu: torch.device, solver: str) -> None:
         regularizer = plr.LocalRegularizer("biased", generator=torch.Generator().manual_seed(0))
         return plr.NeuralODE(Net(3), engine="julia", solver=solver, regularizer=regularizer)
 
-    (stats, right), (stats_there, there) = (
-        solved(node(), normal(4, 3)),
-        solved(node().to(gpu), normal(4, 3).to(gpu)),
-    )
-    assert stats_there == stats
-    for ours, theirs in zip(there, right, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
+    here = solved(node(), normal(4, 3))
+    same(solved(node().to(gpu), normal(4, 3).to(gpu)), here, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("solver", ["EM", "SOSRI2", "RKMilCommute"])
@@ -83,17 +81,8 @@ def test_an_sde_over_the_same_path(gpu: torch.device, solver: str) -> None:
     node = sde(solver, engine="julia")
     first = node(u0).noise
     assert first is not None
-    path = plr.BrownianPath(0.0, u0.shape, seed=0, dtype=u0.dtype, device=gpu)
-    path._times = list(first.times)
-    path._intervals = [
-        _Interval(x.length, x.dW.to(gpu), None if x.mean is None else x.mean.to(gpu))
-        for x in first._intervals
-    ]
-    stats, right = solved(node, u0, noise=first)
-    stats_there, there = solved(node.to(gpu), u0.to(gpu), noise=path)
-    assert stats_there == stats
-    for ours, theirs in zip(there, right, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9)
+    here = solved(node, u0, noise=first)
+    same(solved(node.to(gpu), u0.to(gpu), noise=path_on(gpu, first)), here)
 
 
 def test_work_queued_before_and_after_is_waited_for(gpu: torch.device) -> None:

@@ -45,7 +45,6 @@ class JuliaTrajectory(Trajectory):
     model: Model | None = None
     handle: Any = None
     run: Any = None
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     checkpointed: bool = False
 
 
@@ -124,7 +123,7 @@ class JuliaEngine:
             else:
                 spread = keep.states
         trajectory = JuliaTrajectory(
-            problem=problem, model=model, handle=handle, device=u0.device, checkpointed=bool(checkpoints)
+            problem=problem, model=model, handle=handle, checkpointed=bool(checkpoints)
         )
         offer = None
         if keep.sample is not None and not keep.stiffness:
@@ -157,12 +156,13 @@ class JuliaEngine:
 
     def interpolate(self, problem: Problem, trajectory: Trajectory, time: float) -> torch.Tensor:
         assert isinstance(trajectory, JuliaTrajectory)
+        assert trajectory.model is not None
         julia = start()
         if is_stochastic(problem.solver):  # linear between the states of the steps, as in the stack
             i = trajectory.step_at(time)
             u, u_new = trajectory.u[i], trajectory.u[i + 1]
             return torch.lerp(u, u_new, (time - trajectory.t[i]) / trajectory.dt[i])
-        with self.inside(julia, problem, trajectory.device):
+        with self.inside(julia, problem, trajectory.model.p.device):
             at_time: torch.Tensor = julia.call("interpolate", trajectory.run, time)
         return at_time
 
@@ -179,7 +179,7 @@ class JuliaEngine:
         julia, handle, model = start(), trajectory.handle, trajectory.model
         if trajectory.problem is not None and problem.f is not trajectory.problem.f:
             julia, model, handle = self.begin(problem, trajectory.u[trajectory.naccept])
-        with torch.no_grad(), self.inside(julia, problem, trajectory.device):
+        with torch.no_grad(), self.inside(julia, problem, model.p.device):
             if adjoint == "discrete":
                 by_u0, by_p = self._replay(julia, handle, problem, trajectory, cotangents, steps)
             else:

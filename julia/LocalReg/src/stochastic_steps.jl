@@ -82,8 +82,8 @@ function add_diffusion!(out, step, weights)
 end
 
 function errors(step::StochasticStep)
-    by_drift = add_sum!(zero(step.u), step.integrals.dt, step.tableau.error_drift, step.ks)
-    return by_drift, add_diffusion!(zero(step.u), step, step.tableau.error_diffusion)
+    by_drift = add_sum!(own_zero(step), step.integrals.dt, step.tableau.error_drift, step.ks)
+    return by_drift, add_diffusion!(own_zero(step), step, step.tableau.error_diffusion)
 end
 
 """What is scaled and averaged: one for each element, or with `milstein_error` one for all."""

@@ -104,14 +104,14 @@ function state!(taken_again, take, run::Run, index, memory)
 end
 
 """A step of a recorded ODE solve taken again."""
-function take_again(f::Dynamics, tableau::Tableau{T}, run::Run, index, u, need, memory = Fresh()) where {T}
+function take_again(f::Dynamics, tableau::Tableau{T}, run::Run, index, u, need, memory) where {T}
     stages = need === :state ? length(tableau.b) : need === :estimate ? tableau.stages : length(tableau.c)
     return Step(f, tableau, u, run.p, T(run.t[index + 1]), T(run.dt[index + 1]), stages, memory)
 end
 
 """A step of a recorded SDE solve taken again, over the same path."""
 function take_again(
-        f, g, tableau::StochasticTableau{T}, increments!, run::Run, index, u, memory = Fresh(),
+        f, g, tableau::StochasticTableau{T}, increments!, run::Run, index, u, memory,
     ) where {T}
     t, dt = T(run.t[index + 1]), T(run.dt[index + 1])
     integrals = Integrals(dt, zero(u), zero(u))
