@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +21,16 @@ from pylocalreg.errors import (
 DTYPES = (torch.float32, torch.float64)
 
 
-def check_tspan(tspan: Sequence[float]) -> tuple[float, float]:
+NOT_NUMBERS = (TypeError, ValueError, OverflowError, RuntimeError)
+"""What float() raises: RuntimeError for a tensor of several elements or of complex numbers."""
+
+
+def check_tspan(tspan: Iterable[Any]) -> tuple[float, float]:
     """The span as two finite floats that differ; it may run backwards."""
     try:
         start, end = (float(t) for t in tspan)
-    except (TypeError, ValueError) as error:
-        raise TimeSpanError(f"tspan = {tspan!r} is not a pair of numbers (start, end)") from error
+    except NOT_NUMBERS as error:
+        raise TimeSpanError(f"tspan = {_short(tspan)} is not a pair of numbers (start, end)") from error
     if not (math.isfinite(start) and math.isfinite(end)):
         raise TimeSpanError(f"tspan = ({start}, {end}) is not finite")
     if start == end:
@@ -36,8 +41,8 @@ def check_tspan(tspan: Sequence[float]) -> tuple[float, float]:
 def check_tolerance(name: str, value: float) -> float:
     try:
         value = float(value)
-    except (TypeError, ValueError) as error:
-        raise ToleranceError(f"{name} = {value} is not a number") from error
+    except NOT_NUMBERS as error:
+        raise ToleranceError(f"{name} = {_short(value)} is not a number") from error
     if not (math.isfinite(value) and value > 0):
         raise ToleranceError(f"{name} = {value} must be a finite number greater than 0")
     return value
@@ -45,7 +50,7 @@ def check_tolerance(name: str, value: float) -> float:
 
 def check_count(name: str, count: int) -> int:
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise OptionError(f"{name} = {count!r} must be a whole number, at least 1")
+        raise OptionError(f"{name} = {_short(count)} must be a whole number, at least 1")
     return count
 
 
@@ -55,8 +60,8 @@ def check_dt(dt: float | None, tspan: tuple[float, float]) -> float | None:
         return None
     try:
         dt = float(dt)
-    except (TypeError, ValueError) as error:
-        raise TimeSpanError(f"dt = {dt!r} is not a number") from error
+    except NOT_NUMBERS as error:
+        raise TimeSpanError(f"dt = {_short(dt)} is not a number") from error
     span = tspan[1] - tspan[0]
     if not math.isfinite(dt) or dt == 0 or (dt < 0 < span) or abs(dt) > abs(span):
         raise TimeSpanError(f"dt = {dt} is not a step along tspan {tspan}: give 0 < |dt| <= {abs(span):g}")
@@ -68,37 +73,89 @@ def round_time(t: float, dtype: torch.dtype) -> float:
     return float(np.float32(t)) if dtype == torch.float32 else t
 
 
-def check_saveat(saveat: Sequence[float] | None, tspan: tuple[float, float]) -> tuple[float, ...] | None:
-    """Times in the span, strictly ordered from its start to its end."""
+def check_saveat(saveat: Iterable[Any] | None, tspan: tuple[float, float]) -> tuple[float, ...] | None:
+    """Times in the span, ordered from its start to its end; several may be equal."""
     if saveat is None:
         return None
     try:
         times = tuple(float(t) for t in saveat)
-    except (TypeError, ValueError) as error:
-        raise SaveAtError(f"saveat = {saveat!r} is not a sequence of numbers") from error
+    except NOT_NUMBERS as error:
+        raise SaveAtError(f"saveat = {_short(saveat)} is not a sequence of numbers") from error
     if not times:
         raise SaveAtError("saveat is empty: leave it out to get the state at the end of tspan")
     low, high = min(tspan), max(tspan)
-    outside = [t for t in times if not low <= t <= high]
+    outside = [t for t in times if not low <= t <= high]  # NaN too
     if outside:
         raise SaveAtError(f"saveat has {len(outside)} times outside tspan {tspan}, the first {outside[0]}")
     direction = 1 if tspan[1] > tspan[0] else -1
     for earlier, later in pairwise(times):
-        if direction * (later - earlier) <= 0:
-            raise SaveAtError(f"saveat goes from {earlier} to {later}: order it strictly along tspan {tspan}")
+        if not direction * (later - earlier) >= 0:
+            raise SaveAtError(f"saveat goes from {earlier} to {later}: order it along tspan {tspan}")
     return times
+
+
+def _short(value: object) -> str:
+    """As an error can show it: an integer of more digits than Python prints has no repr."""
+    try:
+        text = repr(value)
+    except ValueError:
+        text = f"a {type(value).__name__} of too many digits"
+    return text if len(text) <= 200 else text[:200] + "..."
 
 
 def check_state(u0: torch.Tensor) -> None:
     if not isinstance(u0, torch.Tensor):
         raise ShapeError(f"the state is a {type(u0).__name__}: give a torch tensor")
+    if u0.is_meta:
+        raise DeviceError(
+            f"the state of shape {tuple(u0.shape)} is a meta tensor: it has no values to solve from"
+        )
+    if u0.is_nested or u0.layout != torch.strided:
+        kind = "nested" if u0.is_nested else str(u0.layout).removeprefix("torch.")
+        raise DtypeError(f"the state is a {kind} tensor: give a dense one, as u0.to_dense() or a padded one")
+    if u0.is_inference() and not torch.is_inference_mode_enabled():
+        raise DtypeError(
+            "the state was made in inference mode, and no gradient can be taken of it: solve in that mode "
+            "too, or give u0.clone()"
+        )
     if u0.dtype not in DTYPES:
         raise DtypeError(f"the state is of {u0.dtype}: only torch.float32 and torch.float64 are solved")
     if u0.numel() == 0:
         raise ShapeError(f"the state of shape {tuple(u0.shape)} is empty: give at least one element")
 
 
+def check_inputs(inputs: Any) -> tuple[torch.Tensor, ...]:
+    """Injected inputs as a tuple; one tensor alone is one input."""
+    if isinstance(inputs, torch.Tensor):
+        return (inputs,)
+    if not isinstance(inputs, tuple | list) or not all(isinstance(x, torch.Tensor) for x in inputs):
+        got = (
+            [type(x).__name__ for x in inputs] if isinstance(inputs, tuple | list) else type(inputs).__name__
+        )
+        raise OptionError(
+            f"inputs = {got}: give tensors, node(u0, inputs=(x, y)); f is called as f(t, u, x, y)"
+        )
+    return tuple(inputs)
+
+
+def check_tensors(params: Any) -> tuple[torch.Tensor, ...]:
+    """``params``, tensors that the dynamics close over."""
+    given = (params,) if isinstance(params, torch.Tensor) else tuple(params)
+    wrong = [type(x).__name__ for x in given if not isinstance(x, torch.Tensor)]
+    if wrong:
+        raise OptionError(f"params holds {', '.join(wrong)}: give the tensors that the dynamics close over")
+    return given
+
+
 def check_parameters(params: Iterable[torch.Tensor], u0: torch.Tensor) -> None:
+    params = list(params)
+    dtypes = {p.dtype for p in params if p.is_floating_point()}
+    if dtypes and u0.dtype not in dtypes:
+        names = ", ".join(sorted(str(dtype) for dtype in dtypes))
+        raise DtypeError(
+            f"the dynamics' parameters are of {names}, the state is of {u0.dtype}: give one dtype, as in "
+            "module.to(u0.dtype) or u0.to(...)"
+        )
     for p in params:
         if p.device != u0.device:
             raise DeviceError(

@@ -5,6 +5,7 @@ computed; `LayerDynamics` computes it in PyTorch. The flat vector is laid out as
 Lux chain: layer by layer the weight, then the bias, each in Julia's column-major order.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -247,8 +248,26 @@ class LayerDynamics(torch.nn.Module):
             )
         return inputs[0]
 
+    def check(self, u: torch.Tensor) -> None:
+        """Raise `ShapeError` where the first layer does not fit the state."""
+        first = self.description.layers[0]
+        size = _width(first)[0] - self.description.injected
+        axis, least = (
+            self._feature_axis(u),
+            4 if isinstance(first, Conv) else 1 if isinstance(first, Dense) else 2,
+        )
+        if u.dim() < least or u.shape[axis] != size:
+            raise ShapeError(
+                f"the state is of shape {tuple(u.shape)}, but {first} takes {size} features"
+                + (
+                    " in the last dimension"
+                    if isinstance(first, Dense)
+                    else f" in dimension 1 of {least} or more"
+                )
+            )
+
     def _feature_axis(self, u: torch.Tensor) -> int:
-        return 1 if isinstance(self.description.layers[0], Conv) else u.dim() - 1
+        return u.dim() - 1 if isinstance(self.description.layers[0], Dense) else 1
 
     def _affine(
         self, i: int, layer: Layer, tensors: Iterator[torch.Tensor], t: torch.Tensor, u: torch.Tensor
@@ -292,24 +311,46 @@ def _shapes(layer: Layer, timed: bool) -> tuple[tuple[int, ...], ...]:
 
 Function = Callable[..., Any]
 """A plain ``f(t, u)``: ``u`` and what it gives are a tensor, or a tuple or dict of tensors. Where a solve is
-given inputs, ``f(t, u, *inputs)``."""
+given inputs, ``f(t, u, *inputs)``. One that takes a single argument is ``f(u)``: it does not depend on t."""
 
 
-def as_module(dynamics: Layers | torch.nn.Module | Function) -> torch.nn.Module:
-    """What `NeuralODE` solves: descriptions are built, modules kept, callables wrapped."""
+def as_module(dynamics: Layers | Layer | torch.nn.Module | Function) -> torch.nn.Module:
+    """What `NeuralODE` solves: descriptions are built, modules kept, callables wrapped; a module or callable
+    that takes one argument, ``torch.nn.Sequential`` say, is given the state alone.
+
+    Raises:
+        OptionError: it is none of these, or what its arguments mean is not clear.
+    """
+    if isinstance(dynamics, Layer):
+        return LayerDynamics(Chain(dynamics))
     if isinstance(dynamics, Chain | TimeDependent):
         return LayerDynamics(dynamics)
-    if isinstance(dynamics, torch.nn.Module):
-        for name, module in dynamics.named_modules():
-            if isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.p > 0:
-                raise OptionError(
-                    f"the dynamics have dropout ({name or 'itself'}, p = {module.p}): f(t, u) must give "
-                    "the same value at every call of a solve; apply it before or after"
-                )
-        return dynamics
-    if callable(dynamics):
-        return _Function(dynamics)
-    raise OptionError(f"dynamics {dynamics!r} are not a layer description, a module or a callable f(t, u)")
+    if not callable(dynamics) or isinstance(dynamics, type):
+        raise OptionError(
+            f"dynamics {dynamics!r} are not a layer description, a module or a callable f(t, u)"
+        )
+    fewest, most = _arguments(dynamics)
+    if most == 1:
+        return _OfState(dynamics)
+    if most == 0 or fewest == 1:
+        raise OptionError(
+            f"the dynamics {dynamics!r} take from {fewest} to {most} arguments: it is not clear what they do "
+            "with t and u. Write lambda t, u: ..., or a module with forward(t, u)"
+        )
+    return dynamics if isinstance(dynamics, torch.nn.Module) else _Function(dynamics)
+
+
+def _arguments(f: Callable[..., Any]) -> tuple[float, float]:
+    """The fewest and most arguments that ``f`` takes by position; 2 to any number where it does not say."""
+    called = f.forward if isinstance(f, torch.nn.Module) else f
+    try:
+        parameters = inspect.signature(called).parameters.values()
+    except (TypeError, ValueError):
+        return 2, math.inf
+    by_position = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return 2, math.inf
+    return sum(p.default is p.empty for p in by_position), len(by_position)
 
 
 class _Function(torch.nn.Module):
@@ -319,6 +360,22 @@ class _Function(torch.nn.Module):
 
     def forward(self, t: torch.Tensor, u: Any, *inputs: torch.Tensor) -> Any:
         return self.f(t, u, *inputs)
+
+
+class _OfState(torch.nn.Module):
+    """A module or function of the state alone, and of inputs that are no part of it."""
+
+    def __init__(self, f: Function) -> None:
+        super().__init__()
+        self.f = f
+
+    def forward(self, t: torch.Tensor, u: Any) -> Any:
+        return self.f(u)
+
+
+def is_described(f: torch.nn.Module) -> bool:
+    """Whether dynamics are those of a layer description and nothing else: what they reach is known."""
+    return type(f.f if isinstance(f, WithInputs) else f) is LayerDynamics
 
 
 class WithInputs(torch.nn.Module):

@@ -45,6 +45,10 @@ class StepLimitError(LocalRegError, RuntimeError):
     """``maxiters`` attempted steps did not reach the end of the time span."""
 
 
+class ChangedError(LocalRegError, RuntimeError):
+    """What the dynamics hold was changed between a solve and its backward pass."""
+
+
 class DoubleBackwardError(LocalRegError, RuntimeError):
     """A second derivative was asked of an adjoint that gives first derivatives only."""
 

@@ -1,6 +1,6 @@
 """What `NeuralODE` and `NeuralSDE` share: the options every solve has, and a solve run with them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,25 +14,38 @@ from pylocalreg.checks import (
     check_parameters,
     check_resolved,
     check_saveat,
+    check_tensors,
     check_tolerance,
     check_tspan,
     round_time,
 )
+from pylocalreg.dynamics import LayerDynamics, WithInputs, is_described
 from pylocalreg.engines import Engine, engine_for, get_engine
 from pylocalreg.engines.autograd import Solve
 from pylocalreg.engines.base import Adjoint, Calls, Jacobian, Keep, Problem
 from pylocalreg.errors import OptionError, SaveAtError
+from pylocalreg.moments import Moments, from_time, to_time
+from pylocalreg.observed import observe
+from pylocalreg.observed.reached import is_transformed, vmapping
 from pylocalreg.regularizers import Regularizer
 from pylocalreg.solution import Solution
 
 
 @dataclass(frozen=True)
 class Times:
-    """The span and the asked times as the state's dtype holds them; ``saved`` where ``saveat`` asked."""
+    """The span and the asked times as the state's dtype holds them; ``saved`` where ``saveat`` asked.
+
+    ``asked`` are strictly ordered; ``rows`` says which of them each state of the solution is that of: equal
+    times, and times that the dtype can not tell apart, share one. ``start`` and ``ends`` are the tensors that
+    want a gradient: of the span's start and of each row's time.
+    """
 
     tspan: tuple[float, float]
     asked: tuple[float, ...]
+    rows: tuple[int, ...]
     saved: bool
+    start: torch.Tensor | None
+    ends: tuple[torch.Tensor | None, ...]
 
 
 class NeuralDE(torch.nn.Module):
@@ -40,7 +53,7 @@ class NeuralDE(torch.nn.Module):
 
     def __init__(
         self,
-        tspan: Sequence[float],
+        tspan: Sequence[float | torch.Tensor] | torch.Tensor,
         *,
         solver: str,
         adjoint: Adjoint,
@@ -48,7 +61,7 @@ class NeuralDE(torch.nn.Module):
         reltol: float,
         checkpoints: int | None,
         regularizer: Regularizer | None,
-        saveat: Sequence[float] | None,
+        saveat: Sequence[float] | torch.Tensor | None,
         engine: str,
         dt: float | None,
         adaptive: bool | None,
@@ -58,10 +71,11 @@ class NeuralDE(torch.nn.Module):
         stochastic: bool = False,
     ) -> None:
         super().__init__()
-        self.tspan = check_tspan(tspan)
+        self.tspan = tspan
         self.abstol = check_tolerance("abstol", abstol)
         self.reltol = check_tolerance("reltol", reltol)
-        self.saveat = check_saveat(saveat, self.tspan)
+        self.saveat = None if saveat is None else Moments(saveat)
+        check_saveat(self.saveat, self.tspan)
         self.dt = check_dt(dt, self.tspan)
         self.maxiters = check_count("maxiters", maxiters)
         self.checkpoints = None if checkpoints is None else check_count("checkpoints", checkpoints)
@@ -80,31 +94,65 @@ class NeuralDE(torch.nn.Module):
         self.adjoint: Adjoint = adjoint
         self.regularizer = regularizer
         self.jacobian: Jacobian = jacobian or "system"
-        self.closed_over = tuple(params)
+        self.closed_over = check_tensors(params)
 
     def _engine_on(self, device: torch.device) -> Engine:
         """Julia's solves on the CPU: with ``"auto"`` states elsewhere go to the embedded engine."""
         return get_engine("torch") if self._auto and device.type != "cpu" else self.engine
 
-    def _times(self, saveat: Sequence[float] | None, dtype: torch.dtype) -> Times:
+    @property
+    def tspan(self) -> tuple[float, float]:
+        """Start and end, as they are now where they are tensors."""
+        return check_tspan(self.span)
+
+    @tspan.setter
+    def tspan(self, tspan: Sequence[float | torch.Tensor] | torch.Tensor) -> None:
+        check_tspan(tspan)
+        self.span = Moments(tspan)
+
+    def _times(self, saveat: Sequence[float] | torch.Tensor | None, dtype: torch.dtype) -> Times:
         check_resolved(self.reltol, dtype)
         tspan = check_tspan([round_time(t, dtype) for t in self.tspan])
-        asked = self.saveat if saveat is None else check_saveat(saveat, self.tspan)
-        if asked is None:
-            return Times(tspan, (tspan[1],), saved=False)
-        rounded = check_saveat([round_time(t, dtype) for t in asked], tspan)
+        moments = self.saveat if saveat is None else Moments(saveat)
+        start, end = self.span.tensors
+        if moments is None:
+            return Times(tspan, (tspan[1],), (0,), saved=False, start=start, ends=(end,))
+        check_saveat(moments, self.tspan)
+        rounded = check_saveat([round_time(t, dtype) for t in moments], tspan)
         assert rounded is not None
-        return Times(tspan, rounded, saved=True)
+        asked = tuple(dict.fromkeys(rounded))
+        rows = tuple(asked.index(t) for t in rounded)
+        return Times(tspan, asked, rows, saved=True, start=start, ends=moments.tensors)
 
     def _problem(
-        self, f: torch.nn.Module, u0: torch.Tensor, times: Times, parameters: Iterable[torch.Tensor]
+        self,
+        u0: torch.Tensor,
+        times: Times,
+        sides: Sequence[torch.nn.Module],
+        named: Sequence[torch.Tensor],
+        noise: BrownianPath | None = None,
     ) -> Problem:
-        """The problem of the solved tensor ``u0``, without noise; ``parameters`` are the modules'."""
-        every_param = tuple({id(p): p for p in (*parameters, *self.closed_over)}.values())
-        check_parameters(every_param, u0)
+        """The problem of the solved tensor ``u0``; ``sides`` are the dynamics, or drift and diffusion, and
+        ``named`` their modules' parameters and what is given beside.
+        """
+        known = list({id(p): p for p in (*named, *self.closed_over)}.values())
+        check_parameters(known, u0)
+        wanted = {id(p): p for p in known if p.requires_grad or is_transformed(p)}
+        called = []
+        for side in sides:
+            if is_described(side):
+                of_layers = side.f if isinstance(side, WithInputs) else side
+                assert isinstance(of_layers, LayerDynamics)
+                of_layers.check(u0)
+                called.append(side)
+            else:
+                observed = observe(side, times.tspan[0], u0, known)
+                check_parameters(observed.reached, u0)
+                wanted |= {id(p): p for p in observed.reached}
+                called.append(observed)
         return Problem(
-            f=f,
-            params=tuple(p for p in every_param if p.requires_grad),
+            f=called[0],
+            params=tuple(wanted.values()),
             tspan=times.tspan,
             solver=self.solver,
             abstol=self.abstol,
@@ -113,6 +161,8 @@ class NeuralDE(torch.nn.Module):
             dt=self.dt,
             adaptive=self.adaptive,
             jacobian=self.jacobian,
+            g=called[1] if len(called) > 1 else None,
+            noise=noise,
         )
 
     def _solve(
@@ -130,17 +180,28 @@ class NeuralDE(torch.nn.Module):
         regularizer = self.regularizer if (self.training if regularize is None else regularize) else None
         if regularize and regularizer is None:
             raise OptionError("regularize=True, but the module was built without a regularizer")
+        if regularizer is not None and vmapping():
+            raise OptionError(
+                "a regularizer inside torch.func.vmap: its draws would be shared by all samples. Give "
+                "regularize=False, or solve the samples as one batch"
+            )
         wants_gradient = torch.is_grad_enabled() and (u0.requires_grad or bool(problem.params))
         engine = self._engine_on(u0.device)
         keep = engine.keep_for(self.adjoint, self.checkpoints) if wants_gradient else Keep()
         if dense:
             keep = Keep("all", stages=True)
+        if times.start is not None:
+            u0 = from_time(u0, times.start, problem)
         solve = Solve(engine, problem, times.asked, self.adjoint, keep)
         if regularizer is None:
             states, regularization, calls, at = solve.run(u0)[0], None, Calls(), times.asked
         else:
             done = regularizer.solve(solve, u0)
             states, regularization, calls, at = done.states, done.value, done.calls, tuple(done.times)
+        every = [
+            states[row] if time is None else to_time(states[row], time, at[row], problem)
+            for row, time in zip(times.rows, times.ends, strict=True)
+        ]
 
         def interpolant(t: float) -> Any:
             start, end = solve.problem.tspan
@@ -149,8 +210,8 @@ class NeuralDE(torch.nn.Module):
             return unpack(solve.read(engine.interpolate(solve.problem, solve.trajectory, t)))
 
         return Solution(
-            u=unpack(torch.stack(states) if times.saved else states[0]),
-            t=np.array(at),
+            u=unpack(torch.stack(every) if times.saved else every[0]),
+            t=np.array([at[row] for row in times.rows]),
             regularization=regularization,
             stats=solve.trajectory.stats(calls),
             steps=solve.trajectory.steps(),

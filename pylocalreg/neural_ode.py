@@ -4,13 +4,16 @@ from collections.abc import Sequence
 
 import torch
 
-from pylocalreg.dynamics import Function, Layers, WithInputs, as_module
+from pylocalreg.checks import check_inputs
+from pylocalreg.compilation import uncompiled
+from pylocalreg.dynamics import Function, Layer, Layers, WithInputs, as_module
 from pylocalreg.engines.base import Adjoint, Jacobian
 from pylocalreg.errors import OptionError
 from pylocalreg.neural_de import NeuralDE
+from pylocalreg.precision import at_the_door, full_precision
 from pylocalreg.regularizers import Regularizer
 from pylocalreg.solution import Solution
-from pylocalreg.states import State, layout_of
+from pylocalreg.states import State, device_of, layout_of, mapped
 
 
 class NeuralODE(NeuralDE):
@@ -50,8 +53,8 @@ class NeuralODE(NeuralDE):
 
     def __init__(
         self,
-        dynamics: Layers | torch.nn.Module | Function,
-        tspan: Sequence[float] = (0.0, 1.0),
+        dynamics: Layers | Layer | torch.nn.Module | Function,
+        tspan: Sequence[float | torch.Tensor] | torch.Tensor = (0.0, 1.0),
         *,
         solver: str = "Tsit5",
         abstol: float = 1e-6,
@@ -59,7 +62,7 @@ class NeuralODE(NeuralDE):
         adjoint: Adjoint = "discrete",
         checkpoints: int | None = None,
         regularizer: Regularizer | None = None,
-        saveat: Sequence[float] | None = None,
+        saveat: Sequence[float] | torch.Tensor | None = None,
         engine: str = "auto",
         dt: float | None = None,
         adaptive: bool | None = None,
@@ -97,12 +100,13 @@ class NeuralODE(NeuralDE):
             f"adjoint={self.adjoint!r}, engine={self.engine.name!r}, regularizer={self.regularizer}"
         )
 
+    @uncompiled
     def forward(
         self,
         u0: State,
         *,
-        inputs: Sequence[torch.Tensor] = (),
-        saveat: Sequence[float] | None = None,
+        inputs: Sequence[torch.Tensor] | torch.Tensor = (),
+        saveat: Sequence[float] | torch.Tensor | None = None,
         dense: bool = False,
         regularize: bool | None = None,
     ) -> Solution:
@@ -122,20 +126,28 @@ class NeuralODE(NeuralDE):
             JacobianError: the dynamics have no derivative that a stiff solver can take.
             NonFiniteError, StepUnderflowError, StepLimitError: where the solve can not go on.
         """
+        u0 = mapped(u0, at_the_door)
         layout = layout_of(u0)
-        packed = layout.pack(u0)
-        if self.jacobian == "per_sample" and (not isinstance(u0, torch.Tensor) or u0.ndim == 0):
+        inputs = tuple(at_the_door(x) for x in check_inputs(inputs))
+        with full_precision(device_of(u0)):
+            packed = layout.pack(u0)
+            self._check_samples(u0, inputs)
+            times = self._times(saveat, packed.dtype)
+            dynamics = WithInputs(self.dynamics, inputs) if inputs else self.dynamics
+            named = (*self.dynamics.parameters(), *inputs)
+            problem = self._problem(packed, times, [layout.dynamics(dynamics)], named)
+            return self._solve(problem, packed, times, layout.unpack, dense=dense, regularize=regularize)
+
+    def _check_samples(self, u0: State, inputs: Sequence[torch.Tensor]) -> None:
+        if self.jacobian != "per_sample":
+            return
+        if not isinstance(u0, torch.Tensor) or u0.ndim == 0:
             got = "a state of no dimension" if isinstance(u0, torch.Tensor) else f"a {type(u0).__name__}"
             raise OptionError(
                 f"jacobian='per_sample': {got} has no first dimension of samples; take jacobian='system'"
             )
-        if self.jacobian == "per_sample" and inputs:
+        if inputs:
             raise OptionError(
                 f"jacobian='per_sample' with {len(inputs)} inputs: a sample's block would see the inputs of "
                 "all samples; take jacobian='system'"
             )
-        times = self._times(saveat, packed.dtype)
-        dynamics = WithInputs(self.dynamics, inputs) if inputs else self.dynamics
-        parameters = (*self.dynamics.parameters(), *inputs)
-        problem = self._problem(layout.dynamics(dynamics), packed, times, parameters)
-        return self._solve(problem, packed, times, layout.unpack, dense=dense, regularize=regularize)

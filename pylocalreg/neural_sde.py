@@ -1,6 +1,5 @@
 """Neural stochastic differential equations: the module a user builds a model from."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
@@ -8,14 +7,17 @@ import torch
 
 from pylocalreg.brownian import BrownianPath
 from pylocalreg.checks import check_count
-from pylocalreg.dynamics import Layers, as_module
+from pylocalreg.compilation import uncompiled
+from pylocalreg.dynamics import Layer, Layers, as_module
 from pylocalreg.engines.base import Dynamics
 from pylocalreg.errors import DeviceError, DtypeError, OptionError, ShapeError, TimeSpanError
 from pylocalreg.neural_de import NeuralDE
+from pylocalreg.observed.reached import vmapping
+from pylocalreg.precision import at_the_door, full_precision
 from pylocalreg.regularizers import Regularizer
 from pylocalreg.regularizers.base import check_generator, choose, draw_seed
 from pylocalreg.solution import Solution
-from pylocalreg.states import State, layout_of
+from pylocalreg.states import State, device_of, layout_of, mapped
 
 Noise = Literal["diagonal", "additive", "scalar"]
 AdditiveDiffusion = Callable[[torch.Tensor], torch.Tensor]
@@ -66,8 +68,8 @@ class NeuralSDE(NeuralDE):
 
     def __init__(
         self,
-        drift: Layers | torch.nn.Module | Dynamics,
-        diffusion: Layers | torch.nn.Module | Dynamics | AdditiveDiffusion,
+        drift: Layers | Layer | torch.nn.Module | Dynamics,
+        diffusion: Layers | Layer | torch.nn.Module | Dynamics | AdditiveDiffusion,
         tspan: Sequence[float] = (0.0, 1.0),
         *,
         solver: str = "SOSRI2",
@@ -76,7 +78,7 @@ class NeuralSDE(NeuralDE):
         reltol: float = 1e-2,
         checkpoints: int | None = None,
         regularizer: Regularizer | None = None,
-        saveat: Sequence[float] | None = None,
+        saveat: Sequence[float] | torch.Tensor | None = None,
         trajectories: int | None = None,
         engine: str = "auto",
         dt: float | None = None,
@@ -122,11 +124,12 @@ class NeuralSDE(NeuralDE):
             f"reltol={self.reltol:g}, engine={self.engine.name!r}, regularizer={self.regularizer}"
         )
 
+    @uncompiled
     def forward(
         self,
         u0: State,
         *,
-        saveat: Sequence[float] | None = None,
+        saveat: Sequence[float] | torch.Tensor | None = None,
         noise: BrownianPath | None = None,
         dense: bool = False,
         regularize: bool | None = None,
@@ -147,25 +150,38 @@ class NeuralSDE(NeuralDE):
             ShapeError, DtypeError, DeviceError, ToleranceError, TimeSpanError: before the solve.
             NonFiniteError, StepUnderflowError, StepLimitError: where the solve can not go on.
         """
+        u0 = mapped(u0, at_the_door)
         layout = layout_of(u0)
-        packed, unpack = layout.pack(u0), cast(Callable[[torch.Tensor], Any], layout.unpack)
-        if self.trajectories is not None:
-            if not isinstance(u0, torch.Tensor) or u0.dim() == 0:
-                raise ShapeError(
-                    f"trajectories = {self.trajectories} are solved from a tensor of one or more dimensions, "
-                    f"not from a {type(u0).__name__ if not isinstance(u0, torch.Tensor) else 'scalar'}"
+        if vmapping():
+            raise OptionError(
+                "a NeuralSDE inside torch.func.vmap: its samples would share one path. Solve them as one "
+                "batch, or take trajectories="
+            )
+        with full_precision(device_of(u0)):
+            packed, unpack = layout.pack(u0), cast(Callable[[torch.Tensor], Any], layout.unpack)
+            if self.trajectories is not None:
+                if not isinstance(u0, torch.Tensor) or u0.dim() == 0:
+                    kind = "scalar" if isinstance(u0, torch.Tensor) else type(u0).__name__
+                    raise ShapeError(
+                        f"trajectories = {self.trajectories} are solved from a tensor of one or more "
+                        f"dimensions, not from a {kind}"
+                    )
+                packed, unpack = _repeat(packed, self.trajectories)
+            times = self._times(saveat, packed.dtype)
+            if times.start is not None or any(time is not None for time in times.ends):
+                raise OptionError(
+                    "tspan or saveat want a gradient: paths of SDEs have no derivative by time; give numbers"
                 )
-            packed, unpack = _repeat(packed, self.trajectories)
-        times = self._times(saveat, packed.dtype)
-        start = times.tspan[0]
-        path = self._path(packed, start) if noise is None else self._check_path(noise, packed, start)
-        parameters = (*self.drift.parameters(), *self.diffusion.parameters())
-        problem = dataclasses.replace(
-            self._problem(layout.dynamics(self.drift), packed, times, parameters),
-            g=self.diffusion if self.noise == "additive" else layout.dynamics(self.diffusion),
-            noise=path,
-        )
-        return self._solve(problem, packed, times, unpack, dense=dense, regularize=regularize, noise=path)
+            start = times.tspan[0]
+            path = self._path(packed, start) if noise is None else self._check_path(noise, packed, start)
+            additive = self.noise == "additive"
+            sides = [
+                layout.dynamics(self.drift),
+                self.diffusion if additive else layout.dynamics(self.diffusion),
+            ]
+            named = (*self.drift.parameters(), *self.diffusion.parameters())
+            problem = self._problem(packed, times, sides, named, noise=path)
+            return self._solve(problem, packed, times, unpack, dense=dense, regularize=regularize, noise=path)
 
     def _noise_shape(self, u0: torch.Tensor) -> torch.Size:
         return torch.Size((*u0.shape[:-1], 1)) if self.noise == "scalar" and u0.dim() else u0.shape
@@ -175,6 +191,8 @@ class NeuralSDE(NeuralDE):
         return BrownianPath(start, self._noise_shape(u0), seed=seed, dtype=u0.dtype, device=u0.device)
 
     def _check_path(self, path: BrownianPath, u0: torch.Tensor, start: float) -> BrownianPath:
+        if not isinstance(path, BrownianPath):
+            raise OptionError(f"noise is a {type(path).__name__}: give a BrownianPath, solution.noise say")
         wanted = self._noise_shape(u0)
         if path.shape != wanted:
             raise ShapeError(

@@ -1,7 +1,7 @@
 """States that are tuples or dicts of tensors, laid out in the one tensor that an engine solves."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,23 @@ import torch
 from pylocalreg.checks import check_state
 from pylocalreg.errors import DeviceError, DtypeError, ShapeError
 
-State = torch.Tensor | tuple[torch.Tensor, ...] | dict[str, torch.Tensor]
+State = torch.Tensor | tuple[torch.Tensor, ...] | dict[Any, torch.Tensor]
+
+
+def mapped(u0: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """The state with every tensor of it changed; what is no state is left for `layout_of` to refuse."""
+    if isinstance(u0, torch.Tensor):
+        return change(u0)
+    if isinstance(u0, dict):
+        return {key: mapped(part, change) for key, part in u0.items()}
+    return tuple(mapped(part, change) for part in u0) if isinstance(u0, tuple) else u0
+
+
+def device_of(u0: State) -> torch.device:
+    """Where a state, or its first part, is."""
+    if isinstance(u0, torch.Tensor):
+        return u0.device
+    return next(iter(u0.values() if isinstance(u0, dict) else u0)).device
 
 
 class Layout(ABC):
@@ -55,7 +71,7 @@ class _Tensor(Layout):
 class _Parts(Layout):
     """Part after part in one vector."""
 
-    def __init__(self, u0: tuple[torch.Tensor, ...] | dict[str, torch.Tensor]) -> None:
+    def __init__(self, u0: tuple[torch.Tensor, ...] | dict[Any, torch.Tensor]) -> None:
         self.keys = list(u0) if isinstance(u0, dict) else list(range(len(u0)))
         self.kind = dict if isinstance(u0, dict) else tuple
         parts = self._parts(u0)
@@ -85,9 +101,9 @@ class _Parts(Layout):
     def unpack(self, solved: torch.Tensor) -> State:
         leading = solved.shape[:-1]
         pieces = torch.split(solved, self.sizes, dim=-1)
-        parts = [piece.reshape(*leading, *shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        parts = [piece.reshape((*leading, *shape)) for piece, shape in zip(pieces, self.shapes, strict=True)]
         if self.kind is dict:
-            return {str(key): part for key, part in zip(self.keys, parts, strict=True)}
+            return dict(zip(self.keys, parts, strict=True))
         return tuple(parts)
 
     def dynamics(self, f: torch.nn.Module) -> torch.nn.Module:

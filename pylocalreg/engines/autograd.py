@@ -1,15 +1,21 @@
-"""The one autograd function that every engine shares: solve forward without a graph, pull back on demand."""
+"""The autograd functions that every engine shares: solve forward without a graph, pull back on demand.
+
+``_Solve`` solves. Its backward pass is a function of its own, ``_PullBack``, where that is differentiated or
+transformed again.
+"""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from pylocalreg.engines.base import (
     Adjoint,
-    Dynamics,
+    Calls,
     Engine,
     Gradient,
     Keep,
@@ -19,7 +25,15 @@ from pylocalreg.engines.base import (
     StepSample,
     Trajectory,
 )
-from pylocalreg.errors import DoubleBackwardError
+from pylocalreg.errors import ChangedError, DoubleBackwardError, OptionError
+from pylocalreg.observed import AsSolved, Observed
+from pylocalreg.observed.draws import Draws
+from pylocalreg.observed.reached import transforming
+from pylocalreg.precision import full_precision
+
+T = TypeVar("T")
+Tensors = Sequence[torch.Tensor]
+Maybe = torch.Tensor | None
 
 
 @dataclass(frozen=True)
@@ -60,84 +74,141 @@ class Solve:
     read: Callable[[torch.Tensor], torch.Tensor] = _as_it_is
     """The asked state from the solved one, should a regularizer have solved for more."""
     trajectory: Trajectory = field(default_factory=Trajectory)
-    named_params: list[dict[str, torch.Tensor]] = field(default_factory=list)
+    samples: "list[Solve]" = field(default_factory=list)
+    """The solves of the samples, where this one is transformed by ``torch.func.vmap``."""
 
     def run(self, u0: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor, list[torch.Tensor]]:
         """States at ``times``; then the sum of the recorded steps' estimates (empty where not asked for) and
         the states they start from, if asked for. Differentiable by u0 and ``problem.params``.
         """
-        self.named_params = [_named(module) for module in (self.problem.f, self.problem.g)]
-        value, *states = _Solve.apply(self, u0, *self.problem.params)  # type: ignore[no-untyped-call]
+        params = self.problem.params
+        self.differentiated = transforming() or (
+            torch.is_grad_enabled() and any(x.requires_grad for x in (u0, *params))
+        )
+        value, *states = _Solve.apply(self, u0, *params)  # type: ignore[no-untyped-call]
         ends = len(states) - len(self.times)
         return states[ends:], value, states[:ends]
 
-    def problem_as_solved(self) -> Problem:
-        """The problem with the parameters it was solved with, should the module hold others by now.
-
-        ``torch.func.functional_call`` lends a module its parameters for the forward call alone.
+    def forward(self, u0: torch.Tensor, params: Tensors) -> tuple[torch.Tensor, ...]:
+        """The value, the recorded states and the outputs. ``params`` stand for the problem's own, which are
+        other objects inside a function that ``torch.func`` transforms.
         """
-        of_f, of_g = self.named_params
         problem = self.problem
-        return dataclasses.replace(
-            problem, f=_lent(problem.f, of_f), g=None if problem.g is None else _lent(problem.g, of_g)
-        )
+        modules = [f for f in (problem.f, problem.g) if isinstance(f, torch.nn.Module)]
+        self.as_solved = AsSolved(modules)
+        self.observed = [m for f in modules for m in f.modules() if isinstance(m, Observed)]
 
+        def solve(other: bool) -> Trajectory:
+            asked = dataclasses.replace(problem, params=tuple(params)) if other else problem
+            return self.engine.solve(asked, u0.detach(), self.times, self.keep)
 
-def _named(dynamics: Dynamics | None) -> dict[str, torch.Tensor]:
-    return dict(dynamics.named_parameters()) if isinstance(dynamics, torch.nn.Module) else {}
-
-
-def _lent(dynamics: Dynamics, params: dict[str, torch.Tensor]) -> Dynamics:
-    """The dynamics with these parameters, if they do not hold them anyway."""
-    if not isinstance(dynamics, torch.nn.Module) or all(
-        p is params[name] for name, p in dynamics.named_parameters()
-    ):
-        return dynamics
-
-    def lent(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-        k: torch.Tensor = torch.func.functional_call(dynamics, params, (t, u))
-        return k
-
-    return lent
-
-
-class _Solve(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, solve: Solve, u0: torch.Tensor, *params: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        trajectory = solve.engine.solve(solve.problem, u0.detach(), solve.times, solve.keep)
-        solve.trajectory = trajectory
-        ctx.solve = solve
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(u0, *params)  # refuses tensors that were written to since
-        recorded, value = solve.recorded, u0.new_empty(0)
+        aliases = _others(problem.params, params)
+        draws = self._unseen_draws(u0.device)
+        self.trajectory = trajectory = self.as_solved.lending(aliases, solve) if aliases else solve(False)
+        if draws is not None and draws.moved():
+            raise OptionError(
+                "the dynamics drew random numbers in this solve, but not at their first call: they must draw "
+                "at every call, so that all can be given the same numbers, or at none"
+            )
+        if self.differentiated:
+            self.as_solved.keep(params)
+        recorded, value = self.recorded, u0.new_empty(0)
         states: list[torch.Tensor] = []
-        ctx.weights = recorded.weights(trajectory) if recorded is not None else {}
+        self.weights = recorded.weights(trajectory) if recorded is not None else {}
         if recorded is not None and recorded.states:
-            states = [trajectory.u[i].clone() for i in ctx.weights]
+            states = [trajectory.u[i].clone() for i in self.weights]
         elif recorded is not None:
-            terms = [weight * trajectory.estimate(recorded.quantity, i) for i, weight in ctx.weights.items()]
+            terms = [weight * trajectory.estimate(recorded.quantity, i) for i, weight in self.weights.items()]
             value = u0.new_full((), sum(terms))
         # an output kept by its own graph is a cycle that nothing frees
         outputs, trajectory.outputs = trajectory.outputs, []
         return value, *states, *outputs
 
-    @staticmethod
-    def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise DoubleBackwardError(
-                "the adjoints give first derivatives only: call backward without create_graph=True, or "
-                "differentiate local_error, which has derivatives of every order"
-            )
-        solve: Solve = ctx.solve
-        _, *params = ctx.saved_tensors
-        if all(cotangent is None for cotangent in cotangents):
-            return (None, None, *(None for _ in params))
+    def _unseen_draws(self, device: torch.device) -> Draws | None:
+        """To be asked after the solve: whether dynamics that seemed to draw nothing did. Another thread's
+        draws can not be told from theirs.
+        """
+        silent = any(observed.draws is None for observed in self.observed)
+        return Draws(device) if silent and threading.active_count() == 1 else None
+
+    def pull_back(self, params: Tensors, cotangents: Sequence[Maybe]) -> tuple[torch.Tensor, list[Maybe]]:
+        """Gradients by u0 and ``params`` from the cotangents of what `forward` gave."""
+        self.as_solved.check()
+        own = [x.detach().requires_grad_() if _has_side_effects(x) else x for x in params]
+        at_times, steps = self._asked(cotangents)
+
+        def sweep(problem: Problem) -> tuple[torch.Tensor, list[Maybe]]:
+            return self.engine.pull_back(problem, self.trajectory, self.adjoint, at_times, steps)
+
+        return self._again(own, sweep)
+
+    def pull_back_again(
+        self, u0: torch.Tensor, params: Tensors, cotangents: Sequence[Maybe], by_gradients: Sequence[Maybe]
+    ) -> list[Maybe]:
+        """The gradients of <by_gradients, what `pull_back` gives> by u0, ``params`` and cotangents."""
+        self.as_solved.check()
+        further = torch.is_grad_enabled()  # derivatives of a still higher order are wanted
+        with torch.enable_grad():
+            given = (u0, *params, *cotangents)
+            own = [
+                None if x is None else x.view_as(x) if further and x.requires_grad else _leaf(x)
+                for x in given
+            ]
+            ends = 1 + len(params)
+            start, *of_params = [x for x in own[:ends] if x is not None]
+            at_times, steps = self._asked(own[ends:])
+
+            def sweep(problem: Problem) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+                times = [time for time, _ in at_times]
+                return self.engine.retake(problem, self.trajectory, self.adjoint, start, times, steps)
+
+            states, estimates = self._again(of_params, sweep)
+            terms = [(g * u).sum() for (_, g), u in zip(at_times, states, strict=True)]
+            terms += [step.cotangent * estimate for step, estimate in zip(steps, estimates, strict=True)]
+            first = _gradients(terms, [start, *of_params], create_graph=True)
+            pairs = [
+                (g, by) for g, by in zip(first, by_gradients, strict=True) if g is not None and by is not None
+            ]
+            products = [(g * by).sum() for g, by in pairs]
+        wanted = [x for x in own if x is not None]
+        second = iter(_gradients(products, wanted, create_graph=further))
+        return [None if x is None else next(second) for x in own]
+
+    def _again(self, own: Tensors, sweep: Callable[[Problem], T]) -> T:
+        """Steps taken again with ``own`` in the place of the problem's parameters, all else as it was."""
+        problem = self.problem
+
+        def run(other: bool) -> T:
+            with ExitStack() as stack:
+                for observed in self.observed:
+                    stack.enter_context(observed.replayed(own))
+                return sweep(dataclasses.replace(problem, params=tuple(own)) if other else problem)
+
+        with full_precision(self.device):
+            try:
+                return self.as_solved.lending(_others(problem.params, own), run, again=True)
+            except RuntimeError as error:
+                if "through the graph a second time" not in str(error):
+                    raise
+                raise ChangedError(
+                    "the dynamics hold a tensor with a graph that was computed at one call and used at "
+                    "others (a cache): compute it before the solve, or at every call"
+                ) from error
+
+    @property
+    def device(self) -> torch.device:
+        return self.trajectory.u[self.trajectory.naccept].device
+
+    def _asked(
+        self, cotangents: Sequence[Maybe]
+    ) -> tuple[list[tuple[float, torch.Tensor]], list[StepCotangent]]:
+        """Cotangents of states by their times, in the span's order, and of steps' estimates."""
         by_value, *by_states = cotangents
-        recorded, weights = solve.recorded, ctx.weights
-        times = list(solve.times)
+        recorded, weights = self.recorded, self.weights
+        times = list(self.times)
         steps: list[StepCotangent] = []
         if recorded is not None and recorded.states:
-            times = [*(solve.trajectory.t[i] for i in weights), *times]
+            times = [*(self.trajectory.t[i] for i in weights), *times]
         elif recorded is not None and by_value is not None:
             steps = [
                 StepCotangent(
@@ -146,9 +217,149 @@ class _Solve(torch.autograd.Function):
                 for i, weight in weights.items()
             ]
         at_times = [(t, g) for t, g in zip(times, by_states, strict=True) if g is not None]
-        start, end = solve.problem.tspan
+        start, end = self.problem.tspan
         at_times.sort(key=lambda pair: pair[0] if end > start else -pair[0])
-        grad_u0, grad_params = solve.engine.pull_back(
-            solve.problem_as_solved(), solve.trajectory, solve.adjoint, at_times, steps
+        return at_times, steps
+
+
+def _others(held: Tensors, given: Tensors) -> dict[int, torch.Tensor]:
+    """What is given for a held tensor, by its id, where that is another."""
+    return {id(x): y for x, y in zip(held, given, strict=True) if x is not y}
+
+
+def _has_side_effects(x: torch.Tensor) -> bool:
+    """Whether a gradient by the tensor would be seen elsewhere, or refused: a step's is by an alias then."""
+    return bool(x._backward_hooks) or x.retains_grad or not x.requires_grad
+
+
+def _leaf(x: torch.Tensor) -> torch.Tensor:
+    return x.detach().requires_grad_()
+
+
+def _gradients(terms: Tensors, wanted: Tensors, create_graph: bool) -> Sequence[Maybe]:
+    """Of the terms' sum; None where nothing depends on a tensor."""
+    terms = [term for term in terms if term.requires_grad]
+    if not terms:
+        return [None] * len(wanted)
+    return torch.autograd.grad(terms, wanted, create_graph=create_graph, allow_unused=True)
+
+
+class _Solve(torch.autograd.Function):
+    @staticmethod
+    def forward(solve: Solve, u0: torch.Tensor, *params: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return solve.forward(u0, params)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.solve, *tensors = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)  # refuses tensors that were written to since
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Maybe) -> tuple[Maybe, ...]:
+        try:
+            u0, *params = ctx.saved_tensors
+        except RuntimeError as error:
+            if "modified by an inplace operation" not in str(error):
+                raise
+            raise ChangedError(
+                f"the initial state or a parameter was written to after the solve ({error}): its steps can "
+                "not be taken again for the gradient. Call backward before"
+            ) from error
+        if all(cotangent is None for cotangent in cotangents):
+            return None, None, *(None for _ in params)
+        if torch.is_grad_enabled() or transforming():
+            return None, *_PullBack.apply(ctx.solve, len(params), u0, *params, *cotangents)  # type: ignore[no-untyped-call]
+        by_u0, by_params = ctx.solve.pull_back(params, cotangents)
+        return None, by_u0 if ctx.needs_input_grad[1] else None, *by_params
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Sequence[int | None], solve: Solve, *tensors: torch.Tensor) -> Any:
+        solve.samples = [
+            dataclasses.replace(solve, trajectory=Trajectory(), samples=[]) for _ in range(info.batch_size)
+        ]
+        for sample in solve.samples:
+            sample.differentiated = True
+        stacked = _one_by_one(_Solve, solve.samples, in_dims[1:], tensors)
+        solve.trajectory = _one_after_another(sample.trajectory for sample in solve.samples)
+        return stacked
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise OptionError(_FORWARD_MODE)
+
+
+class _PullBack(torch.autograd.Function):
+    """The gradients by u0 and each parameter, as a function of these and of the cotangents."""
+
+    @staticmethod
+    def forward(solve: Solve, count: int, u0: torch.Tensor, *tensors: Maybe) -> tuple[torch.Tensor, ...]:
+        params = [x for x in tensors[:count] if x is not None]
+        with torch.no_grad():
+            by_u0, by_params = solve.pull_back(params, tensors[count:])
+        return by_u0, *(
+            torch.zeros_like(p) if g is None else g for p, g in zip(params, by_params, strict=True)
         )
-        return (None, grad_u0 if ctx.needs_input_grad[1] else None, *grad_params)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.solve, ctx.count, *tensors = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *by_gradients: Maybe) -> tuple[Maybe, ...]:
+        if transforming():
+            raise DoubleBackwardError(
+                "torch.func takes first derivatives of a solve: for second ones call torch.autograd.grad "
+                "with create_graph=True, or differentiate local_error"
+            )
+        u0, *tensors = ctx.saved_tensors
+        params, cotangents = tensors[: ctx.count], tensors[ctx.count :]
+        return None, None, *ctx.solve.pull_back_again(u0, params, cotangents, by_gradients)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Sequence[int | None], solve: Solve, count: int, *tensors: Maybe) -> Any:
+        solves = solve.samples or [solve] * info.batch_size
+        return _one_by_one(_PullBack, solves, in_dims[2:], tensors, count)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise OptionError(_FORWARD_MODE)
+
+
+_FORWARD_MODE = (
+    "forward-mode differentiation (torch.func.jvp, jacfwd, hessian; torch.autograd.forward_ad) through a "
+    "solve is not there: take reverse mode (torch.func.vjp, grad, jacrev)"
+)
+
+
+def _one_by_one(
+    function: Any,
+    solves: Sequence[Solve],
+    in_dims: Sequence[int | None],
+    tensors: Sequence[Maybe],
+    *more: Any,
+) -> Any:
+    """As torch.func.vmap wants it: each sample has a solve, and steps, of its own."""
+    results = []
+    for i, solve in enumerate(solves):
+        own = [x if x is None or d is None else x.select(d, i) for x, d in zip(tensors, in_dims, strict=True)]
+        results.append(function.apply(solve, *more, *own))
+    stacked = tuple(torch.stack(column) for column in zip(*results, strict=True))
+    return stacked, (0,) * len(stacked)
+
+
+def _one_after_another(trajectories: Iterable[Trajectory]) -> Trajectory:
+    """The steps and the counts of several solves."""
+    every = Trajectory()
+    for one in trajectories:
+        every.t += one.t
+        every.dt += one.dt
+        every.EEst += one.EEst
+        every.calls += one.calls
+        every.nreject += one.nreject
+    return every
+
+
+__all__ = ["Calls", "Recorded", "Solve"]

@@ -204,6 +204,21 @@ class Engine(Protocol):
         in rising order, and their states are kept.
         """
 
+    def retake(
+        self,
+        problem: Problem,
+        trajectory: Trajectory,
+        adjoint: Adjoint,
+        u0: torch.Tensor,
+        times: Sequence[float],
+        steps: Sequence[StepCotangent],
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """The accepted steps taken again from ``u0`` in one graph: the states at ``times``, ordered along the
+        span, and the estimates of ``steps``. For derivatives of an order beyond the first.
+
+        Raises `DoubleBackwardError` where there are none.
+        """
+
     def initial_step(self, problem: Problem, t: float, u: torch.Tensor) -> tuple[float, Calls]:
         """The automatic step size at (t, u) towards the end of the span, and the calls it took."""
 

@@ -177,7 +177,7 @@ class JuliaEngine:
         assert isinstance(trajectory, JuliaTrajectory)
         assert trajectory.model is not None
         julia, handle, model = start(), trajectory.handle, trajectory.model
-        if trajectory.problem is not None and problem.f is not trajectory.problem.f:
+        if problem is not trajectory.problem:  # it holds other tensors than when it was solved
             julia, model, handle = self.begin(problem, trajectory.u[trajectory.naccept])
         with torch.no_grad(), self.inside(julia, problem, model.p.device):
             if adjoint == "discrete":
@@ -253,6 +253,20 @@ class JuliaEngine:
         if at_start is not None:
             by_u0 = by_u0 + at_start
         return by_u0, sum(of_steps, by_p)
+
+    def retake(
+        self,
+        problem: Problem,
+        trajectory: Trajectory,
+        adjoint: Adjoint,
+        u0: torch.Tensor,
+        times: Sequence[float],
+        steps: Sequence[StepCotangent],
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        raise DoubleBackwardError(
+            "the Julia engine gives first derivatives only: for second ones take engine='torch' with "
+            "adjoint='discrete', or differentiate local_error, which has derivatives of every order"
+        )
 
     def initial_step(self, problem: Problem, t: float, u: torch.Tensor) -> tuple[float, Calls]:
         julia, _, handle = self.begin(problem, u, at=t)

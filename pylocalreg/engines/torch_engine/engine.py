@@ -18,10 +18,12 @@ from pylocalreg.engines.base import (
 )
 from pylocalreg.engines.methods import check_estimate, check_options, is_stochastic, keep_for
 from pylocalreg.engines.torch_engine.adjoints import pull_back
+from pylocalreg.engines.torch_engine.adjoints.retaken import retaken
 from pylocalreg.engines.torch_engine.initial_step import initial_step
 from pylocalreg.engines.torch_engine.integrate import SCALARS, integrate
 from pylocalreg.engines.torch_engine.methods import METHODS
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+from pylocalreg.errors import DoubleBackwardError
 
 
 class TorchEngine:
@@ -67,6 +69,22 @@ class TorchEngine:
     ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
         with torch.no_grad():
             return pull_back(problem, trajectory, adjoint, cotangents, steps)
+
+    def retake(
+        self,
+        problem: Problem,
+        trajectory: Trajectory,
+        adjoint: Adjoint,
+        u0: torch.Tensor,
+        times: Sequence[float],
+        steps: Sequence[StepCotangent],
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        if adjoint != "discrete":
+            raise DoubleBackwardError(
+                f"adjoint={adjoint!r} gives first derivatives only: for second ones take adjoint='discrete', "
+                "or differentiate local_error, which has derivatives of every order"
+            )
+        return retaken(problem, trajectory, u0, times, steps)
 
     def initial_step(self, problem: Problem, t: float, u: torch.Tensor) -> tuple[float, Calls]:
         f = RightHandSide.of(problem)

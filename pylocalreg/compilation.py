@@ -1,0 +1,51 @@
+"""How a module's forward stays itself inside a model that is compiled, traced or exported."""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+
+from pylocalreg.errors import OptionError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def uncompiled(forward: Callable[P, T]) -> Callable[P, T]:
+    """``forward``, run as it is where a model around it is compiled: one break of the graph.
+
+    As ``torch.compiler.disable``, which takes a second to import, and only where something is compiled.
+
+    Raises:
+        OptionError: at a call inside ``torch.jit.trace`` or ``torch.export``, which would keep the steps of
+            one solve for all.
+    """
+
+    @functools.wraps(forward)
+    def as_it_is(*args: P.args, **kwargs: P.kwargs) -> T:
+        if torch._C._is_tracing() or _is_exporting(args):
+            raise OptionError(
+                "torch.jit.trace and torch.export can not take a solve: its steps are chosen while it runs. "
+                "Export the dynamics and what stands around the solve, or use torch.compile"
+            )
+        if "torch._dynamo" not in sys.modules:
+            return forward(*args, **kwargs)
+        disabled = as_it_is.__dict__.get("_disabled")
+        if disabled is None:
+            disabled = torch.compiler.disable(forward)  # type: ignore[no-untyped-call]
+            as_it_is.__dict__["_disabled"] = disabled
+        result: T = disabled(*args, **kwargs)
+        return result
+
+    as_it_is.__dict__["_torchdynamo_disable"] = True  # what the compiler looks for
+    return as_it_is
+
+
+def _is_exporting(args: Any) -> bool:
+    if "torch._subclasses.fake_tensor" not in sys.modules:
+        return False
+    fake = sys.modules["torch._subclasses.fake_tensor"].FakeTensor
+    tensors = torch.utils._pytree.tree_leaves(args[1:])
+    return any(isinstance(x, fake) for x in tensors)

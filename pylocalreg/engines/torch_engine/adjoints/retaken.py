@@ -1,0 +1,5 @@
+from typing import Any
+
+
+def retaken(*a: Any) -> Any:
+    raise NotImplementedError

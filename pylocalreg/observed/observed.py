@@ -1,0 +1,193 @@
+"""The user's dynamics as every engine calls them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from pylocalreg.errors import ChangedError, DtypeError, OptionError
+from pylocalreg.observed.draws import Draws
+from pylocalreg.observed.held import Held, held_by
+from pylocalreg.observed.reached import Entering, edge_of, is_transformed, other_leaf, reached, transforming
+
+LOOKED_AT = 8
+"""Of a module's calls that are replayed each eighth is looked at for tensors not reached before; of a plain
+function's, which is more likely to reach them, every one."""
+
+
+class Observed(torch.nn.Module):
+    """Dynamics ``f(t, u)`` that may reach tensors nobody named, draw random numbers and write to their input.
+
+    What they do is seen at the first call. Where they write to their input, every call gets a copy; where
+    they draw random numbers, every call of the solve and of its replays draws the same.
+    """
+
+    def __init__(self, f: Any) -> None:
+        super().__init__()
+        self.f = f
+        self.reached: tuple[torch.Tensor, ...] = ()
+        """Tensors that want a gradient, and that nobody named."""
+        self.draws: Draws | None = None
+        self.writes: bool | None = None
+        self._first: tuple[float, torch.Tensor, Any] | None = None
+        self._given: tuple[torch.Tensor, ...] | None = None
+        self._calls, self._looked_at = 0, 1
+        while isinstance(f, torch.nn.Module) and "f" in f._modules:  # what wraps the user's own
+            f = f._modules["f"]
+        if isinstance(f, torch.nn.Module) and not hasattr(f, "f"):
+            self._looked_at = LOOKED_AT
+
+    def forward(self, t: torch.Tensor, u: torch.Tensor) -> Any:
+        if self.writes is None:
+            return self._look(t, u.clone())
+        if not torch.is_grad_enabled():
+            return self._call_without_graph(t, u)
+        k = self._call(t, u)
+        if self._given is not None:
+            self._calls += 1
+            if self._calls % self._looked_at == 0 or self._calls == 1:
+                self._check(t, u, k)
+        return k
+
+    def _call_without_graph(self, t: torch.Tensor, u: torch.Tensor) -> Any:
+        if self._first is not None and not is_transformed(u):
+            (t0, u0, k0), self._first = self._first, None
+            if float(t) == t0 and (u.data_ptr() == u0.data_ptr() or torch.equal(u, u0)):
+                return k0
+        k = self._call(t, u)
+        if u.requires_grad and u.grad_fn is None:  # f asked for it, for a graph of its own
+            u.requires_grad_(False)
+        return k.detach() if isinstance(k, torch.Tensor) and k.requires_grad else k
+
+    def _call(self, t: torch.Tensor, u: torch.Tensor) -> Any:
+        given = u.clone() if self.writes else u
+        version = _version(given)
+        if self.draws is None:
+            k = self.f(t, given)
+        else:
+            with self.draws.again():
+                k = self.f(t, given)
+        if not self.writes and _version(given) != version:
+            raise OptionError(
+                f"the dynamics wrote to the state that they were given at t = {float(t):.6g}, and did not at "
+                "their first call: have them compute out of place, or write to u.clone()"
+            )
+        return k
+
+    def _look(self, t: torch.Tensor, own: torch.Tensor, held: Sequence[Held] | None = None) -> Any:
+        """The first call: with a state that it may write to."""
+        held = list(held_by(self.f)) if held is None else held
+        draws = Draws(own.device, [at for at in held if not isinstance(at, torch.Tensor)])
+        before = own.clone() if own.is_inference() else None  # which has no version
+        version = _version(own)
+        k = self.f(t, own)
+        self.writes = _version(own) != version if before is None else not torch.equal(own, before)
+        if draws.moved():
+            self.draws = draws
+        return k
+
+    def see(self, t: float, u0: torch.Tensor, known: Sequence[torch.Tensor]) -> None:
+        """Make the first call, at (t, u0), and find what it reaches beside what is ``known``. Its value is
+        that of the first call an engine makes there.
+        """
+        time = u0.new_full((), t)
+        if transforming():
+            own = u0.clone()
+            with Entering([time, own]) as entering:
+                self._look(time, own)
+            self.reached = _without(known, [x for x in entering.tensors.values() if x.is_floating_point()])
+            return
+        state, held = u0.detach(), list(held_by(self.f))
+        own = (state.detach().requires_grad_() if torch.is_grad_enabled() else state).clone()
+        start = edge_of(own) if own.requires_grad else None
+        try:
+            k = self._look(time, own, held)
+        except RuntimeError as error:
+            _raise_for_dtype(error, [*known, *held], u0.dtype)
+            raise
+        if not isinstance(k, torch.Tensor):
+            return  # refused by whoever calls
+        if start is not None and k.requires_grad:
+            leaves, edges = reached(k, start)
+            made = self._made(edges, [*known, *held], time, state) if edges else []
+            self.reached = _without(known, [*leaves, *made])
+        self._first = t, state, k.detach()
+
+    def _made(
+        self, edges: Sequence[Any], candidates: Sequence[Any], t: torch.Tensor, u: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """The tensors, made before the solve, at these edges: among what f holds, else what enters a call."""
+        found = _by_edge(candidates)
+        if any(edge not in found for edge in edges):
+            with Entering([t, u]) as entering:
+                self._call(t, u)
+            found |= _by_edge(entering.tensors.values())
+        lost = [edge for edge in edges if edge not in found]
+        if lost:
+            raise OptionError(
+                f"the dynamics depend on {len(lost)} tensors that were computed before the solve (by "
+                f"{', '.join(edge[0].name() for edge in lost)}) and that can not be found: give them as "
+                "node(u0, inputs=(x,)), or to the module as params=(x,)"
+            )
+        return [found[edge] for edge in edges]
+
+    @contextmanager
+    def replayed(self, given: Sequence[torch.Tensor]) -> Iterator[None]:
+        """Within, calls with a graph may reach these tensors and the state alone; others are looked for."""
+        self._given, self._calls = tuple(given), 0
+        try:
+            yield
+        finally:
+            self._given = None
+
+    def _check(self, t: torch.Tensor, u: torch.Tensor, k: Any) -> None:
+        if not isinstance(k, torch.Tensor) or not k.requires_grad or is_transformed(k):
+            return
+        assert self._given is not None
+        other = other_leaf(k, (u, *self._given))
+        if other is not None:
+            raise ChangedError(
+                f"at t = {float(t):.6g} the dynamics reach a tensor of shape {tuple(other.shape)} that wants "
+                "a gradient and that they did not reach at their first call, at the start of the span: they "
+                "hold other tensors than when they were solved, or depend on this one at some times alone. "
+                "Then name it: params=(x,), or make it a parameter of the module"
+            )
+
+
+def observe(f: torch.nn.Module, t: float, u0: torch.Tensor, known: Sequence[torch.Tensor]) -> Observed:
+    """The dynamics of a solve from (t, u0), called once; ``known`` are tensors that are named anyway.
+
+    Raises:
+        OptionError: they depend on a tensor that can not be found.
+        DtypeError: they compute in another dtype than the state's.
+    """
+    observed = Observed(f)
+    observed.see(t, u0, known)
+    return observed
+
+
+def _version(u: torch.Tensor) -> int:
+    return 0 if u.is_inference() else u._version
+
+
+def _without(known: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    named = {id(x) for x in known}
+    return tuple({id(x): x for x in found if id(x) not in named}.values())
+
+
+def _by_edge(candidates: Any) -> dict[Any, torch.Tensor]:
+    return {
+        edge_of(x): x for x in candidates if isinstance(x, torch.Tensor) and x.requires_grad and not x.is_leaf
+    }
+
+
+def _raise_for_dtype(error: RuntimeError, held: Sequence[Any], dtype: torch.dtype) -> None:
+    """Raise `DtypeError` where the dynamics failed for tensors of another dtype than the state's."""
+    others = {x.dtype for x in held if isinstance(x, torch.Tensor) and x.is_floating_point()} - {dtype}
+    if others and ("dtype" in str(error) or "scalar type" in str(error)):
+        names = ", ".join(sorted(str(other) for other in others))
+        raise DtypeError(
+            f"the dynamics hold tensors of {names}, and the state is of {dtype} ({error}): move one to the "
+            "other's dtype, as in module.to(u0.dtype)"
+        ) from error
