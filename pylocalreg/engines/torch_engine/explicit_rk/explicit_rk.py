@@ -4,7 +4,7 @@ import torch
 
 from pylocalreg.engines.base import Gradient, Problem, Quantity, Trajectory
 from pylocalreg.engines.torch_engine.controller import PIController, Scalar, usual_betas
-from pylocalreg.engines.torch_engine.error_norm import ErrorNorm, rms
+from pylocalreg.engines.torch_engine.error_norm import ErrorNorm, stiffness
 from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
 from pylocalreg.engines.torch_engine.explicit_rk.step import add_interpolant_stages, combine, estimate_of_step
 from pylocalreg.engines.torch_engine.method import Record
@@ -104,4 +104,4 @@ class ExplicitRKStepper:
         last = self.tableau.stages - 1
         assert self.tableau.stiffness is not None
         apart = combine(None, self.tableau.stiffness, self.ks, self.dt, out=self.stage)
-        return float(rms(self.ks[last] - self.ks[last - 1]) / rms(apart))
+        return float(stiffness(self.ks[last] - self.ks[last - 1], apart))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from pylocalreg.engines.base import Gradient, Problem, Quantity
-from pylocalreg.engines.torch_engine.error_norm import rms, scaled_rms
+from pylocalreg.engines.torch_engine.error_norm import scaled_rms, stiffness
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import Tableau
 
@@ -86,6 +86,6 @@ def estimate_of_step(
     ks, u_new = differentiable_step(f, tableau, t, u, dt, gradient == "frozen")
     if quantity == "stiffness":
         assert tableau.stiffness is not None
-        return rms(ks[-1] - ks[-2]) / rms(differentiable_sum(None, tableau.stiffness, ks, dt))
+        return stiffness(ks[-1] - ks[-2], differentiable_sum(None, tableau.stiffness, ks, dt))
     error = differentiable_sum(None, tableau.btilde, ks, dt)
     return scaled_rms(error, u, u_new, problem.abstol, problem.reltol) * abs(dt)
