@@ -6,6 +6,7 @@ from pylocalreg.engines.base import Gradient, Problem, Quantity, Trajectory
 from pylocalreg.engines.torch_engine.controller import PIController, Scalar, usual_betas
 from pylocalreg.engines.torch_engine.error_norm import ErrorNorm, stiffness
 from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
+from pylocalreg.engines.torch_engine.explicit_rk.retake import ExplicitRKRetake
 from pylocalreg.engines.torch_engine.explicit_rk.step import add_interpolant_stages, combine, estimate_of_step
 from pylocalreg.engines.torch_engine.method import Record
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
@@ -35,6 +36,9 @@ class ExplicitRK:
 
     def replay(self, f: RightHandSide, problem: Problem, trajectory: Trajectory) -> ExplicitRKReplay:
         return ExplicitRKReplay(f, self.tableau, problem, trajectory)
+
+    def retake(self, f: RightHandSide, problem: Problem, trajectory: Trajectory) -> ExplicitRKRetake:
+        return ExplicitRKRetake(f, self.tableau, problem, trajectory)
 
     def estimate(
         self,

@@ -7,7 +7,7 @@ import torch
 
 from pylocalreg.brownian import BrownianPath
 from pylocalreg.checks import round_time
-from pylocalreg.engines.base import Problem, Quantity
+from pylocalreg.engines.base import Gradient, Problem, Quantity
 from pylocalreg.engines.torch_engine.error_norm import mean_square, rms, scaled_rms, stiffness
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.sde.tableau import Integral, Row, Stage, StochasticTableau
@@ -134,6 +134,24 @@ def evaluate(
         call, values = (call_f, stages.k) if of_drift else (call_g, stages.g)
         value = call(stages.time(stage), stages.input(stage, out))
         values.append(value.detach() if freeze_first and i == 0 else value)
+
+
+def take(
+    f: RightHandSide,
+    tableau: StochasticTableau,
+    problem: Problem,
+    t: float,
+    u: torch.Tensor,
+    dt: float,
+    gradient: Gradient = "exact",
+) -> Stages:
+    """The stages of the step from (t, u), built with autograd when gradients are enabled.
+
+    The noise is that of the problem's path, and a constant. ``"frozen"`` holds the first stages constant too.
+    """
+    stages = Stages(tableau, t, u, integrals_of(problem, u.dtype, t, dt))
+    evaluate(f, stages, freeze_first=gradient == "frozen")
+    return stages
 
 
 def error_estimate(stages: Stages, u_new: torch.Tensor, problem: Problem) -> torch.Tensor:
