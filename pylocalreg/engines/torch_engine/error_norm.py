@@ -30,13 +30,14 @@ class ErrorNorm:
 
 def rms(x: torch.Tensor) -> torch.Tensor:
     """Root mean square over every element, a scalar tensor. At 0 its derivatives of every order are 0."""
-    value: torch.Tensor = torch.linalg.vector_norm(x) / x.numel() ** 0.5
-    if not value.requires_grad:
-        return value
-    # PyTorch's norm has a first derivative at 0 that is 0, but a second one that is 0 / 0
-    zero = value.detach() == 0
-    safe: torch.Tensor = torch.linalg.vector_norm(x.masked_fill(zero, 1)) / x.numel() ** 0.5
-    return safe.masked_fill(zero, 0)
+    if x.requires_grad:
+        # PyTorch's norm has a first derivative at 0 that is 0, but a second one that is 0 / 0
+        zero = torch.linalg.vector_norm(x.detach()) == 0
+        norm = torch.linalg.vector_norm(x.masked_fill(zero, 1)).masked_fill(zero, 0)
+    else:
+        norm = torch.linalg.vector_norm(x)
+    root: torch.Tensor = norm / x.numel() ** 0.5
+    return root
 
 
 def mean_square(x: torch.Tensor) -> torch.Tensor:
