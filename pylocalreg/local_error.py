@@ -23,8 +23,8 @@ def local_error(
 
     EEst is the embedded error estimate rms(e / (abstol + max(|u|, |u_new|) reltol)); see
     `LocalRegularizer` for where t, u and dt come from in the paper. Differentiable by autograd, to any
-    order where EEst is not 0, with respect to ``u`` and whatever ``f`` depends on; detach ``u`` to hold the
-    state constant.
+    order, with respect to ``u`` and whatever ``f`` depends on; where EEst is 0 every derivative is. Detach
+    ``u`` to hold the state constant.
 
     Args:
         f: the dynamics ``f(t, u)`` of a torchdiffeq, torchode or torchsde model, say.

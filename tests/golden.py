@@ -134,7 +134,7 @@ def estimate_rounding(
     """
     tableau = tableau or TABLEAUS[node.solver]
     f = RightHandSide(node.dynamics)
-    ks, u_new = differentiable_step(f, tableau, t, u, dt)
+    ks, u_new = differentiable_step(f, tableau, t, u, dt, f(t, u))
     size = sum((abs(dt * w) * k.abs() for w, k in zip(tableau.btilde, ks, strict=True)), torch.zeros_like(u))
     scale = node.abstol + torch.maximum(u.abs(), u_new.abs()) * node.reltol
     return float((size / scale).square().mean().sqrt()) * torch.finfo(u.dtype).eps

@@ -143,6 +143,28 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
+class StepAsked:
+    """An accepted step whose estimate is asked for with a graph, the step's size held constant.
+
+    ``through_state`` False also holds the state the step starts from constant.
+    """
+
+    index: int
+    quantity: Quantity
+    gradient: Gradient
+    through_state: bool
+
+    @property
+    def holds_nothing(self) -> bool:
+        """Whether the estimate's graph is the step's own: neither its start nor its first stage is held."""
+        return self.through_state and self.gradient == "exact"
+
+    def start(self, u: torch.Tensor) -> torch.Tensor:
+        """The state the step starts from, ``u``, as the estimate has it."""
+        return u if self.through_state else u.detach()
+
+
+@dataclass(frozen=True)
 class StepCotangent:
     """The cotangent of one accepted step's estimate, the step's size held constant.
 

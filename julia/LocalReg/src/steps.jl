@@ -19,12 +19,16 @@ function reverse_scaled_rms(e, u, u_new, abstol, reltol, cotangent)
     return by_e, by_u, by_u_new
 end
 
-"""S = rms(of_f) / rms(of_u)."""
-stiffness(of_f, of_u) = rms(of_f) / rms(of_u)
+"""S = rms(of_f) / rms(of_u); 0, and its gradients too, where either is 0."""
+function stiffness(of_f, of_u)
+    below = rms(of_u)
+    return iszero(below) ? below : rms(of_f) / below
+end
 
 """Gradients of `cotangent * stiffness` by both."""
 function reverse_stiffness(of_f, of_u, cotangent)
     above, below = rms(of_f), rms(of_u)
+    (iszero(above) || iszero(below)) && return zero(of_f), zero(of_u)
     by_f = of_f .* (cotangent / (below * above * length(of_f)))
     return by_f, of_u .* (-cotangent * above / (below^3 * length(of_u)))
 end

@@ -1,4 +1,4 @@
-"""EEst = rms(e / (abstol + max(|u|, |u_new|) reltol)) over every element."""
+"""EEst = rms(e / (abstol + max(|u|, |u_new|) reltol)) over every element, and other measures of a step."""
 
 import math
 
@@ -29,9 +29,27 @@ class ErrorNorm:
 
 
 def rms(x: torch.Tensor) -> torch.Tensor:
-    """Root mean square over every element, a scalar tensor."""
-    norm: torch.Tensor = torch.linalg.vector_norm(x) / x.numel() ** 0.5
-    return norm
+    """Root mean square over every element, a scalar tensor. At 0 its derivatives of every order are 0."""
+    if x.requires_grad:
+        # PyTorch's norm has a first derivative at 0 that is 0, but a second one that is 0 / 0
+        zero = torch.linalg.vector_norm(x.detach()) == 0
+        norm = torch.linalg.vector_norm(x.masked_fill(zero, 1)).masked_fill(zero, 0)
+    else:
+        norm = torch.linalg.vector_norm(x)
+    root: torch.Tensor = norm / x.numel() ** 0.5
+    return root
+
+
+def mean_square(x: torch.Tensor) -> torch.Tensor:
+    """The square of `rms`, smooth at 0 too."""
+    return x.square().mean()
+
+
+def stiffness(of_f: torch.Tensor, of_u: torch.Tensor) -> torch.Tensor:
+    """S = rms(of_f) / rms(of_u), a scalar tensor; 0, and its derivatives too, where either is 0."""
+    below = rms(of_u)
+    zero = below.detach() == 0
+    return (rms(of_f) / below.masked_fill(zero, 1)).masked_fill(zero, 0)
 
 
 def scaled_rms(

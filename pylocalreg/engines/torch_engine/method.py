@@ -5,7 +5,7 @@ from typing import Protocol
 
 import torch
 
-from pylocalreg.engines.base import Gradient, Problem, Quantity, StepCotangent, Trajectory
+from pylocalreg.engines.base import Gradient, Problem, Quantity, StepAsked, StepCotangent, Trajectory
 from pylocalreg.engines.torch_engine.controller import PIController, Scalar
 from pylocalreg.engines.torch_engine.gradient_sum import GradientSum
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
@@ -72,6 +72,22 @@ class Replay(Protocol):
         """
 
 
+class Retake(Protocol):
+    """The accepted steps of a trajectory taken again in one autograd graph, the first one first.
+
+    Every call speaks of the step last taken.
+    """
+
+    def take(self, index: int, u: torch.Tensor) -> torch.Tensor:
+        """The state after step ``index``, which starts from ``u``, the end of the step before."""
+
+    def inside(self, time: float) -> torch.Tensor:
+        """The state at a time between the step's ends, by dense output."""
+
+    def estimate(self, asked: StepAsked) -> torch.Tensor:
+        """R or S of the step, which is that of index ``asked.index``."""
+
+
 class Method(Protocol):
     """A method by the stack's name."""
 
@@ -98,6 +114,9 @@ class Method(Protocol):
 
     def replay(self, f: RightHandSide, problem: Problem, trajectory: Trajectory) -> Replay:
         """For reversing the trajectory's steps."""
+
+    def retake(self, f: RightHandSide, problem: Problem, trajectory: Trajectory) -> Retake:
+        """For derivatives of the trajectory's steps of every order."""
 
     def estimate(
         self,

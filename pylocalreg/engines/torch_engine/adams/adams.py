@@ -5,7 +5,8 @@ import torch
 from pylocalreg.engines.base import Gradient, Problem, Quantity, Trajectory
 from pylocalreg.engines.torch_engine.adams.history import ORDER, History, Slope, is_start
 from pylocalreg.engines.torch_engine.adams.replay import AdamsReplay
-from pylocalreg.engines.torch_engine.adams.step import bashforth, coefficients, hermite_weights, moulton
+from pylocalreg.engines.torch_engine.adams.retake import AdamsRetake
+from pylocalreg.engines.torch_engine.adams.step import coefficients, hermite, take
 from pylocalreg.engines.torch_engine.controller import PIController, Scalar, usual_betas
 from pylocalreg.engines.torch_engine.explicit_rk import ExplicitRK
 from pylocalreg.engines.torch_engine.method import Record
@@ -40,12 +41,13 @@ class Adams:
 
     def dense_output(self, t: float, u: torch.Tensor, dt: float, record: Record, time: float) -> torch.Tensor:
         u_new, k, k_new = record
-        change, start, end = hermite_weights((time - t) / dt)
-        inside = torch.lerp(u, u_new, change)
-        return inside.add_(k, alpha=dt * start).add_(k_new, alpha=dt * end)
+        return hermite(u, u_new, k, k_new, dt, (time - t) / dt)
 
     def replay(self, f: RightHandSide, problem: Problem, trajectory: Trajectory) -> AdamsReplay:
         return AdamsReplay(f, self.corrects, START, problem, trajectory)
+
+    def retake(self, f: RightHandSide, problem: Problem, trajectory: Trajectory) -> AdamsRetake:
+        return AdamsRetake(f, self.corrects, START, problem, trajectory)
 
     def estimate(
         self,
@@ -92,10 +94,7 @@ class AdamsStepper:
             return self.u_new, EEst
         slopes = (self.k, self.before[0].k, self.before[1].k)
         c = coefficients(dt, self.before)
-        if self.corrects:
-            self.u_new, error = moulton(u, slopes, c, lambda predicted: f.owned(t + dt, predicted), spare)
-        else:
-            self.u_new, error = bashforth(u, slopes, c, spare)
+        self.u_new, error = take(self.corrects, u, slopes, c, lambda end: f.owned(t + dt, end), spare)
         EEst = self.error_norm(error, self.u_new)
         return self.u_new, EEst
 

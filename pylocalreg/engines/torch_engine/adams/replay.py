@@ -6,7 +6,7 @@ import torch
 
 from pylocalreg.engines.base import Problem, StepCotangent, Trajectory
 from pylocalreg.engines.torch_engine.adams.history import History, Slope, is_start
-from pylocalreg.engines.torch_engine.adams.step import bashforth, coefficients, hermite_weights, moulton
+from pylocalreg.engines.torch_engine.adams.step import coefficients, hermite_weights, take
 from pylocalreg.engines.torch_engine.error_norm import scaled_rms
 from pylocalreg.engines.torch_engine.explicit_rk import ExplicitRK
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
@@ -87,10 +87,8 @@ class AdamsReplay:
         self, t: float, u: torch.Tensor, k: torch.Tensor, dt: float, history: History, past: Past
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The new state and its error, built with autograd where that is enabled."""
-        slopes, c = (k, *past), coefficients(dt, history)
-        if self.corrects:
-            return moulton(u, slopes, c, lambda predicted: self.f(t + dt, predicted))
-        return bashforth(u, slopes, c)
+        c = coefficients(dt, history)
+        return take(self.corrects, u, (k, *past), c, lambda end: self.f(t + dt, end))
 
     def _past(self, t: float, k: torch.Tensor, history: History) -> Past:
         """f1 and f2 as leaves, or k itself where a rejected start left the step's own slope behind."""

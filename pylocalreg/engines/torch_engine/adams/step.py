@@ -48,10 +48,24 @@ def coefficients(dt: float, history: History) -> Coefficients:
     )
 
 
-def bashforth(
-    u: torch.Tensor, slopes: Slopes, c: Coefficients, out: torch.Tensor | None = None
+def take(
+    corrects: bool,
+    u: torch.Tensor,
+    slopes: Slopes,
+    c: Coefficients,
+    slope_at_end: Callable[[torch.Tensor], torch.Tensor],
+    out: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The new state and its error; ``out`` is for the state, where no graph is wanted."""
+    """The new state and its error; ``out`` is for the state, where no graph is wanted.
+
+    ``slope_at_end`` gives f at the step's end and the predicted state, which Adams-Moulton ``corrects``.
+    """
+    return _moulton(u, slopes, c, slope_at_end, out) if corrects else _bashforth(u, slopes, c, out)
+
+
+def _bashforth(
+    u: torch.Tensor, slopes: Slopes, c: Coefficients, out: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     phi2, phi3 = _differences(slopes, c)
     error = phi3 * (c.g3 * c.beta3)
     u_new = torch.add(u, slopes[0], alpha=c.g1, out=out)
@@ -59,14 +73,13 @@ def bashforth(
     return torch.add(u_new, error, out=out), error
 
 
-def moulton(
+def _moulton(
     u: torch.Tensor,
     slopes: Slopes,
     c: Coefficients,
     slope_at_end: Callable[[torch.Tensor], torch.Tensor],
-    out: torch.Tensor | None = None,
+    out: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `bashforth`; ``slope_at_end`` gives f at the step's end and the predicted state."""
     phi2, phi3 = _differences(slopes, c)
     prediction = torch.add(u, slopes[0], alpha=c.g1, out=out)
     prediction = torch.add(prediction, phi2, alpha=c.g2 * c.beta2, out=out)
@@ -86,3 +99,12 @@ def hermite_weights(theta: float) -> tuple[float, float, float]:
     """Weights of u_new - u, and of dt f at both ends, in the cubic Hermite interpolant u + ..."""
     bend = theta * (theta - 1)
     return theta + bend * (1 - 2 * theta), bend * (theta - 1), bend * theta
+
+
+def hermite(
+    u: torch.Tensor, u_new: torch.Tensor, k: torch.Tensor, k_new: torch.Tensor, dt: float, theta: float
+) -> torch.Tensor:
+    """The cubic Hermite interpolant of a step from ``u``, slope ``k``, to ``u_new``, slope ``k_new``."""
+    change, start, end = hermite_weights(theta)
+    inside = torch.lerp(u, u_new, change)
+    return inside.add_(k, alpha=dt * start).add_(k_new, alpha=dt * end)

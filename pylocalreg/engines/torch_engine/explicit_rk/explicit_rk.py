@@ -4,8 +4,9 @@ import torch
 
 from pylocalreg.engines.base import Gradient, Problem, Quantity, Trajectory
 from pylocalreg.engines.torch_engine.controller import PIController, Scalar, usual_betas
-from pylocalreg.engines.torch_engine.error_norm import ErrorNorm, rms
+from pylocalreg.engines.torch_engine.error_norm import ErrorNorm, stiffness
 from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
+from pylocalreg.engines.torch_engine.explicit_rk.retake import ExplicitRKRetake
 from pylocalreg.engines.torch_engine.explicit_rk.step import add_interpolant_stages, combine, estimate_of_step
 from pylocalreg.engines.torch_engine.method import Record
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
@@ -35,6 +36,9 @@ class ExplicitRK:
 
     def replay(self, f: RightHandSide, problem: Problem, trajectory: Trajectory) -> ExplicitRKReplay:
         return ExplicitRKReplay(f, self.tableau, problem, trajectory)
+
+    def retake(self, f: RightHandSide, problem: Problem, trajectory: Trajectory) -> ExplicitRKRetake:
+        return ExplicitRKRetake(f, self.tableau, problem, trajectory)
 
     def estimate(
         self,
@@ -104,4 +108,4 @@ class ExplicitRKStepper:
         last = self.tableau.stages - 1
         assert self.tableau.stiffness is not None
         apart = combine(None, self.tableau.stiffness, self.ks, self.dt, out=self.stage)
-        return float(rms(self.ks[last] - self.ks[last - 1]) / rms(apart))
+        return float(stiffness(self.ks[last] - self.ks[last - 1], apart))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from pylocalreg.engines.base import Problem, StepCotangent, Trajectory
-from pylocalreg.engines.torch_engine.error_norm import rms, scaled_rms
+from pylocalreg.engines.torch_engine.error_norm import scaled_rms, stiffness
 from pylocalreg.engines.torch_engine.explicit_rk.step import combine
 from pylocalreg.engines.torch_engine.gradient_sum import GradientSum
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
@@ -149,7 +149,7 @@ class ExplicitRKReplay:
             of_f = combine(None, difference, k, self.dt).requires_grad_()
             of_u = combine(None, tableau.stiffness, k, self.dt).requires_grad_()
             with torch.enable_grad():
-                value = rms(of_f) / rms(of_u)
+                value = stiffness(of_f, of_u)
             by_f, by_apart = torch.autograd.grad(value, (of_f, of_u), step.cotangent)
             self._add_sum(cotangents, difference, by_f)
             self._add_sum(cotangents, tableau.stiffness, by_apart)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from pylocalreg.engines.base import Gradient, Problem, Quantity
-from pylocalreg.engines.torch_engine.error_norm import rms, scaled_rms
+from pylocalreg.engines.torch_engine.error_norm import scaled_rms, stiffness
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import Tableau
 
@@ -54,22 +54,36 @@ def differentiable_sum(
 
 
 def differentiable_step(
-    f: RightHandSide,
-    tableau: Tableau,
-    t: float,
-    u: torch.Tensor,
-    dt: float,
-    freeze_first_stage: bool = False,
+    f: RightHandSide, tableau: Tableau, t: float, u: torch.Tensor, dt: float, k1: torch.Tensor
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """The step's own stages and the new state, built with autograd when gradients are enabled."""
-    k1 = f(t, u)
-    ks = [k1.detach() if freeze_first_stage else k1]
+    """The step's own stages and the new state, built with autograd when gradients are enabled; ``k1`` is f at
+    (t, u).
+    """
+    ks = [k1]
     for c, a in tableau.inner_rows:
         ks.append(f(t + c * dt, differentiable_sum(u, a, ks, dt)))
     u_new = differentiable_sum(u, tableau.b, ks, dt)
     if tableau.fsal:
         ks.append(f(t + dt, u_new))
     return ks, u_new
+
+
+def estimate_of_stages(
+    tableau: Tableau,
+    quantity: Quantity,
+    u: torch.Tensor,
+    u_new: torch.Tensor,
+    ks: Sequence[torch.Tensor],
+    dt: float,
+    problem: Problem,
+) -> torch.Tensor:
+    """R or S of a step from ``u`` to ``u_new``, built with autograd when gradients are enabled."""
+    if quantity == "stiffness":
+        assert tableau.stiffness is not None
+        last = tableau.stages - 1  # those of the interpolant may follow
+        return stiffness(ks[last] - ks[last - 1], differentiable_sum(None, tableau.stiffness, ks, dt))
+    error = differentiable_sum(None, tableau.btilde, ks, dt)
+    return scaled_rms(error, u, u_new, problem.abstol, problem.reltol) * abs(dt)
 
 
 def estimate_of_step(
@@ -83,9 +97,6 @@ def estimate_of_step(
     gradient: Gradient,
 ) -> torch.Tensor:
     """R or S of one step from (t, u), built with autograd when gradients are enabled."""
-    ks, u_new = differentiable_step(f, tableau, t, u, dt, gradient == "frozen")
-    if quantity == "stiffness":
-        assert tableau.stiffness is not None
-        return rms(ks[-1] - ks[-2]) / rms(differentiable_sum(None, tableau.stiffness, ks, dt))
-    error = differentiable_sum(None, tableau.btilde, ks, dt)
-    return scaled_rms(error, u, u_new, problem.abstol, problem.reltol) * abs(dt)
+    k1 = f(t, u)
+    ks, u_new = differentiable_step(f, tableau, t, u, dt, k1.detach() if gradient == "frozen" else k1)
+    return estimate_of_stages(tableau, quantity, u, u_new, ks, dt, problem)

@@ -12,7 +12,8 @@ from pylocalreg.engines.torch_engine.linearization import Linearization
 from pylocalreg.engines.torch_engine.method import Record
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.rosenbrock.replay import RosenbrockReplay
-from pylocalreg.engines.torch_engine.rosenbrock.step import estimate_of_step
+from pylocalreg.engines.torch_engine.rosenbrock.retake import RosenbrockRetake
+from pylocalreg.engines.torch_engine.rosenbrock.step import differentiable_step, estimate_of_stages
 from pylocalreg.engines.torch_engine.rosenbrock.tableau import RosenbrockTableau
 
 QSTEADY_MAX = 6 / 5  # a step that would shrink by less stays as it is
@@ -48,6 +49,9 @@ class Rosenbrock:
     def replay(self, f: RightHandSide, problem: Problem, trajectory: Trajectory) -> RosenbrockReplay:
         return RosenbrockReplay(f, self.tableau, problem, trajectory)
 
+    def retake(self, f: RightHandSide, problem: Problem, trajectory: Trajectory) -> RosenbrockRetake:
+        return RosenbrockRetake(f, self.tableau, problem, trajectory)
+
     def estimate(
         self,
         f: RightHandSide,
@@ -58,7 +62,8 @@ class Rosenbrock:
         problem: Problem,
         gradient: Gradient,
     ) -> torch.Tensor:
-        return estimate_of_step(f, self.tableau, t, u, dt, problem, gradient)
+        stages, u_new = differentiable_step(f, self.tableau, t, u, dt, problem, gradient)
+        return estimate_of_stages(self.tableau, u, u_new, stages, dt, problem)
 
 
 class RosenbrockStepper:

@@ -1,5 +1,7 @@
 """One Rosenbrock step built with autograd."""
 
+from collections.abc import Sequence
+
 import torch
 
 from pylocalreg.engines.base import Gradient, Problem
@@ -9,16 +11,16 @@ from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.rosenbrock.tableau import RosenbrockTableau
 
 
-def estimate_of_step(
+def differentiable_step(
     f: RightHandSide,
     tableau: RosenbrockTableau,
     t: float,
     u: torch.Tensor,
     dt: float,
     problem: Problem,
-    gradient: Gradient,
-) -> torch.Tensor:
-    """R of one step from (t, u), built with autograd when gradients are enabled, through the Jacobian too.
+    gradient: Gradient = "exact",
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """The stages and the new state, built with autograd when gradients are enabled, through the Jacobian too.
 
     ``"frozen"`` holds the first stage constant.
     """
@@ -33,6 +35,17 @@ def estimate_of_step(
             rhs = differentiable_sum(rhs, tableau.gamma_C[i - 1], stages, 1.0)
         z = factors.solve(rhs)
         stages.append(z.detach() if i == 0 and gradient == "frozen" else z)
+    return stages, differentiable_sum(u, tableau.b, stages, 1.0)
+
+
+def estimate_of_stages(
+    tableau: RosenbrockTableau,
+    u: torch.Tensor,
+    u_new: torch.Tensor,
+    stages: Sequence[torch.Tensor],
+    dt: float,
+    problem: Problem,
+) -> torch.Tensor:
+    """R of a step from ``u`` to ``u_new``, built with autograd when gradients are enabled."""
     error = differentiable_sum(None, tableau.btilde, stages, 1.0)
-    u_new = differentiable_sum(u, tableau.b, stages, 1.0)
     return scaled_rms(error, u, u_new, problem.abstol, problem.reltol) * abs(dt)

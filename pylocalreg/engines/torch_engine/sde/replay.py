@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
-from pylocalreg.engines.base import Problem, StepCotangent, Trajectory
+from pylocalreg.engines.base import Gradient, Problem, StepCotangent, Trajectory
 from pylocalreg.engines.torch_engine.gradient_sum import GradientSum
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
-from pylocalreg.engines.torch_engine.sde.step import Stages, estimate, evaluate, integrals_of
+from pylocalreg.engines.torch_engine.sde.step import Stages, estimate, take
 from pylocalreg.engines.torch_engine.sde.tableau import StochasticTableau
 
 
@@ -52,19 +52,17 @@ class StochasticRKReplay:
         by_state = self._reverse_estimate(step, self._take(step.index, u))
         return [] if by_state is None else [(self.trajectory.t[step.index], by_state)]
 
-    def _take(self, index: int, u: torch.Tensor, freeze_first: bool = False) -> Stages:
+    def _take(self, index: int, u: torch.Tensor, gradient: Gradient = "exact") -> Stages:
         """The stages of a step from ``u``, with their graph."""
         t, dt = self.trajectory.t[index], self.trajectory.dt[index]
         start = u.detach().requires_grad_()
-        stages = Stages(self.tableau, t, start, integrals_of(self.problem, u.dtype, t, dt))
         with torch.enable_grad():
-            evaluate(self.f, stages, freeze_first=freeze_first)
-        return stages
+            return take(self.f, self.tableau, self.problem, t, start, dt, gradient)
 
     def _reverse_estimate(self, step: StepCotangent, stages: Stages) -> torch.Tensor | None:
         """Add the estimate's gradients by parameters; gives that by the step's start, if it is wanted."""
         if step.gradient == "frozen":
-            stages = self._take(step.index, stages.u, freeze_first=True)
+            stages = self._take(step.index, stages.u, step.gradient)
         with torch.enable_grad():
             value = estimate(stages, step.quantity, self.problem)
         by_u = self._pull_back(value, stages.u, step.cotangent)

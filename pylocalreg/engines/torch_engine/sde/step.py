@@ -7,8 +7,8 @@ import torch
 
 from pylocalreg.brownian import BrownianPath
 from pylocalreg.checks import round_time
-from pylocalreg.engines.base import Problem, Quantity
-from pylocalreg.engines.torch_engine.error_norm import rms, scaled_rms
+from pylocalreg.engines.base import Gradient, Problem, Quantity
+from pylocalreg.engines.torch_engine.error_norm import mean_square, rms, scaled_rms, stiffness
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.sde.tableau import Integral, Row, Stage, StochasticTableau
 
@@ -136,15 +136,35 @@ def evaluate(
         values.append(value.detach() if freeze_first and i == 0 else value)
 
 
+def take(
+    f: RightHandSide,
+    tableau: StochasticTableau,
+    problem: Problem,
+    t: float,
+    u: torch.Tensor,
+    dt: float,
+    gradient: Gradient = "exact",
+) -> Stages:
+    """The stages of the step from (t, u), built with autograd when gradients are enabled.
+
+    The noise is that of the problem's path, and a constant. ``"frozen"`` holds the first stages constant too.
+    """
+    stages = Stages(tableau, t, u, integrals_of(problem, u.dtype, t, dt))
+    evaluate(f, stages, freeze_first=gradient == "frozen")
+    return stages
+
+
 def error_estimate(stages: Stages, u_new: torch.Tensor, problem: Problem) -> torch.Tensor:
     """EEst of the step to ``u_new``, a scalar tensor, built with autograd where the stages are."""
     tableau, u = stages.tableau, stages.u
     by_drift, by_diffusion = stages.errors()
     if tableau.milstein_error:
-        noise = rms(stages.integrals.dW) ** 3 * rms(by_diffusion).square() / 6
-        error = tableau.delta * rms(by_drift) + noise
-    else:
-        error = by_diffusion.add(by_drift, alpha=tableau.delta)
+        noise = rms(stages.integrals.dW) ** 3 * mean_square(by_diffusion) / 6
+        error = (
+            tableau.delta * rms(by_drift) + noise
+        )  # one for all elements, and not to be bent at 0 by a norm
+        return error * scaled_rms(torch.ones_like(u), u, u_new, problem.abstol, problem.reltol)
+    error = by_diffusion.add(by_drift, alpha=tableau.delta)
     return scaled_rms(error, u, u_new, problem.abstol, problem.reltol)
 
 
@@ -152,5 +172,5 @@ def estimate(stages: Stages, quantity: Quantity, problem: Problem) -> torch.Tens
     """R or S of the step, built with autograd where the stages are."""
     if quantity == "stiffness":
         of_f, of_u = stages.last_apart()
-        return rms(of_f) / rms(of_u)
+        return stiffness(of_f, of_u)
     return error_estimate(stages, stages.new_state(), problem) * stages.dt

@@ -8,7 +8,15 @@ from pylocalreg.engines.torch_engine.controller import PIController, Scalar, usu
 from pylocalreg.engines.torch_engine.method import Record
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.sde.replay import StochasticRKReplay
-from pylocalreg.engines.torch_engine.sde.step import Stages, error_estimate, estimate, evaluate, integrals_of
+from pylocalreg.engines.torch_engine.sde.retake import StochasticRKRetake
+from pylocalreg.engines.torch_engine.sde.step import (
+    Stages,
+    error_estimate,
+    estimate,
+    evaluate,
+    integrals_of,
+    take,
+)
 from pylocalreg.engines.torch_engine.sde.tableau import StochasticTableau
 
 QMAX = 9 / 8  # steps of SDEs grow slowly: a longer step sees noise that the last one did not
@@ -38,6 +46,9 @@ class StochasticRK:
     def replay(self, f: RightHandSide, problem: Problem, trajectory: Trajectory) -> StochasticRKReplay:
         return StochasticRKReplay(f, self.tableau, problem, trajectory)
 
+    def retake(self, f: RightHandSide, problem: Problem, trajectory: Trajectory) -> StochasticRKRetake:
+        return StochasticRKRetake(f, self.tableau, problem, trajectory)
+
     def estimate(
         self,
         f: RightHandSide,
@@ -48,10 +59,7 @@ class StochasticRK:
         problem: Problem,
         gradient: Gradient,
     ) -> torch.Tensor:
-        integrals = integrals_of(problem, u.dtype, t, dt)
-        stages = Stages(self.tableau, t, u, integrals)
-        evaluate(f, stages, freeze_first=gradient == "frozen")
-        return estimate(stages, quantity, problem)
+        return estimate(take(f, self.tableau, problem, t, u, dt, gradient), quantity, problem)
 
 
 class StochasticRKStepper:
