@@ -1,7 +1,7 @@
 """Input checks, made before anything is solved."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 

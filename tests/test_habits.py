@@ -86,7 +86,7 @@ def test_what_the_dynamics_find_in_globals_and_deeper_down() -> None:
 
 
 def test_a_tensor_that_only_a_custom_function_sees() -> None:
-    """It is in no attribute and passes no function that PyTorch shows: found among what f holds, or refused."""
+    """It passes no function that PyTorch shows: found among what f holds, or refused."""
 
     class Scale(torch.autograd.Function):
         @staticmethod
@@ -336,7 +336,7 @@ def test_a_solve_is_differentiated_as_it_was_solved(engine: str, adjoint: Any) -
         lambda: net.float(),
     ]
     for change in changes:
-        with pytest.raises(ChangedError, match="changed after|written to after"):
+        with pytest.raises(ChangedError, match=r"changed after|written to after"):
             gradient(change)
         net.double()
 

@@ -21,6 +21,7 @@ from pylocalreg.engines.base import (
     Keep,
     Problem,
     Quantity,
+    StepAsked,
     StepCotangent,
     StepSample,
     Trajectory,
@@ -160,7 +161,8 @@ class Solve:
 
             def sweep(problem: Problem) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
                 times = [time for time, _ in at_times]
-                return self.engine.retake(problem, self.trajectory, self.adjoint, start, times, steps)
+                asked = [StepAsked(s.index, s.quantity, s.gradient, s.through_state) for s in steps]
+                return self.engine.retake(problem, self.trajectory, self.adjoint, start, times, asked)
 
             states, estimates = self._again(of_params, sweep)
             terms = [(g * u).sum() for (_, g), u in zip(at_times, states, strict=True)]

@@ -233,7 +233,7 @@ class Engine(Protocol):
         adjoint: Adjoint,
         u0: torch.Tensor,
         times: Sequence[float],
-        steps: Sequence[StepCotangent],
+        steps: Sequence[StepAsked],
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """The accepted steps taken again from ``u0`` in one graph: the states at ``times``, ordered along the
         span, and the estimates of ``steps``. For derivatives of an order beyond the first.

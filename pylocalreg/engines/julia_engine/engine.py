@@ -15,6 +15,7 @@ from pylocalreg.engines.base import (
     Keep,
     Problem,
     Quantity,
+    StepAsked,
     StepCotangent,
     Trajectory,
 )
@@ -261,7 +262,7 @@ class JuliaEngine:
         adjoint: Adjoint,
         u0: torch.Tensor,
         times: Sequence[float],
-        steps: Sequence[StepCotangent],
+        steps: Sequence[StepAsked],
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         raise DoubleBackwardError(
             "the Julia engine gives first derivatives only: for second ones take engine='torch' with "

@@ -13,6 +13,7 @@ from pylocalreg.engines.base import (
     Keep,
     Problem,
     Quantity,
+    StepAsked,
     StepCotangent,
     Trajectory,
 )
@@ -77,7 +78,7 @@ class TorchEngine:
         adjoint: Adjoint,
         u0: torch.Tensor,
         times: Sequence[float],
-        steps: Sequence[StepCotangent],
+        steps: Sequence[StepAsked],
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         if adjoint != "discrete":
             raise DoubleBackwardError(
