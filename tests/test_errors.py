@@ -26,7 +26,7 @@ from pylocalreg.errors import (
     TimeSpanError,
     ToleranceError,
 )
-from tests.julia import REASON, without_julia
+from tests.julia import ENGINES, REASON, without_julia
 
 F64 = torch.float64
 
@@ -211,6 +211,24 @@ def test_blow_up(dtype: torch.dtype, adjoint: str) -> None:
 def test_exponential_overflow() -> None:
     with pytest.raises(NonFiniteError, match=r"t = \d+"):
         solver(lambda t, u: 100 * u, tspan=(0.0, 100.0))(torch.ones(2, dtype=F64))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("solver_name", ["Tsit5", "BS3", "Vern7", "VCAB3", "VCABM3", "Rosenbrock23", "Euler"])
+@pytest.mark.parametrize(("dtype", "slope"), [(torch.float32, 1e38), (F64, 1e308)])
+def test_state_that_overflows_with_an_estimate_of_zero(
+    dtype: torch.dtype, slope: float, solver_name: str, engine: str
+) -> None:
+    """EEst is relative to the state: beside an infinite one every error is 0."""
+    f = Switch(lambda t, u: torch.full_like(u, slope))
+    options: dict[str, Any] = {"dt": 0.5} if solver_name == "Euler" else {}
+    if solver_name == "Rosenbrock23":
+        options["adjoint"] = "interpolating"
+    node = solver(f, tspan=(0.0, 10.0), solver=solver_name, engine=engine, **options)
+    with pytest.raises(NonFiniteError, match=r"t = [\d.]+"):
+        node(torch.zeros(3, dtype=dtype))
+    f.on = False
+    assert torch.isfinite(node(torch.ones(2, 3, dtype=dtype)).u).all()
 
 
 def test_step_underflow_at_a_jump() -> None:

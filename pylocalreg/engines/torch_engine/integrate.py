@@ -86,8 +86,9 @@ def integrate(
             outputs.append(u_new.clone() if time == float(t) else stepper.interpolate(time))
         stepper.accept()
         if last:
-            if controller is None:
-                raise_if_not_finite(u_new, f"the state at t = {float(t):.6g}", "take smaller steps")
+            # an error relative to an infinite state is 0: EEst need not show it, and it stays infinite
+            advice = "take smaller steps" if controller is None else "the solution blows up"
+            raise_if_not_finite(u_new, f"the state at t = {float(t):.6g}", advice)
             keeper.finish(u_new)
             trajectory.calls = Calls(f.nfe - stepper.uncounted, f.calls.diffusion)
             return trajectory

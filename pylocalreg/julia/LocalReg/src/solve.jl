@@ -132,6 +132,8 @@ function record!(integrator, u0::A, p::P, options::Options{T}, times, keep, afte
         keep_step!(run, integrator, keep, kept, EEst)
         save_outputs!(run, integrator, times, direction)
     end
+    # an error relative to an infinite state is 0: EEst need not show it, and it stays infinite
+    all(isfinite, integrator.u) || throw(failure(:non_finite, integrator, run))
     SciMLBase.solve!(integrator) # nothing is left to solve: the solution is finished
     run.states[length(run.t)] = copy(integrator.u)
     run.nreject = integrator.stats.nreject
@@ -186,12 +188,12 @@ function check(integrator, run)
     else
         :non_finite
     end
-    throw(
-        SolveFailure(
-            kind, integrator.t, integrator.dt, get_EEst(integrator), length(run.t), integrator.stats.nreject,
-        ),
-    )
+    throw(failure(kind, integrator, run))
 end
+
+failure(kind, integrator, run) = SolveFailure(
+    kind, integrator.t, integrator.dt, get_EEst(integrator), length(run.t), integrator.stats.nreject,
+)
 
 """
     initial_step(f, u, p, options)
