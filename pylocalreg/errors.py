@@ -18,7 +18,7 @@ class DeviceError(LocalRegError, ValueError):
 
 
 class ToleranceError(LocalRegError, ValueError):
-    """``abstol`` or ``reltol`` is not a positive finite number, or is finer than the dtype resolves."""
+    """``abstol`` or ``reltol`` is not a positive finite number, or the dtype does not hold it."""
 
 
 class TimeSpanError(LocalRegError, ValueError):

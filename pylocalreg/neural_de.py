@@ -87,7 +87,7 @@ class NeuralDE(torch.nn.Module):
         return get_engine("torch") if self._auto and device.type != "cpu" else self.engine
 
     def _times(self, saveat: Sequence[float] | None, dtype: torch.dtype) -> Times:
-        check_resolved(self.reltol, dtype)
+        check_resolved(self.abstol, self.reltol, dtype)
         tspan = check_tspan([round_time(t, dtype) for t in self.tspan])
         asked = self.saveat if saveat is None else check_saveat(saveat, self.tspan)
         if asked is None:
