@@ -106,6 +106,8 @@ class Trajectory:
     memory: dict[int, object] = field(default_factory=dict)
     outputs: list[torch.Tensor] = field(default_factory=list)
     calls: Calls = Calls()
+    nf: int = 0
+    """What the stack counts of them."""
     nreject: int = 0
 
     @property
@@ -129,7 +131,13 @@ class Trajectory:
         """``regularizer`` are the calls made for it alone."""
         every = self.calls + regularizer
         return Stats(
-            every.f, self.naccept, self.nreject, regularizer.f, every.diffusion, regularizer.diffusion
+            nfe=every.f,
+            naccept=self.naccept,
+            nreject=self.nreject,
+            nf=self.nf,
+            nfe_regularizer=regularizer.f,
+            nfe_diffusion=every.diffusion,
+            nfe_diffusion_regularizer=regularizer.diffusion,
         )
 
     def steps(self) -> Steps:

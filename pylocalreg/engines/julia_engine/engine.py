@@ -130,7 +130,7 @@ class JuliaEngine:
         if keep.sample is not None and not keep.stiffness:
             offer = _Offer(keep)
         with self.inside(julia, problem, u0.device):
-            run, t, dt, EEst, nreject, nf, ng, outputs = julia.call(
+            run, t, dt, EEst, nreject, nf, calls, of_diffusion, outputs = julia.call(
                 "solve",
                 handle,
                 _plain(u0),
@@ -145,7 +145,7 @@ class JuliaEngine:
             trajectory.run = run
             trajectory.t, trajectory.dt, trajectory.EEst = list(t), list(dt), list(EEst)
             trajectory.nreject = int(nreject)
-            trajectory.calls = Calls(int(nf), int(ng))
+            trajectory.nf, trajectory.calls = int(nf), Calls(int(calls), int(of_diffusion))
             trajectory.outputs = [u.view(u0.shape) for u in outputs]
             trajectory.u = _States(julia, run)
             if keep.stiffness:

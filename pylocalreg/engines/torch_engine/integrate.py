@@ -6,7 +6,7 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from pylocalreg.engines.base import Calls, Keep, Problem, Quantity, Trajectory
+from pylocalreg.engines.base import Keep, Problem, Quantity, Trajectory
 from pylocalreg.engines.torch_engine.controller import Scalar
 from pylocalreg.engines.torch_engine.initial_step import initial_step
 from pylocalreg.engines.torch_engine.method import Stepper
@@ -90,7 +90,7 @@ def integrate(
             advice = "take smaller steps" if controller is None else "the solution blows up"
             raise_if_not_finite(u_new, f"the state at t = {float(t):.6g}", advice)
             keeper.finish(u_new)
-            trajectory.calls = Calls(f.nfe - stepper.uncounted, f.calls.diffusion)
+            trajectory.calls, trajectory.nf = f.calls, f.nfe - stepper.uncounted
             return trajectory
         spare = None if kept or u is u0 or not method.one_step else u
         u = u_new

@@ -18,7 +18,7 @@ class Stepper(Protocol):
     """The steps of one solve. Every call speaks of the step last attempted."""
 
     uncounted: int
-    """Calls of f for dense output alone, which the stack's nf leaves out."""
+    """Calls of f that the stack's nf leaves out: those for dense output alone, say."""
 
     def attempt(
         self, t: float, u: torch.Tensor, dt: float, spare: torch.Tensor | None

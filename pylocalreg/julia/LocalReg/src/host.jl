@@ -206,7 +206,7 @@ function solve_and_share(problem::HostProblem{T}, u0, times, states, spread, den
     end
     return PythonCall.pytuple((
         Py(run), PythonCall.pylist(run.t), PythonCall.pylist(run.dt), PythonCall.pylist(run.EEst),
-        run.nreject, problem.g === nothing ? run.nf : nf, ng, PythonCall.pylist(tensor.(run.outputs)),
+        run.nreject, run.nf, nf, ng, PythonCall.pylist(tensor.(run.outputs)),
     ))
 end
 

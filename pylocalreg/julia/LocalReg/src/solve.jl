@@ -46,7 +46,8 @@ end
 
 """
 The record of one solve: an entry per accepted step, the states at the asked times, the states steps start
-from by the step's index from 0 (that of index `length(t)` is the end's), and the stack's solution. `rejected` is how
+from by the step's index from 0 (that of index `length(t)` is the end's), and the stack's solution. `nf` is the stack's
+count of calls, of an SDE, which it does not count, the drift's. `rejected` is how
 many steps had been rejected by then; of Adams steps `earlier_dts` are the sizes that go with their earlier slopes.
 """
 mutable struct Run{T, A <: AbstractArray{T}, P <: AbstractVector{T}}
