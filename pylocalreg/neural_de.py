@@ -24,6 +24,7 @@ from pylocalreg.engines.base import Adjoint, Calls, Jacobian, Keep, Problem
 from pylocalreg.errors import OptionError, SaveAtError
 from pylocalreg.regularizers import Regularizer
 from pylocalreg.solution import Solution
+from pylocalreg.step_options import Tstops, check_step_options, in_dtype
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class NeuralDE(torch.nn.Module):
         adaptive: bool | None,
         maxiters: int,
         params: Sequence[torch.Tensor],
+        tstops: Tstops,
+        step_options: dict[str, float | None],
         jacobian: Jacobian | None = None,
         stochastic: bool = False,
     ) -> None:
@@ -76,6 +79,9 @@ class NeuralDE(torch.nn.Module):
         self._auto = engine == "auto"
         if not self.adaptive and dt is None:
             raise OptionError(f"solver={solver!r} takes fixed steps here: give their size, dt")
+        self.step_options = check_step_options(
+            self.tspan, self.dt, self.adaptive, tstops=tstops, **step_options
+        )
         self.solver = solver
         self.adjoint: Adjoint = adjoint
         self.regularizer = regularizer
@@ -113,6 +119,7 @@ class NeuralDE(torch.nn.Module):
             dt=self.dt,
             adaptive=self.adaptive,
             jacobian=self.jacobian,
+            steps=in_dtype(self.step_options, u0.dtype),
         )
 
     def _solve(

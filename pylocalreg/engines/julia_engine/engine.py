@@ -235,7 +235,12 @@ class JuliaEngine:
             if step.through_state:
                 for index, by_u in by_states:
                     add(trajectory.t[index], by_u)
-        at_start = at.pop(problem.tspan[0], None)
+        begin = problem.tspan[0]
+        last = max(at, key=lambda time: abs(time - begin), default=begin)
+        for stop in problem.steps.tstops:  # where the dynamics jump, the adjoint's solve and integrals stop
+            if min(begin, last) < stop < max(begin, last):
+                add(stop, torch.zeros_like(at[last]))
+        at_start = at.pop(begin, None)
         times = sorted(at, reverse=problem.tspan[1] < problem.tspan[0])
         if times:
             by_u0, by_p = julia.call(
@@ -285,6 +290,10 @@ class JuliaEngine:
             problem.dt or 0.0,
             problem.adaptive,
             problem.maxiters,
+            problem.steps.dtmin or 0.0,
+            problem.steps.dtmax or 0.0,
+            list(problem.steps.tstops),
+            list(problem.steps.constants.items()),
         )
         tableau = tableau_of(julia, problem.solver, dtype)
         with in_order(julia, u0.device):
@@ -314,6 +323,12 @@ class JuliaEngine:
                     f"maxiters = {problem.maxiters} steps ended {where} of tspan {problem.tspan}: loosen "
                     f"abstol = {problem.abstol:g} and reltol = {problem.reltol:g}, raise maxiters, or "
                     "regularize the dynamics"
+                ) from error
+            dtmin = problem.steps.dtmin
+            if kind == "step_underflow" and dtmin is not None and abs(dt) <= dtmin:
+                raise StepUnderflowError(
+                    f"dt = {dt:.3g} is not above dtmin = {dtmin:g} {where} (EEst = {EEst:.3g}): loosen the "
+                    "tolerances, lower dtmin, or leave it out"
                 ) from error
             if kind == "step_underflow":
                 raise StepUnderflowError(

@@ -21,6 +21,7 @@ from pylocalreg.engines.torch_engine.adjoints import pull_back
 from pylocalreg.engines.torch_engine.initial_step import initial_step
 from pylocalreg.engines.torch_engine.integrate import SCALARS, integrate
 from pylocalreg.engines.torch_engine.methods import METHODS
+from pylocalreg.engines.torch_engine.one_sided import on_side
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 
 
@@ -70,15 +71,14 @@ class TorchEngine:
 
     def initial_step(self, problem: Problem, t: float, u: torch.Tensor) -> tuple[float, Calls]:
         f = RightHandSide.of(problem)
-        T = SCALARS[u.dtype]
-        order = METHODS[problem.solver].order
         with torch.no_grad(), np.errstate(all="ignore"):
-            dt = initial_step(f, T(t), T(problem.tspan[1]), u, order, problem.abstol, problem.reltol)
+            dt = initial_step(f, problem, METHODS[problem.solver].order, SCALARS[u.dtype](t), u)
         return float(dt), f.calls
 
     def estimate(
         self, problem: Problem, quantity: Quantity, t: float, u: torch.Tensor, dt: float, gradient: Gradient
     ) -> tuple[torch.Tensor, Calls]:
         f = RightHandSide.of(problem)
-        value = METHODS[problem.solver].estimate(f, quantity, t, u, dt, problem, gradient)
+        with on_side(f.f, t, dt):
+            value = METHODS[problem.solver].estimate(f, quantity, t, u, dt, problem, gradient)
         return value, f.calls

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 
 from pylocalreg.engines.base import Gradient, Problem, Quantity, StepCotangent, Trajectory
-from pylocalreg.engines.torch_engine.controller import PIController, Scalar
+from pylocalreg.engines.torch_engine.controller import Constants
 from pylocalreg.engines.torch_engine.gradient_sum import GradientSum
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 
@@ -33,6 +33,11 @@ class Stepper(Protocol):
 
     def reject(self) -> None:
         """The step is rejected: the next attempt starts from the same state."""
+
+    def cross(self) -> None:
+        """The step last accepted ended at a tstop, where the dynamics may jump: the next attempt evaluates
+        them anew on the other side.
+        """
 
     def record(self) -> Record:
         """What dense output needs."""
@@ -87,8 +92,8 @@ class Method(Protocol):
     def order(self) -> float:
         """Order of the solution carried on, as the automatic first step and the controller take it."""
 
-    def controller(self, T: type[Scalar]) -> PIController:
-        """A fresh step size controller."""
+    def constants(self, beta2: float | None) -> Constants:
+        """The step size controller's own constants; ``beta2`` is given where ``beta1`` follows from it."""
 
     def stepper(self, f: RightHandSide, u0: torch.Tensor, problem: Problem) -> Stepper:
         """A fresh run of steps from ``u0`` at the start of the problem's span."""
