@@ -22,6 +22,7 @@ from pylocalreg.engines import Engine, engine_for, get_engine
 from pylocalreg.engines.autograd import Solve
 from pylocalreg.engines.base import Adjoint, Calls, Jacobian, Keep, Problem
 from pylocalreg.errors import OptionError, SaveAtError
+from pylocalreg.progress import check_progress
 from pylocalreg.regularizers import Regularizer
 from pylocalreg.solution import Solution
 from pylocalreg.step_options import Tstops, check_step_options, in_dtype
@@ -56,6 +57,7 @@ class NeuralDE(torch.nn.Module):
         maxiters: int,
         params: Sequence[torch.Tensor],
         tstops: Tstops,
+        progress: bool,
         step_options: dict[str, float | None],
         jacobian: Jacobian | None = None,
         stochastic: bool = False,
@@ -82,6 +84,7 @@ class NeuralDE(torch.nn.Module):
         self.step_options = check_step_options(
             self.tspan, self.dt, self.adaptive, tstops=tstops, **step_options
         )
+        self.progress = check_progress(progress)
         self.solver = solver
         self.adjoint: Adjoint = adjoint
         self.regularizer = regularizer
@@ -120,6 +123,7 @@ class NeuralDE(torch.nn.Module):
             adaptive=self.adaptive,
             jacobian=self.jacobian,
             steps=in_dtype(self.step_options, u0.dtype),
+            progress=self.progress,
         )
 
     def _solve(

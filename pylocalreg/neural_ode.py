@@ -46,6 +46,8 @@ class NeuralODE(NeuralDE):
             dt_next = dt / q with q = EEst^beta1 / EEst_old^beta2 / gamma, clipped to [1/qmax, 1/qmin] (after
             the first step to [1/10000, 1/qmin]); dt stays where q is in [qsteady_min, qsteady_max]. By
             default the method's own in the stack.
+        progress: a bar on stderr that follows each forward solve: share of the span, steps, calls of the
+            dynamics, step size. Needs tqdm (``pip install 'pylocalreg[progress]'``).
         jacobian: for the stiff solvers (Rodas5, Rodas5P, Rosenbrock23), which need df/du. ``"system"`` (what
             they take by default): of all elements of the state. ``"per_sample"``: one block for each entry of
             the state's first dimension, a batch of small systems in place of a large one. The samples are
@@ -84,6 +86,7 @@ class NeuralODE(NeuralDE):
         beta2: float | None = None,
         qsteady_min: float | None = None,
         qsteady_max: float | None = None,
+        progress: bool = False,
         jacobian: Jacobian | None = None,
         params: Sequence[torch.Tensor] = (),
         callback: None = None,
@@ -108,6 +111,7 @@ class NeuralODE(NeuralDE):
             maxiters=maxiters,
             params=params,
             tstops=tstops,
+            progress=progress,
             step_options={
                 "dtmin": dtmin,
                 "dtmax": dtmax,

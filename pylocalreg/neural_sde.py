@@ -64,6 +64,8 @@ class NeuralSDE(NeuralDE):
             dt_next = dt / q with q = EEst^beta1 / EEst_old^beta2 / gamma, clipped to [1/qmax, 1/qmin] (after
             the first step to [1/10000, 1/qmin]); dt stays where q is in [qsteady_min, qsteady_max]. By
             default the method's own in the stack.
+        progress: a bar on stderr that follows each forward solve: share of the span, steps, calls of the
+            dynamics, step size. Needs tqdm (``pip install 'pylocalreg[progress]'``).
         generator: gives each solve the seed of its path; torch's global CPU generator if None.
         params: tensors that plain callables close over and that want a gradient.
 
@@ -102,6 +104,7 @@ class NeuralSDE(NeuralDE):
         beta2: float | None = None,
         qsteady_min: float | None = None,
         qsteady_max: float | None = None,
+        progress: bool = False,
         generator: torch.Generator | None = None,
         params: Sequence[torch.Tensor] = (),
     ) -> None:
@@ -126,6 +129,7 @@ class NeuralSDE(NeuralDE):
             maxiters=maxiters,
             params=params,
             tstops=tstops,
+            progress=progress,
             step_options={
                 "dtmin": dtmin,
                 "dtmax": dtmax,

@@ -119,6 +119,7 @@ class Problem:
     g: Dynamics | None = None
     noise: BrownianPath | None = None
     steps: StepOptions = StepOptions()
+    progress: bool = False
 
     def stop_after(self, t: float) -> float:
         """Where a step from ``t`` ends at the latest: at the next of the tstops, or the end of the span."""

@@ -33,6 +33,7 @@ from pylocalreg.errors import (
     StepLimitError,
     StepUnderflowError,
 )
+from pylocalreg.progress import following
 
 CHECKPOINTED = ("backsolve", "discrete", "interpolating")
 
@@ -129,7 +130,7 @@ class JuliaEngine:
         offer = None
         if keep.sample is not None and not keep.stiffness:
             offer = _Offer(keep)
-        with self.inside(julia, problem, u0.device):
+        with following(problem) as update, self.inside(julia, problem, u0.device):
             run, t, dt, EEst, nreject, nf, calls, of_diffusion, outputs = julia.call(
                 "solve",
                 handle,
@@ -140,7 +141,8 @@ class JuliaEngine:
                 keep.stages and keep.states == "all",
                 checkpoints,
                 offer,
-                _breathe,
+                update or _breathe,
+                update is not None,
             )
             trajectory.run = run
             trajectory.t, trajectory.dt, trajectory.EEst = list(t), list(dt), list(EEst)
@@ -362,7 +364,7 @@ def _plain(u: torch.Tensor) -> torch.Tensor:
 
 
 def _breathe() -> None:
-    """Called once a step: Python raises KeyboardInterrupt here, and lets other threads run."""
+    """Called once a step in place of a bar: Python raises KeyboardInterrupt here, and other threads run."""
 
 
 def _row(step: StepCotangent) -> tuple[int, float, str, bool, bool]:

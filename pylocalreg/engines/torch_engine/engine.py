@@ -23,6 +23,7 @@ from pylocalreg.engines.torch_engine.integrate import SCALARS, integrate
 from pylocalreg.engines.torch_engine.methods import METHODS
 from pylocalreg.engines.torch_engine.one_sided import on_side
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+from pylocalreg.progress import following
 
 
 class TorchEngine:
@@ -51,7 +52,10 @@ class TorchEngine:
         return keep_for(adjoint, checkpoints)
 
     def solve(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep) -> Trajectory:
-        return integrate(RightHandSide.of(problem), problem, u0, times, keep)
+        f = RightHandSide.of(problem)
+        with following(problem) as update:
+            on_step = None if update is None else lambda _, end, __: update(end, f.nfe)
+            return integrate(f, problem, u0, times, keep, on_step)
 
     def interpolate(self, problem: Problem, trajectory: Trajectory, time: float) -> torch.Tensor:
         i = trajectory.step_at(time)

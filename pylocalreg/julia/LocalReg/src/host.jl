@@ -189,8 +189,10 @@ function (offer::HostOffer)(index, t, dt, EEst)
     return isnone(wanted) ? nothing : pyconvert(Vector{Int}, wanted)
 end
 
-function host_solve(handle, u0, times, states, spread, dense, checkpoints, offer, after_step)
-    return solve_and_share(value(handle), array(u0), times, states, spread, dense, checkpoints, offer, after_step)
+"""`after_step()` is called once a step, and where it is `watching` with the step's end and the calls so far."""
+function host_solve(handle, u0, times, states, spread, dense, checkpoints, offer, after_step, watching)
+    after = pyconvert(Bool, watching) ? after_step : (t, calls) -> after_step()
+    return solve_and_share(value(handle), array(u0), times, states, spread, dense, checkpoints, offer, after)
 end
 
 function solve_and_share(problem::HostProblem{T}, u0, times, states, spread, dense, checkpoints, offer, after_step) where {T}

@@ -108,12 +108,14 @@ end
 """
     solve(f, u0, p, options, times, keep; after_step)
 
-Solve an ODE; `times` lie in the span, in its order. `after_step()` is called once a step, so that the caller
-can interrupt.
+Solve an ODE; `times` lie in the span, in its order. `after_step(t, calls)` is called once a step with its end and the
+calls of `f` so far, so that the caller can interrupt.
 """
 function solve(f::Dynamics, u0, p, options::Options, times, keep::Keep; after_step = Returns(nothing))
+    before = f.calls
     integrator = start(problem(f, u0, p, options), options, keep; calck = true)
-    run = record!(integrator, (f,), u0, p, options, times, keep, after_step)
+    after(t) = after_step(t, f.calls - before)
+    run = record!(integrator, (f,), u0, p, options, times, keep, after)
     # as the stack counts out of place, where VCAB3's first call is left out
     run.nf = integrator.stats.nf - (options.solver == "VCAB3")
     return run
@@ -131,7 +133,8 @@ function solve(
     before = f.calls
     integrator = start(problem(f, g, u0, p, options, noise), options, keep)
     options.dt == 0 && bound_first_step!(integrator, options)
-    run = record!(integrator, (f, g), u0, p, options, times, keep, after_step)
+    after(t) = after_step(t, f.calls - before)
+    run = record!(integrator, (f, g), u0, p, options, times, keep, after)
     run.nf = f.calls - before
     return run
 end
@@ -161,7 +164,7 @@ function record!(
         on_side(dynamics, options.tstops, t, stop - t) do
             integrator.t in options.tstops && cross!(integrator)
             step!(integrator)
-            after_step()
+            after_step(integrator.t)
             check(integrator, run)
             EEst = options.adaptive ? Float64(get_EEst(integrator)) : NaN
             keep_step!(run, integrator, keep, kept, EEst)
