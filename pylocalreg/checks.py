@@ -1,5 +1,7 @@
 """Input checks, made before anything is solved."""
 
+import functools
+import logging
 import math
 from collections.abc import Iterable
 from itertools import pairwise
@@ -17,6 +19,8 @@ from pylocalreg.errors import (
     TimeSpanError,
     ToleranceError,
 )
+
+_log = logging.getLogger("pylocalreg")
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -164,11 +168,31 @@ def check_parameters(params: Iterable[torch.Tensor], u0: torch.Tensor) -> None:
             )
 
 
-def check_resolved(reltol: float, dtype: torch.dtype) -> None:
-    """A relative tolerance finer than rounding can not be met."""
-    eps = torch.finfo(dtype).eps
-    if reltol < eps:
-        raise ToleranceError(
-            f"reltol = {reltol:g} is finer than {dtype} resolves ({eps:.2g}): loosen it"
-            + (" or solve in torch.float64" if dtype == torch.float32 else "")
-        )
+def check_resolved(abstol: float, reltol: float, dtype: torch.dtype) -> None:
+    """Check that the dtype holds the tolerances; a ``reltol`` below its rounding is taken, and said once.
+
+    Raises:
+        ToleranceError: ``abstol`` would be rounded to 0 or to few digits, or the square of a tolerance would
+            overflow, so that every error is 0 beside it.
+    """
+    numbers = torch.finfo(dtype)
+    finest, coarsest = numbers.tiny, math.sqrt(numbers.max)
+    for name, value, least in (("abstol", abstol, finest), ("reltol", reltol, 0.0)):
+        if not least <= value <= coarsest:
+            raise ToleranceError(
+                f"{name} = {value:g} can not be told from {'0' if value < least else 'infinity'} in {dtype}: "
+                f"give {least:.2g} <= {name} <= {coarsest:.2g}"
+            )
+    if reltol < numbers.eps:
+        _say_unresolved(reltol, dtype)
+
+
+@functools.cache
+def _say_unresolved(reltol: float, dtype: torch.dtype) -> None:
+    _log.warning(
+        "reltol = %g is finer than %s resolves (%.2g): rounding can keep the steps small; loosen it%s",
+        reltol,
+        dtype,
+        torch.finfo(dtype).eps,
+        " or solve in torch.float64" if dtype == torch.float32 else "",
+    )

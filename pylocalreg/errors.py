@@ -18,11 +18,11 @@ class DeviceError(LocalRegError, ValueError):
 
 
 class ToleranceError(LocalRegError, ValueError):
-    """``abstol`` or ``reltol`` is not a positive finite number, or is finer than the dtype resolves."""
+    """``abstol`` or ``reltol`` is not a positive finite number, or the dtype does not hold it."""
 
 
 class TimeSpanError(LocalRegError, ValueError):
-    """``tspan`` is empty, not finite or not a pair, or a step size does not fit it."""
+    """``tspan`` is empty, not finite or not a pair, or step sizes or tstops do not fit it."""
 
 
 class SaveAtError(LocalRegError, ValueError):
@@ -38,7 +38,7 @@ class NonFiniteError(LocalRegError, ArithmeticError):
 
 
 class StepUnderflowError(LocalRegError, ArithmeticError):
-    """The controller asks for a step that no longer moves the time: stiff or discontinuous dynamics."""
+    """The controller asks for a step shorter than dtmin, or one that no longer moves the time."""
 
 
 class StepLimitError(LocalRegError, RuntimeError):

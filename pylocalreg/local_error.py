@@ -2,7 +2,7 @@
 
 import torch
 
-from pylocalreg.checks import check_state, check_tolerance
+from pylocalreg.checks import check_resolved, check_state, check_tolerance
 from pylocalreg.engines import get_engine
 from pylocalreg.engines.base import Dynamics, Gradient, Problem
 from pylocalreg.errors import OptionError, TimeSpanError
@@ -44,11 +44,11 @@ def local_error(
         raise TimeSpanError(f"one step from t = {t} of size dt = {dt}: both must be finite, and dt not 0")
     if gradient not in ("exact", "frozen"):
         raise OptionError(f"gradient = {gradient!r} does not exist: choose 'exact' or 'frozen'")
+    abstol, reltol = check_tolerance("abstol", abstol), check_tolerance("reltol", reltol)
+    check_resolved(abstol, reltol, u.dtype)
     engine = get_engine("torch")
     engine.check(solver, "discrete", None, None)
     engine.check_estimate(solver, "error")
-    problem = Problem(
-        f, (), (t, t + dt), solver, check_tolerance("abstol", abstol), check_tolerance("reltol", reltol), 1
-    )
+    problem = Problem(f, (), (t, t + dt), solver, abstol, reltol, 1)
     value, _ = engine.estimate(problem, "error", t, u, dt, gradient)
     return value

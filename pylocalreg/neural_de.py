@@ -27,8 +27,10 @@ from pylocalreg.errors import OptionError, SaveAtError
 from pylocalreg.moments import Moments, from_time, to_time
 from pylocalreg.observed import observe
 from pylocalreg.observed.reached import is_transformed, vmapping
+from pylocalreg.progress import check_progress
 from pylocalreg.regularizers import Regularizer
 from pylocalreg.solution import Solution
+from pylocalreg.step_options import Tstops, check_step_options, in_dtype
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ class NeuralDE(torch.nn.Module):
         adaptive: bool | None,
         maxiters: int,
         params: Sequence[torch.Tensor],
+        tstops: Tstops,
+        progress: bool,
+        step_options: dict[str, float | None],
         jacobian: Jacobian | None = None,
         stochastic: bool = False,
     ) -> None:
@@ -90,6 +95,10 @@ class NeuralDE(torch.nn.Module):
         self._auto = engine == "auto"
         if not self.adaptive and dt is None:
             raise OptionError(f"solver={solver!r} takes fixed steps here: give their size, dt")
+        self.step_options = check_step_options(
+            self.tspan, self.dt, self.adaptive, tstops=tstops, **step_options
+        )
+        self.progress = check_progress(progress)
         self.solver = solver
         self.adjoint: Adjoint = adjoint
         self.regularizer = regularizer
@@ -111,7 +120,7 @@ class NeuralDE(torch.nn.Module):
         self.span = Moments(tspan)
 
     def _times(self, saveat: Sequence[float] | torch.Tensor | None, dtype: torch.dtype) -> Times:
-        check_resolved(self.reltol, dtype)
+        check_resolved(self.abstol, self.reltol, dtype)
         tspan = check_tspan([round_time(t, dtype) for t in self.tspan])
         moments = self.saveat if saveat is None else Moments(saveat)
         start, end = self.span.tensors
@@ -163,6 +172,8 @@ class NeuralDE(torch.nn.Module):
             jacobian=self.jacobian,
             g=called[1] if len(called) > 1 else None,
             noise=noise,
+            steps=in_dtype(self.step_options, u0.dtype),
+            progress=self.progress,
         )
 
     def _solve(

@@ -14,6 +14,7 @@ from pylocalreg.precision import at_the_door, full_precision
 from pylocalreg.regularizers import Regularizer
 from pylocalreg.solution import Solution
 from pylocalreg.states import State, device_of, layout_of, mapped
+from pylocalreg.step_options import Tstops
 
 
 class NeuralODE(NeuralDE):
@@ -39,6 +40,17 @@ class NeuralODE(NeuralDE):
         adaptive: whether the steps' sizes follow the error estimate; by default they do where the method has
             one (Euler and RK4 have none). Fixed steps are never rejected.
         maxiters: steps tried before `StepLimitError`.
+        dtmin, dtmax: bounds of the steps' sizes. A step that would have to be shorter than dtmin is a
+            `StepUnderflowError`; one that a tstop or the end cuts short may be.
+        tstops: times in the span at which steps end, in any order, say those at which the dynamics jump: the
+            steps to either side then see the values of their own side alone, whether the dynamics compare
+            with ``<`` or ``<=``. The multistep methods keep the slopes of earlier steps.
+        gamma, qmin, qmax, beta1, beta2, qsteady_min, qsteady_max: constants of the step size controller,
+            dt_next = dt / q with q = EEst^beta1 / EEst_old^beta2 / gamma, clipped to [1/qmax, 1/qmin] (after
+            the first step to [1/10000, 1/qmin]); dt stays where q is in [qsteady_min, qsteady_max]. By
+            default the method's own in the stack.
+        progress: a bar on stderr that follows each forward solve: share of the span, steps, calls of the
+            dynamics, step size. Needs tqdm (``pip install 'pylocalreg[progress]'``).
         jacobian: for the stiff solvers (Rodas5, Rodas5P, Rosenbrock23), which need df/du. ``"system"`` (what
             they take by default): of all elements of the state. ``"per_sample"``: one block for each entry of
             the state's first dimension, a batch of small systems in place of a large one. The samples are
@@ -67,6 +79,17 @@ class NeuralODE(NeuralDE):
         dt: float | None = None,
         adaptive: bool | None = None,
         maxiters: int = 1_000_000,
+        dtmin: float | None = None,
+        dtmax: float | None = None,
+        tstops: Tstops = (),
+        gamma: float | None = None,
+        qmin: float | None = None,
+        qmax: float | None = None,
+        beta1: float | None = None,
+        beta2: float | None = None,
+        qsteady_min: float | None = None,
+        qsteady_max: float | None = None,
+        progress: bool = False,
         jacobian: Jacobian | None = None,
         params: Sequence[torch.Tensor] = (),
         callback: None = None,
@@ -90,6 +113,19 @@ class NeuralODE(NeuralDE):
             adaptive=adaptive,
             maxiters=maxiters,
             params=params,
+            tstops=tstops,
+            progress=progress,
+            step_options={
+                "dtmin": dtmin,
+                "dtmax": dtmax,
+                "gamma": gamma,
+                "qmin": qmin,
+                "qmax": qmax,
+                "beta1": beta1,
+                "beta2": beta2,
+                "qsteady_min": qsteady_min,
+                "qsteady_max": qsteady_max,
+            },
             jacobian=jacobian,
         )
         self.dynamics = as_module(dynamics)

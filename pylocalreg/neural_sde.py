@@ -18,6 +18,7 @@ from pylocalreg.regularizers import Regularizer
 from pylocalreg.regularizers.base import check_generator, choose, draw_seed
 from pylocalreg.solution import Solution
 from pylocalreg.states import State, device_of, layout_of, mapped
+from pylocalreg.step_options import Tstops
 
 Noise = Literal["diagonal", "additive", "scalar"]
 AdditiveDiffusion = Callable[[torch.Tensor], torch.Tensor]
@@ -56,6 +57,17 @@ class NeuralSDE(NeuralDE):
         adaptive: whether the steps' sizes follow the error estimate; by default they do where the method has
             one. Fixed steps are never rejected.
         maxiters: steps tried before `StepLimitError`.
+        dtmin, dtmax: bounds of the steps' sizes. A step that would have to be shorter than dtmin is a
+            `StepUnderflowError`; one that a tstop or the end cuts short may be.
+        tstops: times in the span at which steps end, in any order, say those at which the dynamics jump: the
+            steps to either side then see the values of their own side alone, whether the dynamics compare
+            with ``<`` or ``<=``.
+        gamma, qmin, qmax, beta1, beta2, qsteady_min, qsteady_max: constants of the step size controller,
+            dt_next = dt / q with q = EEst^beta1 / EEst_old^beta2 / gamma, clipped to [1/qmax, 1/qmin] (after
+            the first step to [1/10000, 1/qmin]); dt stays where q is in [qsteady_min, qsteady_max]. By
+            default the method's own in the stack.
+        progress: a bar on stderr that follows each forward solve: share of the span, steps, calls of the
+            dynamics, step size. Needs tqdm (``pip install 'pylocalreg[progress]'``).
         generator: gives each solve the seed of its path; torch's global CPU generator if None.
         params: tensors that plain callables close over and that want a gradient.
 
@@ -84,6 +96,17 @@ class NeuralSDE(NeuralDE):
         dt: float | None = None,
         adaptive: bool | None = None,
         maxiters: int = 1_000_000,
+        dtmin: float | None = None,
+        dtmax: float | None = None,
+        tstops: Tstops = (),
+        gamma: float | None = None,
+        qmin: float | None = None,
+        qmax: float | None = None,
+        beta1: float | None = None,
+        beta2: float | None = None,
+        qsteady_min: float | None = None,
+        qsteady_max: float | None = None,
+        progress: bool = False,
         generator: torch.Generator | None = None,
         params: Sequence[torch.Tensor] = (),
     ) -> None:
@@ -107,6 +130,19 @@ class NeuralSDE(NeuralDE):
             adaptive=adaptive,
             maxiters=maxiters,
             params=params,
+            tstops=tstops,
+            progress=progress,
+            step_options={
+                "dtmin": dtmin,
+                "dtmax": dtmax,
+                "gamma": gamma,
+                "qmin": qmin,
+                "qmax": qmax,
+                "beta1": beta1,
+                "beta2": beta2,
+                "qsteady_min": qsteady_min,
+                "qsteady_max": qsteady_max,
+            },
             stochastic=True,
         )
         if self.tspan[1] < self.tspan[0]:

@@ -17,20 +17,23 @@ class Stats:
     """Counts of one solve.
 
     Attributes:
-        nfe: calls of the dynamics in the forward pass, those of the regularizer included. The stages that
-            only an interpolant needs (Vern7 at times between two steps) are left out, as in the stack.
-            A stiff solver's derivatives count as there: df/dt one call, df/du one for each 12 columns; a
-            rejected step's are kept.
+        nfe: calls of the dynamics made in the forward pass, every one of them: those of the regularizer and
+            of an interpolant's own stages (Vern7 at times between two steps, or where its steps' dense output
+            is kept) included. A stiff solver's derivatives count as in the stack: df/dt one call, df/du one
+            for each 12 columns; a rejected step's are kept.
         naccept: accepted steps.
         nreject: rejected steps.
-        nfe_regularizer: calls made only for the regularizer. ``nfe - nfe_regularizer`` is the stack's
-            ``sol.stats.nf``.
+        nf: the stack's own count of the solve, ``sol.stats.nf``, for comparisons with it. It leaves out the
+            stages that only an interpolant needs, VCAB3's first call, and the slope on the far side of a
+            tstop. Of an SDE, whose calls the stack does not count, the drift's.
+        nfe_regularizer: calls made only for the regularizer.
         nfe_diffusion, nfe_diffusion_regularizer: the same of an SDE's diffusion; ``nfe`` counts its drift.
     """
 
     nfe: int
     naccept: int
     nreject: int
+    nf: int
     nfe_regularizer: int = 0
     nfe_diffusion: int = 0
     nfe_diffusion_regularizer: int = 0

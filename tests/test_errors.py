@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import pylocalreg as plr
-from pylocalreg import errors
+from pylocalreg import checks, errors
 from pylocalreg.errors import (
     DeviceError,
     DtypeError,
@@ -26,7 +26,7 @@ from pylocalreg.errors import (
     TimeSpanError,
     ToleranceError,
 )
-from tests.julia import REASON, without_julia
+from tests.julia import ENGINES, REASON, without_julia
 
 F64 = torch.float64
 
@@ -213,6 +213,24 @@ def test_exponential_overflow() -> None:
         solver(lambda t, u: 100 * u, tspan=(0.0, 100.0))(torch.ones(2, dtype=F64))
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("solver_name", ["Tsit5", "BS3", "Vern7", "VCAB3", "VCABM3", "Rosenbrock23", "Euler"])
+@pytest.mark.parametrize(("dtype", "slope"), [(torch.float32, 1e38), (F64, 1e308)])
+def test_state_that_overflows_with_an_estimate_of_zero(
+    dtype: torch.dtype, slope: float, solver_name: str, engine: str
+) -> None:
+    """EEst is relative to the state: beside an infinite one every error is 0."""
+    f = Switch(lambda t, u: torch.full_like(u, slope))
+    options: dict[str, Any] = {"dt": 0.5} if solver_name == "Euler" else {}
+    if solver_name == "Rosenbrock23":
+        options["adjoint"] = "interpolating"
+    node = solver(f, tspan=(0.0, 10.0), solver=solver_name, engine=engine, **options)
+    with pytest.raises(NonFiniteError, match=r"t = [\d.]+"):
+        node(torch.zeros(3, dtype=dtype))
+    f.on = False
+    assert torch.isfinite(node(torch.ones(2, 3, dtype=dtype)).u).all()
+
+
 def test_step_underflow_at_a_jump() -> None:
     f = Switch(lambda t, u: torch.full_like(u, 1e20 if t > 0.5 else 0.0))
     node = solver(f, reltol=1e-9, abstol=1e-9)
@@ -284,13 +302,49 @@ def test_tolerance_that_is_no_number(name: str, value: Any) -> None:
         solver(**{name: value})
 
 
-def test_tolerance_finer_than_the_dtype() -> None:
-    node = solver(reltol=1e-8)
-    with pytest.raises(ToleranceError, match=r"1e-08.*float32.*1\.2e-07"):
-        node(torch.ones(2))
-    assert_solves(node, F64)
-    with pytest.raises(ToleranceError, match=r"1e-17.*float64.*2\.2e-16"):
-        solver(reltol=1e-17)(torch.ones(2, dtype=F64))
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("options", "dtype", "message"),
+    [
+        ({"abstol": 1e-300}, torch.float32, r"abstol = 1e-300.*from 0 in torch\.float32.*1\.2e-38"),
+        ({"abstol": 1e300}, torch.float32, r"abstol = 1e\+300.*from infinity in torch\.float32.*1\.8e\+19"),
+        ({"abstol": 1e300}, F64, r"abstol = 1e\+300.*from infinity in torch\.float64.*1\.3e\+154"),
+        ({"reltol": 1e300}, F64, r"reltol = 1e\+300.*1\.3e\+154"),
+        ({"abstol": 5e-324}, F64, r"abstol = 4\.94\d*e-324.*from 0.*2\.2e-308"),
+    ],
+)
+def test_tolerance_that_the_dtype_does_not_hold(
+    options: dict[str, Any], dtype: torch.dtype, message: str, engine: str
+) -> None:
+    calls = 0
+
+    def f(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return -u
+
+    with pytest.raises(ToleranceError, match=message):
+        solver(f, engine=engine, **options)(torch.ones(2, dtype=dtype))
+    assert calls == 0
+    with pytest.raises(ToleranceError, match=message):
+        plr.local_error(f, torch.ones(2, dtype=dtype), 0.0, 0.1, **options)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_reltol_finer_than_the_dtype_is_taken_and_said_once(
+    engine: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """torchdiffeq's default, 1e-7, is finer than float32 resolves."""
+    checks._say_unresolved.cache_clear()
+    for _ in range(2):
+        assert_solves(solver(abstol=1e-9, reltol=1e-7, engine=engine), torch.float32)
+        assert_solves(solver(reltol=1e-17, engine=engine))
+        assert_solves(solver(reltol=1e-7, engine=engine))
+    assert [record.name for record in caplog.records] == ["pylocalreg"] * 2
+    in_single, in_double = (record.getMessage() for record in caplog.records)
+    assert "reltol = 1e-07 is finer than torch.float32 resolves (1.2e-07)" in in_single
+    assert "torch.float64" in in_single
+    assert "reltol = 1e-17 is finer than torch.float64 resolves (2.2e-16)" in in_double
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_exponential_never_reaches_zero() -> None:
 
 
 def stats(nfe: int, nfe_regularizer: int = 0) -> Stats:
-    return Stats(nfe + nfe_regularizer, 1, 0, nfe_regularizer)
+    return Stats(nfe + nfe_regularizer, 1, 0, nfe, nfe_regularizer)
 
 
 @settings(derandomize=True, deadline=None, max_examples=30)

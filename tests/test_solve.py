@@ -13,6 +13,7 @@ import pylocalreg as plr
 from pylocalreg.engines import get_engine
 from pylocalreg.engines.base import Keep, Problem, Trajectory
 from tests.conftest import Dynamics, Net, normal
+from tests.julia import ENGINES
 
 OSCILLATOR = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
 PROBLEMS: dict[str, tuple[Dynamics, Dynamics]] = {
@@ -87,6 +88,27 @@ def test_saveat_changes_no_step() -> None:
     np.testing.assert_array_equal(plain.steps.t, saved.steps.t)
     assert torch.equal(saved.u[0], u0)
     assert torch.equal(saved.u[-1], plain.u)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("saveat", [None, [0.21, 0.22, 1.3, 2.0]])
+@pytest.mark.parametrize("solver", ["BS3", "DP5", "Euler", "RK4", "Tsit5", "VCAB3", "VCABM3", "Vern7"])
+@torch.no_grad()
+def test_every_call_is_counted(solver: str, saveat: list[float] | None, engine: str) -> None:
+    """``nf`` leaves out what the stack does: VCAB3's first call and Vern7's interpolant."""
+    made = 0
+
+    def f(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        nonlocal made
+        made += 1
+        return torch.cos(3 * t) * u
+
+    dt = 0.05 if solver in ("Euler", "RK4") else None
+    node = plr.NeuralODE(f, (0.0, 2.0), solver=solver, dt=dt, saveat=saveat, engine=engine)
+    stats = node(normal(3, 2)).stats
+    assert stats.nfe == made
+    of_interpolants = 2 * 6 if solver == "Vern7" and saveat is not None else 0  # two steps hold asked times
+    assert stats.nfe - stats.nf == (solver == "VCAB3") + of_interpolants
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (2, 3, 4), (1, 2, 1, 3)])

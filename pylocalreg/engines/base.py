@@ -4,6 +4,7 @@ An engine knows nothing of loss weights, training or data. It is handed a :class
 :class:`Trajectory`, and later pulls cotangents back along that trajectory.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -68,6 +69,37 @@ class Calls:
 
 
 @dataclass(frozen=True)
+class StepOptions:
+    """What bounds the steps and steers their controller, by the stack's names; None is the method's own.
+
+    Attributes:
+        dtmin, dtmax: bounds of the steps' sizes, without sign.
+        tstops: times that steps end at, in rising order; those outside a solve's span are none of its.
+        gamma, qmin, qmax, beta1, beta2, qsteady_min, qsteady_max: the controller's constants.
+    """
+
+    dtmin: float | None = None
+    dtmax: float | None = None
+    tstops: tuple[float, ...] = ()
+    gamma: float | None = None
+    qmin: float | None = None
+    qmax: float | None = None
+    beta1: float | None = None
+    beta2: float | None = None
+    qsteady_min: float | None = None
+    qsteady_max: float | None = None
+
+    @property
+    def constants(self) -> dict[str, float]:
+        """The controller's constants that are given, by name."""
+        given = {name: getattr(self, name) for name in CONTROLLER_CONSTANTS}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+CONTROLLER_CONSTANTS = ("gamma", "qmin", "qmax", "beta1", "beta2", "qsteady_min", "qsteady_max")
+
+
+@dataclass(frozen=True)
 class Problem:
     """An initial value problem without its initial value, and how to solve it.
 
@@ -86,6 +118,17 @@ class Problem:
     jacobian: Jacobian = "system"
     g: Dynamics | None = None
     noise: BrownianPath | None = None
+    steps: StepOptions = StepOptions()
+    progress: bool = False
+
+    def stop_after(self, t: float) -> float:
+        """Where a step from ``t`` ends at the latest: at the next of the tstops, or the end of the span."""
+        (start, end), stops = self.tspan, self.steps.tstops
+        if end > start:
+            i = bisect_right(stops, t)
+            return min(stops[i], end) if i < len(stops) else end
+        i = bisect_left(stops, t)
+        return max(stops[i - 1], end) if i > 0 else end
 
 
 @dataclass
@@ -106,6 +149,8 @@ class Trajectory:
     memory: dict[int, object] = field(default_factory=dict)
     outputs: list[torch.Tensor] = field(default_factory=list)
     calls: Calls = Calls()
+    nf: int = 0
+    """What the stack counts of them."""
     nreject: int = 0
 
     @property
@@ -129,7 +174,13 @@ class Trajectory:
         """``regularizer`` are the calls made for it alone."""
         every = self.calls + regularizer
         return Stats(
-            every.f, self.naccept, self.nreject, regularizer.f, every.diffusion, regularizer.diffusion
+            nfe=every.f,
+            naccept=self.naccept,
+            nreject=self.nreject,
+            nf=self.nf,
+            nfe_regularizer=regularizer.f,
+            nfe_diffusion=every.diffusion,
+            nfe_diffusion_regularizer=regularizer.diffusion,
         )
 
     def steps(self) -> Steps:

@@ -26,7 +26,7 @@ class Comparison:
     @property
     def same_steps(self) -> bool:
         one, other = self.reference, self.measured
-        return (one.naccept, one.nreject, one.nfe) == (other.naccept, other.nreject, other.nfe)
+        return (one.naccept, one.nreject, one.nf) == (other.naccept, other.nreject, other.nf)
 
 
 def compare(case: Case, engines: Sequence[str]) -> list[Comparison]:

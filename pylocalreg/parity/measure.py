@@ -16,6 +16,7 @@ class Measured:
     """What is compared; None where it was not computed.
 
     Attributes:
+        nf: calls of the dynamics as the stack counts them.
         t, dt, EEst: of the accepted steps.
         u: the state at the end.
         R: EEst |dt| of the step from (tau, u(tau)) of the size the solve took there; ``R_by_p`` its gradient.
@@ -25,7 +26,7 @@ class Measured:
     who: str
     naccept: int
     nreject: int
-    nfe: int
+    nf: int
     t: list[float]
     dt: list[float]
     EEst: list[float]
@@ -44,7 +45,6 @@ def measure(case: Case, name: str) -> Measured:
     end = case.tspan[1]
     trajectory = engine.solve(problem, case.u0, [end], Keep("all", stages=True))
     u = trajectory.outputs[0]
-    calls = trajectory.calls.f
     R, R_by_p = _regularizer(
         engine,
         problem,
@@ -58,7 +58,7 @@ def measure(case: Case, name: str) -> Measured:
         name,
         trajectory.naccept,
         trajectory.nreject,
-        calls,
+        trajectory.nf,
         list(trajectory.t),
         list(trajectory.dt),
         list(trajectory.EEst),

@@ -13,7 +13,7 @@ from pylocalreg.experiments.files import write_json, write_text
 from pylocalreg.parity.compare import FIELDS, Comparison
 from pylocalreg.parity.paper import PaperComparison
 
-COLUMNS = ("case", "engine", "against", "steps", "NFE", *FIELDS)
+COLUMNS = ("case", "engine", "against", "steps", "nf", *FIELDS)
 
 
 def table(comparisons: Sequence[Comparison]) -> Table:
@@ -29,8 +29,8 @@ def _cells(c: Comparison) -> list[str]:
     steps = f"{other.naccept}+{other.nreject}"
     if not c.same_steps:
         steps += f" (not {one.naccept}+{one.nreject})"
-    nfe = str(other.nfe) if one.nfe == other.nfe else f"{other.nfe} (not {one.nfe})"
-    return [c.case.name, other.who, one.who, steps, nfe, *(_number(c.differences[f]) for f in FIELDS)]
+    nf = str(other.nf) if one.nf == other.nf else f"{other.nf} (not {one.nf})"
+    return [c.case.name, other.who, one.who, steps, nf, *(_number(c.differences[f]) for f in FIELDS)]
 
 
 def _number(x: float | None) -> str:
@@ -72,7 +72,7 @@ def _as_json(c: Comparison) -> dict[str, Any]:
         side.who: {
             "naccept": side.naccept,
             "nreject": side.nreject,
-            "nfe": side.nfe,
+            "nf": side.nf,
             "t": side.t,
             "EEst": side.EEst,
         }

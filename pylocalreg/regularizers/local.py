@@ -25,7 +25,7 @@ class LocalRegularizer:
     Args:
         sampling: ``"unbiased"``: tau is uniform over the time span; ``"biased"``: uniform over the starts of
             the accepted steps.
-        step: ``"solver"``: dt is the one the solve took at tau, cut at the end of the span;
+        step: ``"solver"``: dt is the one the solve took at tau, cut at a tstop and the end of the span;
             ``"initial"``: the automatic first step at u(tau), as in the paper's code.
         gradient: ``"exact"``: through every stage; ``"frozen"``: the first stage is held constant, as in
             the paper's code.
@@ -144,7 +144,7 @@ class LocalRegularizer:
             if self.step == "initial":
                 dt, calls = engine.initial_step(problem, tau, u.detach())
                 total += calls
-            remaining = problem.tspan[1] - tau
+            remaining = problem.stop_after(tau) - tau
             dt = remaining if abs(remaining) < abs(dt) else dt
             if recorded_noise is not None and fresh:
                 noise = recorded_noise.independent(draw_seed(self.generator))

@@ -21,7 +21,7 @@ using Logging: NullLogger, with_logger
 using Lux: Lux
 using NNlib: NNlib
 using OrdinaryDiffEqAdamsBashforthMoulton: OrdinaryDiffEqAdamsBashforthMoulton, VCAB3, VCABM3
-using OrdinaryDiffEqCore: OrdinaryDiffEqCore, get_EEst
+using OrdinaryDiffEqCore: OrdinaryDiffEqCore, PIController, get_EEst
 using OrdinaryDiffEqLowOrderRK: OrdinaryDiffEqLowOrderRK, BS3, DP5, Euler, RK4
 using OrdinaryDiffEqRosenbrock: OrdinaryDiffEqRosenbrock, Rodas5, Rodas5P, Rosenbrock23
 using OrdinaryDiffEqTsit5: OrdinaryDiffEqTsit5, Tsit5

@@ -89,8 +89,19 @@ end
 
 is_start(sweep, index) = index < sweep.earlier.begun
 
-fresh_slope(sweep::AdamsSweep{T}, index) where {T} =
-    pull(sweep.f, sweep.run.states[index], sweep.run.p, T(sweep.run.t[index + 1]))
+function fresh_slope(sweep::AdamsSweep{T}, index) where {T}
+    return on_side_of_step((sweep.f,), sweep.run, index) do
+        pull(sweep.f, sweep.run.states[index], sweep.run.p, T(sweep.run.t[index + 1]))
+    end
+end
+
+"""f at the end of a step, on its side, and its pullback."""
+function slope_at_end(sweep::AdamsSweep{T}, index, u) where {T}
+    run = sweep.run
+    return on_side_of_step((sweep.f,), run, index) do
+        pull(sweep.f, u, run.p, T(run.t[index + 1]) + T(run.dt[index + 1]))
+    end
+end
 
 slope(sweep, index) = get!(() -> fresh_slope(sweep, index), sweep.slopes, index)
 
@@ -101,7 +112,9 @@ owe!(sweep::AdamsSweep{T, A}, index, weight, cotangent) where {T, A} =
 function start_step(sweep::AdamsSweep{T}, index, stages) where {T}
     run = sweep.run
     t, dt = T(run.t[index + 1]), T(run.dt[index + 1])
-    return Step(sweep.f, sweep.adams.start, run.states[index], run.p, t, dt, stages)
+    return on_side_of_step((sweep.f,), run, index) do
+        Step(sweep.f, sweep.adams.start, run.states[index], run.p, t, dt, stages)
+    end
 end
 
 """
@@ -120,7 +133,7 @@ function adams_step(sweep::AdamsSweep{T, A}, index, own; owes) where {T, A}
     end
     if corrects
         predicted = combine(add_terms!([(one(T), u)], dt, view(tableau.a, 4, 1:3), step.ks))
-        k, back = pull(sweep.f, predicted, run.p, t + dt)
+        k, back = slope_at_end(sweep, index, predicted)
         push!(step.ks, k)
         push!(step.backs, back)
     end
@@ -141,7 +154,7 @@ function replay(f::Dynamics, adams::Adams, run::Run{T, A}, inside, by_end, estim
         for ((change, by_k, by_k_new), cotangent) in get(inside, index, ())
             push!(by_start, (1 - change, cotangent))
             owe!(sweep, index, dt * by_k, cotangent)
-            _, back = pull(f, run.states[index + 1], run.p, T(run.t[index + 1]) + dt)
+            _, back = slope_at_end(sweep, index, run.states[index + 1])
             by_u = by_u .+ change .* cotangent .+ add_pullback!(sweep.by_p, back, (dt * by_k_new) .* cotangent)
         end
         if haskey(estimates, index)

@@ -27,15 +27,16 @@ Gradients of sum_i <cotangents_i, u(times_i)>, by solving the adjoint equation b
 """
 function pull_back(f::Dynamics, run::Run{T, A}, adjoint, checkpointing, times, cotangents) where {T, A}
     options = run.options
+    alg = algorithm(options.solver; of_adjoint = true)
     sol = run.sol
     # Zygote differentiates the call out of place
     @reset sol.prob = ODEProblem{false, SciMLBase.FullSpecialize}(
         ODEFunction{false, SciMLBase.FullSpecialize}(f), sol.prob.u0, options.tspan, run.p,
     )
     by_u0, by_p = adjoint_sensitivities(
-        sol, algorithm(options.solver; of_adjoint = true);
+        sol, alg;
         t = times, dgdu_discrete = Cotangents(cotangents), abstol = options.abstol,
-        reltol = options.reltol, maxiters = options.maxiters,
+        reltol = options.reltol, maxiters = options.maxiters, step_options(options, alg)...,
         sensealg = sensealg(adjoint, checkpointing, options),
         (options.adaptive ? (;) : (; adaptive = false, dt = -options.dt))...,
     )
@@ -103,6 +104,10 @@ function state!(taken_again, take, run::Run, index, memory)
     return pop!(taken_again, index)
 end
 
+"""`work()` with the dynamics on the side of a recorded step."""
+on_side_of_step(work, dynamics, run::Run, index) =
+    on_side(work, dynamics, run.options.tstops, run.t[index + 1], run.dt[index + 1])
+
 """A step of a recorded ODE solve taken again."""
 function take_again(f::Dynamics, tableau::Tableau{T}, run::Run, index, u, need, memory) where {T}
     stages = need === :state ? length(tableau.b) : need === :estimate ? tableau.stages : length(tableau.c)
@@ -115,7 +120,7 @@ function take_again(
     ) where {T}
     t, dt = T(run.t[index + 1]), T(run.dt[index + 1])
     integrals = Integrals(dt, zero(u), zero(u))
-    increments!(integrals.dW, integrals.dZ, t, step_end(t, dt, run.options.tspan[2]))
+    increments!(integrals.dW, integrals.dZ, t, step_end(t, dt, stops(run.options)))
     return StochasticStep(f, g, tableau, u, run.p, t, integrals, memory)
 end
 

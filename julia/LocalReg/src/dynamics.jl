@@ -2,7 +2,8 @@
     Dynamics(model)
 
 A right-hand side as the stack calls it: `f(du, u, p, t)` in place, `f(u, p, t)` out of place. It counts its
-calls, and hides the model's type, so that solvers and adjoints are compiled once for all models.
+calls, and hides the model's type, so that solvers and adjoints are compiled once for all models. It is evaluated
+at times strictly between `low` and `high`, see [`on_side`](@ref).
 
 A model is anything with methods of [`evaluate!`](@ref), [`pull`](@ref), [`jacobian`](@ref) and
 [`time_derivative`](@ref).
@@ -10,13 +11,38 @@ A model is anything with methods of [`evaluate!`](@ref), [`pull`](@ref), [`jacob
 mutable struct Dynamics
     model::Any
     calls::Int
+    low::Float64
+    high::Float64
 end
 
-Dynamics(model) = Dynamics(model, 0)
+Dynamics(model) = Dynamics(model, 0, -Inf, Inf)
+
+"""The time, or where it is one of the ends of the side, one a rounding inside of it."""
+inside(f::Dynamics, t) = clamp(t, nextfloat(oftype(t, f.low)), prevfloat(oftype(t, f.high)))
+
+"""
+    on_side(work, dynamics, stops, t, dt)
+
+`work()` with all of `dynamics` evaluated on the side of the step from `t` of size `dt` alone: they may jump at the
+`stops`, in rising order. The last stage of a step that ends at a jump, and the first of the one that starts there, have
+the same time. Each is moved by one rounding into its step's side.
+"""
+function on_side(work, dynamics, stops, t, dt)
+    isempty(stops) && return work()
+    i = searchsortedlast(stops, t + dt / 2)
+    low, high = i > 0 ? stops[i] : -Inf, i < length(stops) ? stops[i + 1] : Inf
+    before = [(f.low, f.high) for f in dynamics]
+    foreach(f -> ((f.low, f.high) = (low, high)), dynamics)
+    try
+        return work()
+    finally
+        foreach((f, ends) -> ((f.low, f.high) = ends), dynamics, before)
+    end
+end
 
 function (f::Dynamics)(du, u, p, t)
     f.calls += 1
-    evaluate!(f.model, du, u, p, t)
+    evaluate!(f.model, du, u, p, inside(f, t))
     return nothing
 end
 
@@ -81,7 +107,7 @@ One counted call of `f`, ready to be pulled back.
 """
 function pull(f::Dynamics, u, p, t, memory = Fresh())
     f.calls += 1
-    return pull(f.model, u, p, t, memory)
+    return pull(f.model, u, p, inside(f, t), memory)
 end
 
 """
@@ -90,8 +116,8 @@ end
 `f` with what the stiff solvers ask for beside it.
 """
 function ode_function(f::Dynamics)
-    jac!(J, u, p, t) = (J .= jacobian(f.model, u, p, t); nothing)
-    tgrad!(dT, u, p, t) = (dT .= time_derivative(f.model, u, p, t); nothing)
+    jac!(J, u, p, t) = (J .= jacobian(f.model, u, p, inside(f, t)); nothing)
+    tgrad!(dT, u, p, t) = (dT .= time_derivative(f.model, u, p, inside(f, t)); nothing)
     return ODEFunction{true, SciMLBase.FullSpecialize}(f; jac = jac!, tgrad = tgrad!)
 end
 

@@ -96,11 +96,15 @@ host_model(call, pull, jacobian, time_derivative) =
 
 host_part(model, first, last) = Py(Part(value(model), pyconvert(Int, first):pyconvert(Int, last)))
 
-function host_options(T, solver, start, stop, abstol, reltol, dt, adaptive, maxiters)
-    numbers = (pyconvert(Float64, x) for x in (abstol, reltol, dt))
+function host_options(
+        T, solver, start, stop, abstol, reltol, dt, adaptive, maxiters, dtmin, dtmax, tstops, constants,
+    )
+    number(x) = T(pyconvert(Float64, x))
     return Options{T}(
-        pyconvert(String, solver), T.((pyconvert(Float64, start), pyconvert(Float64, stop))), T.(numbers)...,
-        pyconvert(Bool, adaptive), pyconvert(Int, maxiters),
+        pyconvert(String, solver), (number(start), number(stop)), number(abstol), number(reltol), number(dt),
+        pyconvert(Bool, adaptive), pyconvert(Int, maxiters), number(dtmin), number(dtmax),
+        T.(pyconvert(Vector{Float64}, tstops)),
+        Dict(Symbol(pyconvert(String, name)) => number(value) for (name, value) in constants),
     )
 end
 
@@ -162,7 +166,9 @@ function host_problem(dtype, f, g, p, options, tableau, path)
 end
 
 noise(problem::HostProblem, u) =
-    PathNoise(problem.options.tspan..., zero(u), problem.path)
+    PathNoise(problem.options.tspan[1], stops(problem.options), zero(u), problem.path)
+
+dynamics(problem::HostProblem) = problem.g === nothing ? (problem.f,) : (problem.f, problem.g)
 
 calls(problem::HostProblem) = (problem.f.calls, problem.g === nothing ? 0 : problem.g.calls)
 
@@ -183,8 +189,10 @@ function (offer::HostOffer)(index, t, dt, EEst)
     return isnone(wanted) ? nothing : pyconvert(Vector{Int}, wanted)
 end
 
-function host_solve(handle, u0, times, states, spread, dense, checkpoints, offer, after_step)
-    return solve_and_share(value(handle), array(u0), times, states, spread, dense, checkpoints, offer, after_step)
+"""`after_step()` is called once a step, and where it is `watching` with the step's end and the calls so far."""
+function host_solve(handle, u0, times, states, spread, dense, checkpoints, offer, after_step, watching)
+    after = pyconvert(Bool, watching) ? after_step : (t, calls) -> after_step()
+    return solve_and_share(value(handle), array(u0), times, states, spread, dense, checkpoints, offer, after)
 end
 
 function solve_and_share(problem::HostProblem{T}, u0, times, states, spread, dense, checkpoints, offer, after_step) where {T}
@@ -206,7 +214,7 @@ function solve_and_share(problem::HostProblem{T}, u0, times, states, spread, den
     end
     return PythonCall.pytuple((
         Py(run), PythonCall.pylist(run.t), PythonCall.pylist(run.dt), PythonCall.pylist(run.EEst),
-        run.nreject, problem.g === nothing ? run.nf : nf, ng, PythonCall.pylist(tensor.(run.outputs)),
+        run.nreject, run.nf, nf, ng, PythonCall.pylist(tensor.(run.outputs)),
     ))
 end
 
@@ -237,14 +245,15 @@ function estimate_and_share(problem::HostProblem{T}, u, quantity, t, dt, frozen)
     time, size = T(pyconvert(Float64, t)), T(pyconvert(Float64, dt))
     more = (quantity = pyconvert(String, quantity), frozen = pyconvert(Bool, frozen))
     (value, back), (nf, ng) = counted(problem) do
-        if problem.g === nothing
-            local_error(problem.f, problem.tableau, u, problem.p, time, size, problem.options; more...)
-        else
+        on_side(dynamics(problem), problem.options.tstops, time, size) do
+            if problem.g === nothing
+                return local_error(problem.f, problem.tableau, u, problem.p, time, size, problem.options; more...)
+            end
             integrals = Integrals(size, zero(u), zero(u))
             problem.path(
-                integrals.dW, integrals.dZ, time, step_end(time, size, problem.options.tspan[2]),
+                integrals.dW, integrals.dZ, time, step_end(time, size, stops(problem.options)),
             )
-            local_error(
+            return local_error(
                 problem.f, problem.g, problem.tableau, u, problem.p, time, integrals, problem.options;
                 more...,
             )
@@ -265,8 +274,10 @@ function host_stiffness(handle, run, index)
 end
 
 function take(problem::HostProblem, run, index, u, need, memory = Fresh())
-    problem.g === nothing && return take_again(problem.f, problem.tableau, run, index, u, need, memory)
-    return take_again(problem.f, problem.g, problem.tableau, problem.path, run, index, u, memory)
+    return on_side_of_step(dynamics(problem), run, index) do
+        problem.g === nothing && return take_again(problem.f, problem.tableau, run, index, u, need, memory)
+        return take_again(problem.f, problem.g, problem.tableau, problem.path, run, index, u, memory)
+    end
 end
 
 function host_estimates(T, rows)

@@ -1,8 +1,9 @@
 """
-    PathNoise(t, prototype, increments!)
+    PathNoise(t, stops, prototype, increments!)
 
 The noise of one given path, as the stack's methods read it: `increments!(dW, dZ, t, t_new)` writes what the
-path does over a step. A rejected step asks the same path over a shorter one, so the path must remember.
+path does over a step. A rejected step asks the same path over a shorter one, so the path must remember. `stops` are
+times that steps end at, in rising order, the span's end the last.
 """
 mutable struct PathNoise{T, N, Tt, A, F} <: SciMLBase.AbstractNoiseProcess{T, N, Nothing, true}
     increments!::F
@@ -10,23 +11,23 @@ mutable struct PathNoise{T, N, Tt, A, F} <: SciMLBase.AbstractNoiseProcess{T, N,
     dt::Tt
     dW::A
     dZ::A
-    tend::Tt
+    stops::Vector{Tt}
     reset::Bool
 end
 
-function PathNoise(t, tend, prototype::AbstractArray{T}, increments!::F) where {T, F}
+function PathNoise(t, stops, prototype::AbstractArray{T}, increments!::F) where {T, F}
     return PathNoise{T, ndims(prototype) + 1, typeof(t), typeof(prototype), F}(
-        increments!, t, zero(t), zero(prototype), zero(prototype), tend, false,
+        increments!, t, zero(t), zero(prototype), zero(prototype), stops, false,
     )
 end
 
 function Base.copy(W::PathNoise)
-    return PathNoise(W.curt, W.tend, W.dW, W.increments!)
+    return PathNoise(W.curt, W.stops, W.dW, W.increments!)
 end
 
 function DiffEqNoiseProcess.calculate_step!(W::PathNoise, dt, u, p)
     W.dt = dt
-    W.increments!(W.dW, W.dZ, W.curt, step_end(W.curt, dt, W.tend))
+    W.increments!(W.dW, W.dZ, W.curt, step_end(W.curt, dt, W.stops))
     return nothing
 end
 
@@ -35,7 +36,7 @@ function DiffEqNoiseProcess.setup_next_step!(W::PathNoise, u, p)
 end
 
 function DiffEqNoiseProcess.accept_step!(W::PathNoise, dt, u, p, setup_next = true)
-    W.curt = step_end(W.curt, W.dt, W.tend)
+    W.curt = step_end(W.curt, W.dt, W.stops)
     W.dt = dt
     setup_next && DiffEqNoiseProcess.calculate_step!(W, dt, u, p)
     return nothing
@@ -45,8 +46,8 @@ DiffEqNoiseProcess.reject_step!(W::PathNoise, dt, u, p) = DiffEqNoiseProcess.cal
 
 DiffEqNoiseProcess.save_noise!(W::PathNoise) = nothing
 
-"""Where a step ends: within rounding of the span's end, there, as the stack's loop has it."""
-function step_end(t, dt, tend)
-    t_new = t + dt
-    return abs(tend - t_new) <= 100 * eps(max(abs(t), abs(tend))) ? tend : t_new
+"""Where a step ends: within rounding of the next of the stops, there, as the stack's loop has it."""
+function step_end(t, dt, stops)
+    stop, t_new = stops[min(searchsortedlast(stops, t) + 1, end)], t + dt
+    return abs(stop - t_new) <= 100 * eps(max(abs(t), abs(stop))) ? stop : t_new
 end

@@ -17,7 +17,9 @@ function algorithm(name; of_adjoint = false)
 end
 
 """
-How to solve: `dt` 0 is an automatic first step. Times and tolerances have the state's element type.
+How to solve: `dt` 0 is an automatic first step. Times and tolerances have the state's element type. `dtmin` and `dtmax`
+bound the steps' sizes where they are not 0; `tstops`, in rising order, are times they end at, those outside the span none of its;
+`constants` are those of the controller that are not the method's own, by the stack's names.
 """
 struct Options{T}
     solver::String
@@ -27,6 +29,22 @@ struct Options{T}
     dt::T
     adaptive::Bool
     maxiters::Int
+    dtmin::T
+    dtmax::T
+    tstops::Vector{T}
+    constants::Dict{Symbol, T}
+end
+
+function Options{T}(solver, tspan, abstol, reltol, dt, adaptive, maxiters) where {T}
+    return Options{T}(solver, tspan, abstol, reltol, dt, adaptive, maxiters, zero(T), zero(T), T[], Dict())
+end
+
+"""The options as the stack's keywords, those of the tolerances and the first step left out."""
+function step_options(options::Options{T}, algorithm) where {T}
+    return (;
+        (options.dtmin > 0 ? (; options.dtmin) : (;))..., (options.dtmax > 0 ? (; options.dtmax) : (;))...,
+        (isempty(options.constants) ? (;) : (; controller = PIController(T, algorithm; options.constants...)))...,
+    )
 end
 
 """
@@ -46,7 +64,8 @@ end
 
 """
 The record of one solve: an entry per accepted step, the states at the asked times, the states steps start
-from by the step's index from 0 (that of index `length(t)` is the end's), and the stack's solution. `rejected` is how
+from by the step's index from 0 (that of index `length(t)` is the end's), and the stack's solution. `nf` is the stack's
+count of calls, of an SDE, which it does not count, the drift's. `rejected` is how
 many steps had been rejected by then; of Adams steps `earlier_dts` are the sizes that go with their earlier slopes.
 """
 mutable struct Run{T, A <: AbstractArray{T}, P <: AbstractVector{T}}
@@ -76,25 +95,27 @@ function problem(f::Dynamics, g::Dynamics, u0, p, options::Options, noise)
 end
 
 function start(prob, options::Options, keep::Keep; more...)
-    saveat = keep.checkpoints
+    saveat, alg = keep.checkpoints, algorithm(options.solver)
     return init(
-        prob, algorithm(options.solver);
+        prob, alg;
         abstol = options.abstol, reltol = options.reltol, adaptive = options.adaptive,
         maxiters = options.maxiters, save_everystep = keep.dense, dense = keep.dense, saveat = saveat,
-        save_start = true, save_end = true, verbose = SciMLLogging.None(),
-        (options.dt == 0 ? (;) : (; dt = options.dt))..., more...,
+        save_start = true, save_end = true, verbose = SciMLLogging.None(), tstops = options.tstops,
+        step_options(options, alg)..., (options.dt == 0 ? (;) : (; dt = options.dt))..., more...,
     )
 end
 
 """
     solve(f, u0, p, options, times, keep; after_step)
 
-Solve an ODE; `times` lie in the span, in its order. `after_step()` is called once a step, so that the caller
-can interrupt.
+Solve an ODE; `times` lie in the span, in its order. `after_step(t, calls)` is called once a step with its end and the
+calls of `f` so far, so that the caller can interrupt.
 """
 function solve(f::Dynamics, u0, p, options::Options, times, keep::Keep; after_step = Returns(nothing))
+    before = f.calls
     integrator = start(problem(f, u0, p, options), options, keep; calck = true)
-    run = record!(integrator, u0, p, options, times, keep, after_step)
+    after(t) = after_step(t, f.calls - before)
+    run = record!(integrator, (f,), u0, p, options, times, keep, after)
     # as the stack counts out of place, where VCAB3's first call is left out
     run.nf = integrator.stats.nf - (options.solver == "VCAB3")
     return run
@@ -111,12 +132,25 @@ function solve(
     )
     before = f.calls
     integrator = start(problem(f, g, u0, p, options, noise), options, keep)
-    run = record!(integrator, u0, p, options, times, keep, after_step)
+    options.dt == 0 && bound_first_step!(integrator, options)
+    after(t) = after_step(t, f.calls - before)
+    run = record!(integrator, (f, g), u0, p, options, times, keep, after)
     run.nf = f.calls - before
     return run
 end
 
-function record!(integrator, u0::A, p::P, options::Options{T}, times, keep, after_step) where {T, A, P}
+"""The automatic step of constant dynamics is not bounded by `dtmax`, and the stack has drawn its noise already."""
+function bound_first_step!(integrator, options)
+    (options.dtmax == 0 || integrator.dt <= options.dtmax) && return nothing
+    integrator.dt = options.dtmax
+    integrator.sqdt = sqrt(integrator.dt)
+    DiffEqNoiseProcess.calculate_step!(integrator.W, integrator.dt, integrator.u, integrator.p)
+    return nothing
+end
+
+function record!(
+        integrator, dynamics, u0::A, p::P, options::Options{T}, times, keep, after_step,
+    ) where {T, A, P}
     run = Run{T, A, P}(
         options, p, Float64[], Float64[], Float64[], Int[], Tuple{T, T}[], Dict{Int, A}(), A[], 0, 0, nothing,
     )
@@ -125,18 +159,50 @@ function record!(integrator, u0::A, p::P, options::Options{T}, times, keep, afte
     kept = Kept(1, Int[])
     save_outputs!(run, integrator, times, direction)
     while direction * (t_end - integrator.t) > 0
-        step!(integrator)
-        after_step()
-        check(integrator, run)
-        EEst = options.adaptive ? Float64(get_EEst(integrator)) : NaN
-        keep_step!(run, integrator, keep, kept, EEst)
-        save_outputs!(run, integrator, times, direction)
+        t = integrator.t
+        stop = stop_after(options, t)
+        on_side(dynamics, options.tstops, t, stop - t) do
+            integrator.t in options.tstops && cross!(integrator)
+            step!(integrator)
+            after_step(integrator.t)
+            check(integrator, run)
+            EEst = options.adaptive ? Float64(get_EEst(integrator)) : NaN
+            keep_step!(run, integrator, keep, kept, EEst)
+            save_outputs!(run, integrator, times, direction)
+        end
     end
+    # an error relative to an infinite state is 0: EEst need not show it, and it stays infinite
+    all(isfinite, integrator.u) || throw(failure(:non_finite, integrator, run))
     SciMLBase.solve!(integrator) # nothing is left to solve: the solution is finished
     run.states[length(run.t)] = copy(integrator.u)
     run.nreject = integrator.stats.nreject
     run.sol = integrator.sol
     return run
+end
+
+"""The tstops inside the span and its end, of a span that runs forwards."""
+stops(options::Options) = [filter(t -> options.tspan[1] < t < options.tspan[2], options.tstops); options.tspan[2]]
+
+"""Where a step from `t` ends at the latest: at the next of the tstops, or the end of the span."""
+function stop_after(options::Options, t)
+    start, stop = options.tspan
+    stops = options.tstops
+    if stop > start
+        i = searchsortedlast(stops, t) + 1
+        return i <= length(stops) ? min(stops[i], stop) : stop
+    end
+    i = searchsortedfirst(stops, t) - 1
+    return i > 0 ? max(stops[i], stop) : stop
+end
+
+"""
+The last step ended at a tstop, where the dynamics may jump: evaluate them anew for the next one. The stack, which goes
+on with the last stage, does not count it.
+"""
+function cross!(integrator)
+    integrator.iter > 0 && OrdinaryDiffEqCore.isfsal(integrator.alg) &&
+        integrator.f(integrator.fsallast, integrator.u, integrator.p, integrator.t)
+    return nothing
 end
 
 """Which of the steps so far have their state kept: every `stride`-th where they are spread, and those `offered`."""
@@ -179,19 +245,21 @@ end
 function check(integrator, run)
     code = integrator.sol.retcode
     (code == ReturnCode.Default || code == ReturnCode.Success) && return nothing
+    too_short = code in (ReturnCode.DtLessThanMin, ReturnCode.DtNaN) ||
+        code == ReturnCode.Unstable && run.options.adaptive && !integrator.accept_step
     kind = if code == ReturnCode.MaxIters
         :step_limit
-    elseif code == ReturnCode.DtLessThanMin || code == ReturnCode.DtNaN
-        isfinite(get_EEst(integrator)) ? :step_underflow : :non_finite
+    elseif too_short && isfinite(get_EEst(integrator))
+        :step_underflow
     else
         :non_finite
     end
-    throw(
-        SolveFailure(
-            kind, integrator.t, integrator.dt, get_EEst(integrator), length(run.t), integrator.stats.nreject,
-        ),
-    )
+    throw(failure(kind, integrator, run))
 end
+
+failure(kind, integrator, run) = SolveFailure(
+    kind, integrator.t, integrator.dt, get_EEst(integrator), length(run.t), integrator.stats.nreject,
+)
 
 """
     initial_step(f, u, p, options)
@@ -199,11 +267,16 @@ end
 The stack's automatic first step at the start of `options.tspan`.
 """
 function initial_step(f::Dynamics, u, p, options::Options)
-    return Float64(start(problem(f, u, p, options), options, Keep{eltype(u)}()).dt)
+    return bounded_step(start(problem(f, u, p, options), options, Keep{eltype(u)}()), options)
 end
 
 function initial_step(f::Dynamics, g::Dynamics, noise::PathNoise, u, p, options::Options)
-    return Float64(start(problem(f, g, u, p, options, noise), options, Keep{eltype(u)}()).dt)
+    return bounded_step(start(problem(f, g, u, p, options, noise), options, Keep{eltype(u)}()), options)
+end
+
+function bounded_step(integrator, options)
+    dt = Float64(integrator.dt)
+    return options.dtmax == 0 ? dt : clamp(dt, -Float64(options.dtmax), Float64(options.dtmax))
 end
 
 """u(t) of a run that kept its dense output."""

@@ -130,7 +130,7 @@ end
     asked = options(; solver, tol = 1e-2, dt = adaptive ? 0 : 0.1, adaptive)
     run, on = both() do place
         start = place(u0)
-        noise = PathNoise(0.0, 1.0, zero(start), DevicePath())
+        noise = PathNoise(0.0, [1.0], zero(start), DevicePath())
         solve(f, g, noise, start, place(p), asked, [1.0], Keep{Float64}(; states = true))
     end
     @test on.nreject == run.nreject

@@ -20,7 +20,7 @@ LocalReg.pull(::Zero, u, p, t) = zero(u), y -> (zero(u), zero(p))
     u0 = [1.0 2.0; 3.0 4.0]
     adaptive = !(solver in ("EM", "EulerHeun"))
     asked = options(; solver, tol = 1e-2, dt = adaptive ? 0 : 0.1, adaptive)
-    noise = PathNoise(0.0, 1.0, zero(u0), SinePath())
+    noise = PathNoise(0.0, [1.0], zero(u0), SinePath())
     run = solve(Dynamics(Zero()), Dynamics(Constant()), noise, u0, [0.5], asked, [1.0], Keep{Float64}())
     @test run.outputs[1] ≈ u0 .+ 0.5 .* (path_at(1) .- path_at(0)) rtol = 1e-10
 end
@@ -39,7 +39,7 @@ const EULER_MARUYAMA = StochasticTableau{Float64}(
     u0 = [0.3 -0.4; 0.1 0.5]
     asked = options(; solver = "EM", dt = 0.125, adaptive = false)
     at(u0, p) = solve(
-        f, g, PathNoise(0.0, 1.0, zero(u0), SinePath()), u0, p, asked, [1.0], Keep{Float64}(; states = true),
+        f, g, PathNoise(0.0, [1.0], zero(u0), SinePath()), u0, p, asked, [1.0], Keep{Float64}(; states = true),
     )
     run = at(u0, p)
     w = [1.0 2; 3 4]

@@ -34,6 +34,7 @@ from pylocalreg.errors import (
     StepLimitError,
     StepUnderflowError,
 )
+from pylocalreg.progress import following
 
 CHECKPOINTED = ("backsolve", "discrete", "interpolating")
 
@@ -129,8 +130,8 @@ class JuliaEngine:
         offer = None
         if keep.sample is not None and not keep.stiffness:
             offer = _Offer(keep)
-        with self.inside(julia, problem, u0.device):
-            run, t, dt, EEst, nreject, nf, ng, outputs = julia.call(
+        with following(problem) as update, self.inside(julia, problem, u0.device):
+            run, t, dt, EEst, nreject, nf, calls, of_diffusion, outputs = julia.call(
                 "solve",
                 handle,
                 _plain(u0),
@@ -140,12 +141,13 @@ class JuliaEngine:
                 keep.stages and keep.states == "all",
                 checkpoints,
                 offer,
-                _breathe,
+                update or _breathe,
+                update is not None,
             )
             trajectory.run = run
             trajectory.t, trajectory.dt, trajectory.EEst = list(t), list(dt), list(EEst)
             trajectory.nreject = int(nreject)
-            trajectory.calls = Calls(int(nf), int(ng))
+            trajectory.nf, trajectory.calls = int(nf), Calls(int(calls), int(of_diffusion))
             trajectory.outputs = [u.view(u0.shape) for u in outputs]
             trajectory.u = _States(julia, run)
             if keep.stiffness:
@@ -236,7 +238,12 @@ class JuliaEngine:
             if step.through_state:
                 for index, by_u in by_states:
                     add(trajectory.t[index], by_u)
-        at_start = at.pop(problem.tspan[0], None)
+        begin = problem.tspan[0]
+        last = max(at, key=lambda time: abs(time - begin), default=begin)
+        for stop in problem.steps.tstops:  # where the dynamics jump, the adjoint's solve and integrals stop
+            if min(begin, last) < stop < max(begin, last):
+                add(stop, torch.zeros_like(at[last]))
+        at_start = at.pop(begin, None)
         times = sorted(at, reverse=problem.tspan[1] < problem.tspan[0])
         if times:
             by_u0, by_p = julia.call(
@@ -300,6 +307,10 @@ class JuliaEngine:
             problem.dt or 0.0,
             problem.adaptive,
             problem.maxiters,
+            problem.steps.dtmin or 0.0,
+            problem.steps.dtmax or 0.0,
+            list(problem.steps.tstops),
+            list(problem.steps.constants.items()),
         )
         tableau = tableau_of(julia, problem.solver, dtype)
         with in_order(julia, u0.device):
@@ -329,6 +340,12 @@ class JuliaEngine:
                     f"maxiters = {problem.maxiters} steps ended {where} of tspan {problem.tspan}: loosen "
                     f"abstol = {problem.abstol:g} and reltol = {problem.reltol:g}, raise maxiters, or "
                     "regularize the dynamics"
+                ) from error
+            dtmin = problem.steps.dtmin
+            if kind == "step_underflow" and dtmin is not None and abs(dt) <= dtmin:
+                raise StepUnderflowError(
+                    f"dt = {dt:.3g} is not above dtmin = {dtmin:g} {where} (EEst = {EEst:.3g}): loosen the "
+                    "tolerances, lower dtmin, or leave it out"
                 ) from error
             if kind == "step_underflow":
                 raise StepUnderflowError(
@@ -362,7 +379,7 @@ def _plain(u: torch.Tensor) -> torch.Tensor:
 
 
 def _breathe() -> None:
-    """Called once a step: Python raises KeyboardInterrupt here, and lets other threads run."""
+    """Called once a step in place of a bar: Python raises KeyboardInterrupt here, and other threads run."""
 
 
 def _row(step: StepCotangent) -> tuple[int, float, str, bool, bool]:

@@ -3,6 +3,7 @@
 All arithmetic is in the state's own precision, as in Julia: ``T`` is numpy's float32 or float64.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,21 @@ from pylocalreg.engines.torch_engine.fastpower import fastpower
 
 Scalar = np.floating[Any]
 
-GAMMA = 9 / 10
-QMIN = 1 / 5
-QMAX = 10
 QMAX_FIRST_STEP = 10_000  # the automatic first step is only a guess: let it grow at will once
 OLD_ERROR_FLOOR = 1e-4
+
+
+@dataclass(frozen=True)
+class Constants:
+    """A method's own constants, by the stack's names."""
+
+    beta1: float
+    beta2: float
+    gamma: float = 9 / 10
+    qmin: float = 1 / 5
+    qmax: float = 10
+    qsteady_min: float = 1.0
+    qsteady_max: float = 1.0
 
 
 def usual_betas(order: float) -> tuple[float, float]:
@@ -24,21 +35,19 @@ def usual_betas(order: float) -> tuple[float, float]:
 
 
 class PIController:
-    """dt_next = dt / q with q = EEst^beta1 / EEst_old^beta2 / gamma, clipped; dt itself where q is in
-    [1, qsteady_max].
+    """dt_next = dt / q with q = EEst^beta1 / EEst_old^beta2 / gamma, clipped to [1 / qmax, 1 / qmin]; dt
+    itself where q is in [qsteady_min, qsteady_max].
     """
 
-    def __init__(
-        self, betas: tuple[float, float], T: type[Scalar], qmax: float = QMAX, qsteady_max: float = 1.0
-    ) -> None:
-        self.beta1, self.beta2 = T(betas[0]), T(betas[1])
-        self.gamma = T(GAMMA)
+    def __init__(self, T: type[Scalar], constants: Constants) -> None:
+        self.beta1, self.beta2 = T(constants.beta1), T(constants.beta2)
+        self.gamma = T(constants.gamma)
         self.smallest_q_first_step = T(1) / T(QMAX_FIRST_STEP)
-        self.smallest_q = T(1) / T(qmax)
-        self.largest_q = T(1) / T(QMIN)
+        self.smallest_q = T(1) / T(constants.qmax)
+        self.largest_q = T(1) / T(constants.qmin)
         self.floor = T(OLD_ERROR_FLOOR)
         self.old_error = T(OLD_ERROR_FLOOR)
-        self.qsteady_max = T(qsteady_max)
+        self.qsteady_min, self.qsteady_max = T(constants.qsteady_min), T(constants.qsteady_max)
         self.naccept = 0
         self.T = T
 
@@ -52,7 +61,7 @@ class PIController:
             q = min(max(q / self.gamma, smallest_q), self.largest_q)
         self.naccept += 1
         self.old_error = max(error, self.floor)
-        return dt if 1 <= q <= self.qsteady_max else dt / q
+        return dt if self.qsteady_min <= q <= self.qsteady_max else dt / q
 
     def reject(self, dt: Scalar, error: Scalar) -> Scalar:
         """The step to try after one that was rejected; a non-finite estimate shrinks it the most."""

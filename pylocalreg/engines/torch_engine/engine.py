@@ -23,8 +23,10 @@ from pylocalreg.engines.torch_engine.adjoints.retaken import retaken
 from pylocalreg.engines.torch_engine.initial_step import initial_step
 from pylocalreg.engines.torch_engine.integrate import SCALARS, integrate
 from pylocalreg.engines.torch_engine.methods import METHODS
+from pylocalreg.engines.torch_engine.one_sided import on_side
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.errors import DoubleBackwardError
+from pylocalreg.progress import following
 
 
 class TorchEngine:
@@ -53,7 +55,10 @@ class TorchEngine:
         return keep_for(adjoint, checkpoints)
 
     def solve(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep) -> Trajectory:
-        return integrate(RightHandSide.of(problem), problem, u0, times, keep)
+        f = RightHandSide.of(problem)
+        with following(problem) as update:
+            on_step = None if update is None else lambda _, end, __: update(end, f.nfe)
+            return integrate(f, problem, u0, times, keep, on_step)
 
     def interpolate(self, problem: Problem, trajectory: Trajectory, time: float) -> torch.Tensor:
         i = trajectory.step_at(time)
@@ -89,15 +94,14 @@ class TorchEngine:
 
     def initial_step(self, problem: Problem, t: float, u: torch.Tensor) -> tuple[float, Calls]:
         f = RightHandSide.of(problem)
-        T = SCALARS[u.dtype]
-        order = METHODS[problem.solver].order
         with torch.no_grad(), np.errstate(all="ignore"):
-            dt = initial_step(f, T(t), T(problem.tspan[1]), u, order, problem.abstol, problem.reltol)
+            dt = initial_step(f, problem, METHODS[problem.solver].order, SCALARS[u.dtype](t), u)
         return float(dt), f.calls
 
     def estimate(
         self, problem: Problem, quantity: Quantity, t: float, u: torch.Tensor, dt: float, gradient: Gradient
     ) -> tuple[torch.Tensor, Calls]:
         f = RightHandSide.of(problem)
-        value = METHODS[problem.solver].estimate(f, quantity, t, u, dt, problem, gradient)
+        with on_side(f.f, t, dt):
+            value = METHODS[problem.solver].estimate(f, quantity, t, u, dt, problem, gradient)
         return value, f.calls

@@ -1,16 +1,18 @@
 """The time loop: steps, rejections, dense output at the asked times, and the record of it all."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import numpy as np
 import torch
 
-from pylocalreg.engines.base import Calls, Keep, Problem, Quantity, Trajectory
-from pylocalreg.engines.torch_engine.controller import Scalar
+from pylocalreg.engines.base import Keep, Problem, Quantity, Trajectory
+from pylocalreg.engines.torch_engine.controller import PIController, Scalar
 from pylocalreg.engines.torch_engine.initial_step import initial_step
 from pylocalreg.engines.torch_engine.method import Stepper
 from pylocalreg.engines.torch_engine.methods import METHODS
+from pylocalreg.engines.torch_engine.one_sided import on_side
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide, raise_if_not_finite
 from pylocalreg.errors import NonFiniteError, StepLimitError, StepUnderflowError
 
@@ -36,19 +38,24 @@ def integrate(
 
     Raises:
         NonFiniteError: the state or the dynamics is NaN or infinite.
-        StepUnderflowError: the step no longer moves the time.
+        StepUnderflowError: the step no longer moves the time, or is shorter than dtmin.
         StepLimitError: ``problem.maxiters`` steps were tried.
     """
-    method = METHODS[problem.solver]
+    method, steps = METHODS[problem.solver], problem.steps
     T = SCALARS[u0.dtype]
     t, t_end = T(problem.tspan[0]), T(problem.tspan[1])
-    direction, span = np.sign(t_end - t), abs(t_end - t)
-    if problem.dt is None:
-        dt = initial_step(f, t, t_end, u0, method.order, problem.abstol, problem.reltol)
-    else:
-        dt = T(problem.dt)
+    direction = np.sign(t_end - t)
+    dtmin, dtmax = T(steps.dtmin or 0), abs(t_end - t) if steps.dtmax is None else T(steps.dtmax)
+    floor = dtmin if direction > 0 else T(0)  # backwards in time the stack bounds its proposals alone
+    stop = T(problem.stop_after(float(t)))
+    dt = initial_step(f, problem, method.order, t, u0) if problem.dt is None else T(problem.dt)
+    if f.diffusion is not None and problem.adaptive:
+        dt = direction * min(abs(dt), abs(stop - t))  # the stack draws the first noise here
 
-    controller = method.controller(T) if problem.adaptive else None
+    controller = None
+    if problem.adaptive:
+        constants = dataclasses.replace(method.constants(steps.beta2), **steps.constants)
+        controller = PIController(T, constants)
     stepper = method.stepper(f, u0, problem)
     trajectory = Trajectory()
     keeper = _Keeper(keep, trajectory)
@@ -57,43 +64,56 @@ def integrate(
         outputs.append(u0.clone())
 
     u, EEst = u0, T(0)
+    accepted = False
     spare: torch.Tensor | None = None  # a state nobody keeps, to write the next one into
     for _ in range(problem.maxiters):
-        distance = abs(t_end - t)
-        # within rounding of the end the step lands on it: no micro-step is left over
-        last = not abs(dt) + 100 * np.spacing(max(abs(t), abs(t_end))) < distance
-        proposed = dt
-        dt = direction * min(abs(dt), distance)
-        if t + dt == t:
-            _raise_underflow(f, trajectory, t, dt, u, EEst)
+        proposed = abs(dt) if controller is None else max(min(abs(dt), dtmax), floor)
+        distance = abs(stop - t)
+        # within rounding of a stop the step lands on it: no micro-step is left over
+        lands = not proposed + 100 * np.spacing(max(abs(t), abs(stop))) < distance
+        dt = direction * min(proposed, distance)
+        too_short = abs(dt) <= dtmin and not (accepted and (lands or direction < 0))
+        if t + dt == t or too_short:
+            _raise_underflow(f, trajectory, t, dt, u, EEst, steps.dtmin)
         start, h = float(t), float(dt)
 
-        u_new, estimate = stepper.attempt(start, u, h, spare)
-        EEst = T(estimate)
-        if controller is not None and not EEst <= 1:
-            stepper.reject()
-            trajectory.nreject += 1
-            spare = u_new
-            dt = controller.reject(dt, EEst)
-            continue
+        with on_side(f.f, start, h):
+            u_new, estimate = stepper.attempt(start, u, h, spare)
+            EEst = T(estimate)
+            accepted = controller is None or bool(EEst <= 1)
+            if controller is not None and not accepted:
+                stepper.reject()
+                trajectory.nreject += 1
+                spare = u_new
+                dt = controller.reject(dt, EEst)
+                continue
 
-        kept = keeper.accept(start, u, h, float(EEst), stepper)
-        t = t_end if last else t + dt
-        if on_step is not None:
-            on_step(start, float(t), stepper)
-        while len(outputs) < len(times) and direction * (times[len(outputs)] - float(t)) <= 0:
-            time = times[len(outputs)]
-            outputs.append(u_new.clone() if time == float(t) else stepper.interpolate(time))
+            kept = keeper.accept(start, u, h, float(EEst), stepper)
+            t = stop if lands else t + dt
+            if on_step is not None:
+                on_step(start, float(t), stepper)
+            while len(outputs) < len(times) and direction * (times[len(outputs)] - float(t)) <= 0:
+                time = times[len(outputs)]
+                outputs.append(u_new.clone() if time == float(t) else stepper.interpolate(time))
         stepper.accept()
-        if last:
-            if controller is None:
-                raise_if_not_finite(u_new, f"the state at t = {float(t):.6g}", "take smaller steps")
+        if t == t_end:
+            # an error relative to an infinite state is 0: EEst need not show it, and it stays infinite
+            advice = "take smaller steps" if controller is None else "the solution blows up"
+            raise_if_not_finite(u_new, f"the state at t = {float(t):.6g}", advice)
             keeper.finish(u_new)
-            trajectory.calls = Calls(f.nfe - stepper.uncounted, f.calls.diffusion)
+            trajectory.calls, trajectory.nf = f.calls, f.nfe - stepper.uncounted
             return trajectory
         spare = None if kept or u is u0 or not method.one_step else u
         u = u_new
-        dt = proposed if controller is None else direction * min(abs(controller.accept(dt, EEst)), span)
+        if lands:
+            stepper.cross()
+            stop = T(problem.stop_after(float(t)))
+        if controller is None:
+            dt = direction * proposed
+        else:
+            # after a step that a stop cut short, the stack goes on from its uncut size only at the start
+            dt = controller.accept(direction * proposed, EEst)
+            dt = direction * min(max(min(abs(dt), dtmax), dtmin), abs(stop - t))
     raise StepLimitError(
         f"maxiters = {problem.maxiters} steps ({trajectory.naccept} accepted, {trajectory.nreject} rejected) "
         f"reached t = {float(t):.6g} of tspan {problem.tspan}: loosen abstol = {problem.abstol:g} and "
@@ -150,7 +170,13 @@ class _Keeper:
 
 
 def _raise_underflow(
-    f: RightHandSide, trajectory: Trajectory, t: Scalar, dt: Scalar, u: torch.Tensor, EEst: Scalar
+    f: RightHandSide,
+    trajectory: Trajectory,
+    t: Scalar,
+    dt: Scalar,
+    u: torch.Tensor,
+    EEst: Scalar,
+    dtmin: float | None,
 ) -> NoReturn:
     where = f"at t = {float(t):.6g} after {trajectory.naccept} accepted steps"
     if not np.isfinite(EEst):
@@ -158,6 +184,11 @@ def _raise_underflow(
         raise NonFiniteError(
             f"the dynamics or the state becomes NaN or infinite {where}, however small the step "
             f"(dt = {float(dt):.3g}): the solution blows up or f is not defined beyond this point"
+        )
+    if t + dt != t:
+        raise StepUnderflowError(
+            f"dt = {float(dt):.3g} is not above dtmin = {dtmin:g} {where} (EEst = {float(EEst):.3g}): loosen "
+            "the tolerances, lower dtmin, or leave it out"
         )
     raise StepUnderflowError(
         f"dt = {float(dt):.3g} no longer moves the time {where} (EEst = {float(EEst):.3g}): the dynamics are "

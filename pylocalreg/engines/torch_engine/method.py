@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 
 from pylocalreg.engines.base import Gradient, Problem, Quantity, StepAsked, StepCotangent, Trajectory
-from pylocalreg.engines.torch_engine.controller import PIController, Scalar
+from pylocalreg.engines.torch_engine.controller import Constants
 from pylocalreg.engines.torch_engine.gradient_sum import GradientSum
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 
@@ -18,7 +18,7 @@ class Stepper(Protocol):
     """The steps of one solve. Every call speaks of the step last attempted."""
 
     uncounted: int
-    """Calls of f for dense output alone, which the stack's nf leaves out."""
+    """Calls of f that the stack's nf leaves out: those for dense output alone, say."""
 
     def attempt(
         self, t: float, u: torch.Tensor, dt: float, spare: torch.Tensor | None
@@ -33,6 +33,11 @@ class Stepper(Protocol):
 
     def reject(self) -> None:
         """The step is rejected: the next attempt starts from the same state."""
+
+    def cross(self) -> None:
+        """The step last accepted ended at a tstop, where the dynamics may jump: the next attempt evaluates
+        them anew on the other side.
+        """
 
     def record(self) -> Record:
         """What dense output needs."""
@@ -103,8 +108,8 @@ class Method(Protocol):
     def order(self) -> float:
         """Order of the solution carried on, as the automatic first step and the controller take it."""
 
-    def controller(self, T: type[Scalar]) -> PIController:
-        """A fresh step size controller."""
+    def constants(self, beta2: float | None) -> Constants:
+        """The step size controller's own constants; ``beta2`` is given where ``beta1`` follows from it."""
 
     def stepper(self, f: RightHandSide, u0: torch.Tensor, problem: Problem) -> Stepper:
         """A fresh run of steps from ``u0`` at the start of the problem's span."""

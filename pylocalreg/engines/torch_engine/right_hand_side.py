@@ -4,6 +4,7 @@ import torch
 
 from pylocalreg.engines.base import Calls, Dynamics, Jacobian, Problem
 from pylocalreg.engines.torch_engine.linearization import Linearization, counted_calls, linearize
+from pylocalreg.engines.torch_engine.one_sided import one_sided
 from pylocalreg.errors import DeviceError, DtypeError, NonFiniteError, ShapeError
 
 
@@ -25,10 +26,11 @@ class RightHandSide:
 
     @classmethod
     def of(cls, problem: Problem) -> "RightHandSide":
+        f = one_sided(problem.f, problem.steps.tstops)
         if problem.g is None:
-            return cls(problem.f)
-        drift = cls(problem.f, "drift")
-        drift.diffusion = cls(problem.g, "diffusion")
+            return cls(f)
+        drift = cls(f, "drift")
+        drift.diffusion = cls(one_sided(problem.g, problem.steps.tstops), "diffusion")
         return drift
 
     @property

@@ -7,7 +7,7 @@ from pylocalreg.engines.torch_engine.adams.history import ORDER, History, Slope,
 from pylocalreg.engines.torch_engine.adams.replay import AdamsReplay
 from pylocalreg.engines.torch_engine.adams.retake import AdamsRetake
 from pylocalreg.engines.torch_engine.adams.step import coefficients, hermite, take
-from pylocalreg.engines.torch_engine.controller import PIController, Scalar, usual_betas
+from pylocalreg.engines.torch_engine.controller import Constants, usual_betas
 from pylocalreg.engines.torch_engine.explicit_rk import ExplicitRK
 from pylocalreg.engines.torch_engine.method import Record
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
@@ -33,8 +33,8 @@ class Adams:
     def __init__(self, name: str, corrects: bool) -> None:
         self.name, self.corrects = name, corrects
 
-    def controller(self, T: type[Scalar]) -> PIController:
-        return PIController(usual_betas(ORDER), T)
+    def constants(self, beta2: float | None) -> Constants:
+        return Constants(*usual_betas(ORDER))
 
     def stepper(self, f: RightHandSide, u0: torch.Tensor, problem: Problem) -> "AdamsStepper":
         return AdamsStepper(f, self.corrects, u0, problem)
@@ -68,7 +68,7 @@ class AdamsStepper:
 
     def __init__(self, f: RightHandSide, corrects: bool, u0: torch.Tensor, problem: Problem) -> None:
         self.f, self.corrects = f, corrects
-        self.uncounted = 0
+        self.uncounted = 0 if corrects else 1  # the stack forgets to count VCAB3's first call
         self.start = START.stepper(f, u0, problem)
         self.error_norm = self.start.error_norm
         self.history: History = ()
@@ -80,8 +80,6 @@ class AdamsStepper:
         f = self.f
         if self.k is None:
             self.k = f.owned(t, u)
-            if not self.corrects:
-                self.uncounted += 1  # the stack forgets to count it
         self.t, self.u, self.dt, self.before = t, u, dt, self.history
         slope = Slope(t, u, self.k, dt)
         self.k_new: torch.Tensor | None = None
@@ -108,6 +106,10 @@ class AdamsStepper:
 
     def reject(self) -> None:
         """The same slope starts the next attempt."""
+
+    def cross(self) -> None:
+        self.k = None  # the earlier slopes stay, as in the stack
+        self.uncounted += 1
 
     def record(self) -> Record:
         assert self.k is not None

@@ -9,6 +9,7 @@ from pylocalreg.engines.torch_engine.adams.history import History, Slope, is_sta
 from pylocalreg.engines.torch_engine.adams.step import coefficients, hermite_weights, take
 from pylocalreg.engines.torch_engine.error_norm import scaled_rms
 from pylocalreg.engines.torch_engine.explicit_rk import ExplicitRK
+from pylocalreg.engines.torch_engine.one_sided import on_side
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 
 Past = tuple[torch.Tensor, torch.Tensor]
@@ -72,7 +73,10 @@ class AdamsReplay:
     def pull_back_estimate(self, step: StepCotangent, u: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
         by_u, by_history = self._reverse_estimate(step, u, self._history(step.index))
         jumps = [] if by_u is None else [(self.trajectory.t[step.index], by_u)]
-        return jumps + [(s.t, self._pull_back_slope(s.t, s.u, cotangent)) for s, cotangent in by_history]
+        for s, cotangent in by_history:
+            with on_side(self.f.f, s.t, s.dt):
+                jumps.append((s.t, self._pull_back_slope(s.t, s.u, cotangent)))
+        return jumps
 
     def _history(self, index: int) -> History:
         history = self.trajectory.memory[index]

@@ -17,6 +17,7 @@ from pylocalreg.engines.torch_engine.gradient_sum import GradientSum
 from pylocalreg.engines.torch_engine.integrate import OnStep, integrate
 from pylocalreg.engines.torch_engine.linearization import pull_back_directional
 from pylocalreg.engines.torch_engine.methods import METHODS
+from pylocalreg.engines.torch_engine.one_sided import on_side
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 
 
@@ -25,7 +26,7 @@ class ContinuousAdjoint(ABC):
 
     def __init__(self, problem: Problem, trajectory: Trajectory) -> None:
         self.problem, self.trajectory = problem, trajectory
-        self.f = RightHandSide(problem.f)
+        self.f = RightHandSide.of(problem)
         self.recall = Recall(self.f, problem, trajectory)
         self.pullback = Pullback(self.f, problem.params)
         self.end = trajectory.u[trajectory.naccept]
@@ -52,7 +53,8 @@ class ContinuousAdjoint(ABC):
         if steps:
             replay = METHODS[problem.solver].replay(self.f, problem, trajectory)
             for step in steps:
-                jumps += replay.pull_back_estimate(step, trajectory.u[step.index])
+                with on_side(self.f.f, trajectory.t[step.index], trajectory.dt[step.index]):
+                    jumps += replay.pull_back_estimate(step, trajectory.u[step.index])
             grad_params = replay.grad_params
         else:
             grad_params = GradientSum(len(problem.params))

@@ -7,6 +7,7 @@ import torch
 from pylocalreg.engines.base import Problem, StepCotangent, Trajectory
 from pylocalreg.engines.torch_engine.adjoints.recall import Recall
 from pylocalreg.engines.torch_engine.methods import METHODS
+from pylocalreg.engines.torch_engine.one_sided import on_side
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 
 
@@ -38,7 +39,8 @@ def discrete(
                 inside.append((time, cotangent))
         estimate = estimates.get(i)
         if adjoint is not None or inside or estimate is not None:
-            adjoint = replay.reverse(i, recall.state(i), adjoint, inside, estimate)
+            with on_side(f.f, t, dt):
+                adjoint = replay.reverse(i, recall.state(i), adjoint, inside, estimate)
     if adjoint is None:
         adjoint = torch.zeros_like(trajectory.u[trajectory.naccept])
     for _, cotangent in pending:  # at the start of the span

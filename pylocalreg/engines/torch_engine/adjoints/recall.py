@@ -7,6 +7,7 @@ import torch
 from pylocalreg.engines.base import Problem, Trajectory
 from pylocalreg.engines.torch_engine.method import Record
 from pylocalreg.engines.torch_engine.methods import METHODS
+from pylocalreg.engines.torch_engine.one_sided import inside, on_side
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.rosenbrock import Rosenbrock
 
@@ -47,7 +48,7 @@ class Recall:
 
     def _containing(self, time: float) -> tuple[int, torch.Tensor, Record]:
         """The step that ``time`` lies in: its index, start and record."""
-        i = self.trajectory.step_at(time)
+        i = self.trajectory.step_at(inside(self.f.f, time))
         if i in self.trajectory.k:
             return i, self.trajectory.u[i], self.trajectory.k[i]
         return i, *self._step(i)
@@ -71,7 +72,11 @@ class Recall:
         states, records = [], []
         for i in range(start, end):
             states.append(u)
-            u, _ = stepper.attempt(trajectory.t[i], u, trajectory.dt[i], None)
-            records.append(stepper.record() if self.stages else ())
+            t, dt = trajectory.t[i], trajectory.dt[i]
+            with on_side(self.f.f, t, dt):
+                u, _ = stepper.attempt(t, u, dt, None)
+                records.append(stepper.record() if self.stages else ())
             stepper.accept()
+            if i + 1 < end and trajectory.t[i + 1] in self.problem.steps.tstops:
+                stepper.cross()
         return states, records

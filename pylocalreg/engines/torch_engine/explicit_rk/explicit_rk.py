@@ -3,7 +3,7 @@
 import torch
 
 from pylocalreg.engines.base import Gradient, Problem, Quantity, Trajectory
-from pylocalreg.engines.torch_engine.controller import PIController, Scalar, usual_betas
+from pylocalreg.engines.torch_engine.controller import Constants, usual_betas
 from pylocalreg.engines.torch_engine.error_norm import ErrorNorm, stiffness
 from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
 from pylocalreg.engines.torch_engine.explicit_rk.retake import ExplicitRKRetake
@@ -25,8 +25,12 @@ class ExplicitRK:
         has: dict[Quantity, bool] = {"error": bool(tableau.btilde), "stiffness": bool(tableau.stiffness)}
         self.estimates = frozenset(quantity for quantity, there in has.items() if there)
 
-    def controller(self, T: type[Scalar]) -> PIController:
-        return PIController(self.tableau.betas or usual_betas(self.order), T)
+    def constants(self, beta2: float | None) -> Constants:
+        own = self.tableau.beta2
+        if own is None:
+            return Constants(*usual_betas(self.order))
+        beta2 = own if beta2 is None else beta2
+        return Constants(1 / self.order - 3 * beta2 / 4, beta2)
 
     def stepper(self, f: RightHandSide, u0: torch.Tensor, problem: Problem) -> "ExplicitRKStepper":
         return ExplicitRKStepper(f, self.tableau, u0, problem)
@@ -92,6 +96,11 @@ class ExplicitRKStepper:
     def reject(self) -> None:
         if not self.tableau.fsal:
             self.k1 = None  # the stack evaluates it anew at every attempt
+
+    def cross(self) -> None:
+        if self.k1 is not None:
+            self.k1 = None
+            self.uncounted += 1  # the stack goes on with the last stage
 
     def record(self) -> Record:
         self.uncounted += add_interpolant_stages(self.f, self.tableau, self.t, self.u, self.dt, self.ks)

@@ -5,7 +5,7 @@ import math
 import torch
 
 from pylocalreg.engines.base import Gradient, Problem, Quantity, Trajectory
-from pylocalreg.engines.torch_engine.controller import PIController, Scalar, usual_betas
+from pylocalreg.engines.torch_engine.controller import Constants, usual_betas
 from pylocalreg.engines.torch_engine.error_norm import ErrorNorm
 from pylocalreg.engines.torch_engine.explicit_rk.step import combine
 from pylocalreg.engines.torch_engine.linearization import Linearization
@@ -31,8 +31,8 @@ class Rosenbrock:
         self.tableau = tableau
         self.name, self.order = tableau.name, tableau.order
 
-    def controller(self, T: type[Scalar]) -> PIController:
-        return PIController(usual_betas(self.order), T, qsteady_max=QSTEADY_MAX)
+    def constants(self, beta2: float | None) -> Constants:
+        return Constants(*usual_betas(self.order), qsteady_max=QSTEADY_MAX)
 
     def stepper(self, f: RightHandSide, u0: torch.Tensor, problem: Problem) -> "RosenbrockStepper":
         return RosenbrockStepper(f, self.tableau, u0, problem)
@@ -119,6 +119,11 @@ class RosenbrockStepper:
     def reject(self) -> None:
         if not self.tableau.fsal:
             self.f0 = None  # the stack evaluates it anew at every attempt
+
+    def cross(self) -> None:
+        if self.f0 is not None:
+            self.f0 = None
+            self.uncounted += 1  # the stack goes on with the last stage
 
     def record(self) -> Record:
         """The coefficients of the dense output's polynomial."""

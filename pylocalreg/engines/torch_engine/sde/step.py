@@ -50,9 +50,9 @@ class Integrals:
 def integrals_of(problem: Problem, dtype: torch.dtype, t: float, dt: float) -> Integrals:
     """The numbers of the step from ``t``, over the problem's own Brownian path.
 
-    The path is asked for at the times the loop goes on from: rounded as the state is, the end exactly.
+    The path is asked for at the times the loop goes on from: rounded as the state is, a stop exactly.
     """
-    noise, end = problem.noise, problem.tspan[1]
+    noise, end = problem.noise, problem.stop_after(t)
     assert isinstance(noise, BrownianPath)
     t_new = round_time(t + dt, dtype)
     rounding = 100 * torch.finfo(dtype).eps * max(abs(t), abs(end))

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from pylocalreg.engines.base import Gradient, Problem, Quantity, Trajectory
-from pylocalreg.engines.torch_engine.controller import PIController, Scalar, usual_betas
+from pylocalreg.engines.torch_engine.controller import Constants, usual_betas
 from pylocalreg.engines.torch_engine.method import Record
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.sde.replay import StochasticRKReplay
@@ -34,8 +34,8 @@ class StochasticRK:
         has: dict[Quantity, bool] = {"error": bool(tableau.error_drift), "stiffness": tableau.stiffness}
         self.estimates = frozenset(quantity for quantity, there in has.items() if there)
 
-    def controller(self, T: type[Scalar]) -> PIController:
-        return PIController(usual_betas(self.order), T, QMAX)
+    def constants(self, beta2: float | None) -> Constants:
+        return Constants(*usual_betas(self.order), qmax=QMAX)
 
     def stepper(self, f: RightHandSide, u0: torch.Tensor, problem: Problem) -> "StochasticRKStepper":
         return StochasticRKStepper(f, self.tableau, u0, problem)
@@ -89,6 +89,9 @@ class StochasticRKStepper:
 
     def reject(self) -> None:
         """The path remembers what was drawn."""
+
+    def cross(self) -> None:
+        """A step begins with nothing but the state."""
 
     def record(self) -> Record:
         return (self.u_new,)

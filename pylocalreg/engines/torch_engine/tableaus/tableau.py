@@ -21,7 +21,8 @@ class Tableau:
         interpolant: for each stage the coefficients of theta, theta^2, ... of its dense output weight.
         solution: weights of the new state. None where the step's last stage is evaluated at the new state
             and is the first of the next step (FSAL): they are that stage's row of ``a``.
-        betas: exponents of the step size controller, where the stack does not use the usual ones.
+        beta2: exponent of the step size controller, where the stack does not use the usual one. beta1 is then
+            Hairer's 1 / order - 3 beta2 / 4.
     """
 
     name: str
@@ -32,7 +33,7 @@ class Tableau:
     btilde: tuple[float, ...]
     interpolant: tuple[tuple[float, ...], ...]
     solution: tuple[float, ...] | None = None
-    betas: tuple[float, float] | None = None
+    beta2: float | None = None
 
     @property
     def fsal(self) -> bool:
