@@ -1,9 +1,11 @@
 """The Brownian path of an SDE's solve: drawn where it is asked for, and remembered."""
 
 import math
+import threading
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,6 +66,7 @@ class BrownianPath:
         self._rounding = ROUNDING * torch.finfo(dtype).eps
         self._times = [start]
         self._intervals: list[_Interval] = []
+        self._lock = threading.RLock()  # a question may draw, which threads do one after the other
 
     @property
     def times(self) -> tuple[float, ...]:
@@ -84,23 +87,32 @@ class BrownianPath:
 
     def dW(self, start: float, end: float) -> torch.Tensor:
         """W(end) - W(start), start < end; not to be written to."""
-        intervals = self._between(start, end)
+        with self._lock:
+            intervals = self._between(start, end)
         if len(intervals) == 1:
             return intervals[0].dW
         return torch.stack([interval.dW for interval in intervals]).sum(0)
 
     def dZ(self, start: float, end: float) -> torch.Tensor:
         """2 sqrt(3) (mean of W - W(start) over the step, less dW / 2), start < end."""
-        intervals = self._between(start, end)
+        with self._lock:
+            intervals = self._between(start, end)
+            means = [self._mean(interval) for interval in intervals]
         if len(intervals) == 1:
-            return self._mean(intervals[0]) * (2 * math.sqrt(3))
+            return means[0] * (2 * math.sqrt(3))
         length = sum(interval.length for interval in intervals)
         reached = torch.zeros_like(intervals[0].dW)
         integral = torch.zeros_like(reached)
-        for interval in intervals:
-            integral.add_(reached + interval.dW / 2 + self._mean(interval), alpha=interval.length)
+        for interval, mean in zip(intervals, means, strict=True):
+            integral.add_(reached + interval.dW / 2 + mean, alpha=interval.length)
             reached.add_(interval.dW)
         return integral.div_(length).sub_(reached, alpha=0.5).mul_(2 * math.sqrt(3))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.RLock())
 
     def independent(self, seed: int) -> "BrownianPath":
         """Another path like this one."""

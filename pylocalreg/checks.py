@@ -13,12 +13,14 @@ import torch
 from pylocalreg.errors import (
     DeviceError,
     DtypeError,
+    NonFiniteError,
     OptionError,
     SaveAtError,
     ShapeError,
     TimeSpanError,
     ToleranceError,
 )
+from pylocalreg.observed.reached import is_transformed
 
 _log = logging.getLogger("pylocalreg")
 
@@ -166,6 +168,15 @@ def check_parameters(params: Iterable[torch.Tensor], u0: torch.Tensor) -> None:
                 f"a parameter of shape {tuple(p.shape)} is on {p.device}, the state on {u0.device}: move the "
                 "module or the state, as in module.to(u0.device)"
             )
+
+
+def check_finite(value: torch.Tensor, t: float, dt: float) -> None:
+    """Raise `NonFiniteError` where the estimate of a step from ``t`` is NaN or infinite."""
+    if not is_transformed(value) and not torch.isfinite(value):
+        raise NonFiniteError(
+            f"the estimate of the step from t = {t:.6g} of size dt = {dt:.3g} is {float(value)}: the state "
+            "or the dynamics there are NaN or infinite, or the step is too long"
+        )
 
 
 def check_resolved(abstol: float, reltol: float, dtype: torch.dtype) -> None:

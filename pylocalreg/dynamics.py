@@ -332,7 +332,7 @@ def as_module(dynamics: Layers | Layer | torch.nn.Module | Function) -> torch.nn
     fewest, most = _arguments(dynamics)
     if most == 1:
         return _OfState(dynamics)
-    if most == 0 or fewest == 1:
+    if most == 0 or (fewest == 1 and _first_name(dynamics) not in ("t", "time")):
         raise OptionError(
             f"the dynamics {dynamics!r} take from {fewest} to {most} arguments: it is not clear what they do "
             "with t and u. Write lambda t, u: ..., or a module with forward(t, u)"
@@ -351,6 +351,11 @@ def _arguments(f: Callable[..., Any]) -> tuple[float, float]:
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return 2, math.inf
     return sum(p.default is p.empty for p in by_position), len(by_position)
+
+
+def _first_name(f: Callable[..., Any]) -> str:
+    called = f.forward if isinstance(f, torch.nn.Module) else f
+    return next(iter(inspect.signature(called).parameters))
 
 
 class _Function(torch.nn.Module):

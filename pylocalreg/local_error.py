@@ -2,10 +2,11 @@
 
 import torch
 
-from pylocalreg.checks import check_resolved, check_state, check_tolerance
+from pylocalreg.checks import NOT_NUMBERS, check_finite, check_resolved, check_state, check_tolerance
 from pylocalreg.engines import get_engine
 from pylocalreg.engines.base import Dynamics, Gradient, Problem
 from pylocalreg.errors import OptionError, TimeSpanError
+from pylocalreg.observed import Observed
 
 
 def local_error(
@@ -34,11 +35,12 @@ def local_error(
 
     Raises:
         ShapeError, DtypeError, ToleranceError, TimeSpanError, OptionError: for what can not be computed.
+        NonFiniteError: R is NaN or infinite.
     """
     check_state(u)
     try:
         t, dt = float(t), float(dt)
-    except (TypeError, ValueError) as error:
+    except NOT_NUMBERS as error:
         raise TimeSpanError(f"one step from t = {t!r} of size dt = {dt!r}: both must be numbers") from error
     if not (abs(t) < float("inf") and 0 < abs(dt) < float("inf")):
         raise TimeSpanError(f"one step from t = {t} of size dt = {dt}: both must be finite, and dt not 0")
@@ -49,6 +51,7 @@ def local_error(
     engine = get_engine("torch")
     engine.check(solver, "discrete", None, None)
     engine.check_estimate(solver, "error")
-    problem = Problem(f, (), (t, t + dt), solver, abstol, reltol, 1)
+    problem = Problem(Observed(f), (), (t, t + dt), solver, abstol, reltol, 1)
     value, _ = engine.estimate(problem, "error", t, u, dt, gradient)
+    check_finite(value, t, dt)
     return value

@@ -32,6 +32,9 @@ class Moments(torch.nn.Module):
         else:
             yield from (self._parameters.get(f"time{i}", t) for i, t in enumerate(given))
 
+    def __repr__(self) -> str:
+        return repr(self._parameters["times"] if self._given is None else self._given)
+
     @property
     def tensors(self) -> tuple[torch.Tensor | None, ...]:
         """Those that want a gradient."""

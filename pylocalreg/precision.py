@@ -16,6 +16,8 @@ def autocasting(device: torch.device) -> bool:
         return torch.is_autocast_enabled(device.type)
     except TypeError:  # torch < 2.4
         return torch.is_autocast_cpu_enabled() if device.type == "cpu" else torch.is_autocast_enabled()
+    except RuntimeError:  # a kind of device that autocast does not know
+        return False
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import torch
 from pylocalreg.engines.base import (
     Adjoint,
     Calls,
+    Dynamics,
     Engine,
     Gradient,
     Keep,
@@ -95,9 +96,8 @@ class Solve:
         other objects inside a function that ``torch.func`` transforms.
         """
         problem = self.problem
-        modules = [f for f in (problem.f, problem.g) if isinstance(f, torch.nn.Module)]
-        self.as_solved = AsSolved(modules)
-        self.observed = [m for f in modules for m in f.modules() if isinstance(m, Observed)]
+        self.as_solved = AsSolved([f for f in (problem.f, problem.g) if isinstance(f, torch.nn.Module)])
+        self.observed = _observed([problem.f, problem.g])
 
         def solve(other: bool) -> Trajectory:
             asked = dataclasses.replace(problem, params=tuple(params)) if other else problem
@@ -106,6 +106,7 @@ class Solve:
         aliases = _others(problem.params, params)
         draws = self._unseen_draws(u0.device)
         self.trajectory = trajectory = self.as_solved.lending(aliases, solve) if aliases else solve(False)
+        trajectory.calls += Calls(*(sum(m.wasted for m in _observed([f])) for f in (problem.f, problem.g)))
         if draws is not None and draws.moved():
             raise OptionError(
                 "the dynamics drew random numbers in this solve, but not at their first call: they must draw "
@@ -222,6 +223,12 @@ class Solve:
         start, end = self.problem.tspan
         at_times.sort(key=lambda pair: pair[0] if end > start else -pair[0])
         return at_times, steps
+
+
+def _observed(dynamics: Sequence[Dynamics | None]) -> list[Observed]:
+    return [
+        m for f in dynamics if isinstance(f, torch.nn.Module) for m in f.modules() if isinstance(m, Observed)
+    ]
 
 
 def _others(held: Tensors, given: Tensors) -> dict[int, torch.Tensor]:

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,8 +23,9 @@ class Draws:
     def __init__(self, device: torch.device, held: Iterable[Held] = ()) -> None:
         sources: dict[int, Source] = {}
         for at in (torch.default_generator, *_of_device(device), *held):
-            key, source = _source(at)
-            sources[key] = source
+            if not isinstance(at, torch.Tensor | torch.nn.Module):
+                key, source = _source(at)
+                sources[key] = source
         self._sources = list(sources.values())
         self.start = self._states()
 
@@ -57,7 +59,7 @@ def _of_device(device: torch.device) -> list[torch.Generator]:
     return [torch.cuda.default_generators[index]]
 
 
-def _source(at: Held) -> tuple[int, Source]:
+def _source(at: torch.Generator | np.random.Generator | ModuleType) -> tuple[int, Source]:
     if isinstance(at, torch.Generator):
         return id(at), (at.get_state, at.set_state)
     if isinstance(at, np.random.Generator):

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 SEARCHED = 2_000  # objects looked into: a callable may hold a whole program
-Held: TypeAlias = torch.Tensor | torch.Generator | np.random.Generator | types.ModuleType
-"""A tensor, a generator, or a module that draws by a global one: ``random``, ``numpy``, ``numpy.random``."""
+Held: TypeAlias = torch.Tensor | torch.nn.Module | torch.Generator | np.random.Generator | types.ModuleType
+"""A tensor, a module of layers, a generator, or what draws by a global one: ``random`` and ``numpy``."""
 DRAWING = (random, np, np.random)
 _OPAQUE = (
     str,
@@ -30,12 +30,14 @@ _OPAQUE = (
 
 
 def held_by(f: Any) -> Iterator[Held]:
-    """Nearest first, each once. Parameters and buffers of modules are left out: these name them."""
+    """Nearest first, each once; of modules the modules, not their parameters and buffers."""
     seen = {id(f)}
     waiting: deque[Any] = deque([f])
     while waiting and len(seen) < SEARCHED:
         at = waiting.popleft()
-        if isinstance(at, torch.Tensor | torch.Generator | np.random.Generator | types.ModuleType):
+        if isinstance(at, torch.nn.Module):
+            yield at
+        elif isinstance(at, torch.Tensor | torch.Generator | np.random.Generator | types.ModuleType):
             yield at
             continue
         for inner in _inside(at):

@@ -32,6 +32,8 @@ class Observed(torch.nn.Module):
         self.writes: bool | None = None
         self._first: tuple[float, torch.Tensor, Any] | None = None
         self._given: tuple[torch.Tensor, ...] | None = None
+        self.wasted = 0
+        """Calls that were made to see what the dynamics do, and that no engine had a use for."""
         self._calls, self._looked_at = 0, 1
         while isinstance(f, torch.nn.Module) and "f" in f._modules:  # what wraps the user's own
             f = f._modules["f"]
@@ -55,6 +57,7 @@ class Observed(torch.nn.Module):
             (t0, u0, k0), self._first = self._first, None
             if float(t) == t0 and (u.data_ptr() == u0.data_ptr() or torch.equal(u, u0)):
                 return k0
+            self.wasted += 1
         k = self._call(t, u)
         if u.requires_grad and u.grad_fn is None:  # f asked for it, for a graph of its own
             u.requires_grad_(False)
@@ -78,7 +81,7 @@ class Observed(torch.nn.Module):
     def _look(self, t: torch.Tensor, own: torch.Tensor, held: Sequence[Held] | None = None) -> Any:
         """The first call: with a state that it may write to."""
         held = list(held_by(self.f)) if held is None else held
-        draws = Draws(own.device, [at for at in held if not isinstance(at, torch.Tensor)])
+        draws = Draws(own.device, held)
         before = own.clone() if own.is_inference() else None  # which has no version
         version = _version(own)
         k = self.f(t, own)
@@ -105,7 +108,14 @@ class Observed(torch.nn.Module):
             k = self._look(time, own, held)
         except RuntimeError as error:
             _raise_for_dtype(error, [*known, *held], u0.dtype)
-            raise
+            if "numpy() on Tensor that requires grad" not in str(error):
+                raise
+            if u0.requires_grad or any(p.requires_grad for p in known):
+                raise OptionError(
+                    "the dynamics leave PyTorch for numpy: they have no gradient. Write them in PyTorch, or "
+                    "solve within torch.no_grad()"
+                ) from error
+            start, k = None, self._look(time, state.clone(), held)
         if not isinstance(k, torch.Tensor):
             return  # refused by whoever calls
         if start is not None and k.requires_grad:
@@ -184,7 +194,9 @@ def _by_edge(candidates: Any) -> dict[Any, torch.Tensor]:
 
 def _raise_for_dtype(error: RuntimeError, held: Sequence[Any], dtype: torch.dtype) -> None:
     """Raise `DtypeError` where the dynamics failed for tensors of another dtype than the state's."""
-    others = {x.dtype for x in held if isinstance(x, torch.Tensor) and x.is_floating_point()} - {dtype}
+    tensors = [x for x in held if isinstance(x, torch.Tensor)]
+    tensors += [p for x in held if isinstance(x, torch.nn.Module) for p in x.parameters(recurse=False)]
+    others = {x.dtype for x in tensors if x.is_floating_point()} - {dtype}
     if others and ("dtype" in str(error) or "scalar type" in str(error)):
         names = ", ".join(sorted(str(other) for other in others))
         raise DtypeError(

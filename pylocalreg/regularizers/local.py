@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from pylocalreg.checks import check_count, round_time
+from pylocalreg.checks import check_count, check_finite, round_time
 from pylocalreg.engines.autograd import Recorded, Solve
 from pylocalreg.engines.base import Adjoint, Calls, Engine, Gradient, Quantity
 from pylocalreg.errors import OptionError
@@ -150,6 +150,7 @@ class LocalRegularizer:
                 noise = recorded_noise.independent(draw_seed(self.generator))
                 problem = dataclasses.replace(problem, noise=noise)
             value, calls = engine.estimate(problem, self.quantity, tau, u, dt, self.gradient)
+            check_finite(value, tau, dt)
             total += calls
             values.append(value)
         every = torch.stack(values)
