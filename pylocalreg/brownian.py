@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pylocalreg.errors import TimeSpanError
+from pylocalreg.checks import DTYPES, NOT_NUMBERS, short
+from pylocalreg.errors import DtypeError, OptionError, ShapeError, TimeSpanError
 
 ROUNDING = 8  # times that differ by so many roundings are one time
 
@@ -60,11 +61,22 @@ class BrownianPath:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.start, self.shape, self.seed = start, torch.Size(shape), seed
+        if dtype not in DTYPES:
+            raise DtypeError(f"dtype = {dtype}: a path is of torch.float32 or torch.float64")
+        if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**64:
+            raise OptionError(f"seed = {short(seed)} must be a whole number of 64 bits")
+        try:
+            self.start, self.shape, self.seed = float(start), torch.Size(shape), seed
+        except NOT_NUMBERS as error:
+            raise ShapeError(
+                f"a path from {short(start)} of shape {short(shape)}: give a number and a sequence of sizes"
+            ) from error
+        if not math.isfinite(self.start):
+            raise TimeSpanError(f"the Brownian path can not start at {self.start}")
         self.dtype, self.device = dtype, torch.empty(0, device=device).device
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._rounding = ROUNDING * torch.finfo(dtype).eps
-        self._times = [start]
+        self._times = [self.start]
         self._intervals: list[_Interval] = []
         self._lock = threading.RLock()  # a question may draw, which threads do one after the other
 
@@ -79,6 +91,10 @@ class BrownianPath:
         Raises:
             TimeSpanError: ``t`` lies before the start, or is not finite.
         """
+        try:
+            t = float(t)
+        except NOT_NUMBERS as error:
+            raise TimeSpanError(f"a path is asked for one time, not for a {type(t).__name__}") from error
         if not self.start <= t < math.inf:
             raise TimeSpanError(f"the Brownian path starts at {self.start}: it has no value at t = {t}")
         if t == self.start:

@@ -36,7 +36,7 @@ def check_tspan(tspan: Iterable[Any]) -> tuple[float, float]:
     try:
         start, end = (float(t) for t in tspan)
     except NOT_NUMBERS as error:
-        raise TimeSpanError(f"tspan = {_short(tspan)} is not a pair of numbers (start, end)") from error
+        raise TimeSpanError(f"tspan = {short(tspan)} is not a pair of numbers (start, end)") from error
     if not (math.isfinite(start) and math.isfinite(end)):
         raise TimeSpanError(f"tspan = ({start}, {end}) is not finite")
     if start == end:
@@ -48,16 +48,30 @@ def check_tolerance(name: str, value: float) -> float:
     try:
         value = float(value)
     except NOT_NUMBERS as error:
-        raise ToleranceError(f"{name} = {_short(value)} is not a number") from error
+        raise ToleranceError(f"{name} = {short(value)} is not a number") from error
     if not (math.isfinite(value) and value > 0):
         raise ToleranceError(f"{name} = {value} must be a finite number greater than 0")
     return value
 
 
-def check_count(name: str, count: int) -> int:
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise OptionError(f"{name} = {_short(count)} must be a whole number, at least 1")
+def check_count(name: str, count: int, most: int = 2**31 - 1) -> int:
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
+        raise OptionError(f"{name} = {short(count)} must be a whole number from 1 to {most}")
     return count
+
+
+def check_number(name: str, value: Any) -> float:
+    """Raise `OptionError` for what is no number."""
+    try:
+        return float(value)
+    except NOT_NUMBERS as error:
+        raise OptionError(f"{name} = {short(value)} is not a number") from error
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise `OptionError` for what is neither True, False nor None."""
+    if value is not None and not isinstance(value, bool):
+        raise OptionError(f"{name} = {short(value)} must be True or False")
 
 
 def check_dt(dt: float | None, tspan: tuple[float, float]) -> float | None:
@@ -67,7 +81,7 @@ def check_dt(dt: float | None, tspan: tuple[float, float]) -> float | None:
     try:
         dt = float(dt)
     except NOT_NUMBERS as error:
-        raise TimeSpanError(f"dt = {_short(dt)} is not a number") from error
+        raise TimeSpanError(f"dt = {short(dt)} is not a number") from error
     span = tspan[1] - tspan[0]
     if not math.isfinite(dt) or dt == 0 or (dt < 0 < span) or abs(dt) > abs(span):
         raise TimeSpanError(f"dt = {dt} is not a step along tspan {tspan}: give 0 < |dt| <= {abs(span):g}")
@@ -86,7 +100,7 @@ def check_saveat(saveat: Iterable[Any] | None, tspan: tuple[float, float]) -> tu
     try:
         times = tuple(float(t) for t in saveat)
     except NOT_NUMBERS as error:
-        raise SaveAtError(f"saveat = {_short(saveat)} is not a sequence of numbers") from error
+        raise SaveAtError(f"saveat = {short(saveat)} is not a sequence of numbers") from error
     if not times:
         raise SaveAtError("saveat is empty: leave it out to get the state at the end of tspan")
     low, high = min(tspan), max(tspan)
@@ -100,7 +114,7 @@ def check_saveat(saveat: Iterable[Any] | None, tspan: tuple[float, float]) -> tu
     return times
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
     """As an error can show it: an integer of more digits than Python prints has no repr."""
     try:
         text = repr(value)
@@ -146,7 +160,10 @@ def check_inputs(inputs: Any) -> tuple[torch.Tensor, ...]:
 
 def check_tensors(params: Any) -> tuple[torch.Tensor, ...]:
     """``params``, tensors that the dynamics close over."""
-    given = (params,) if isinstance(params, torch.Tensor) else tuple(params)
+    try:
+        given = (params,) if isinstance(params, torch.Tensor) else tuple(params)
+    except TypeError as error:
+        raise OptionError(f"params = {short(params)}: give a sequence of tensors") from error
     wrong = [type(x).__name__ for x in given if not isinstance(x, torch.Tensor)]
     if wrong:
         raise OptionError(f"params holds {', '.join(wrong)}: give the tensors that the dynamics close over")

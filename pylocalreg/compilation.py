@@ -32,15 +32,16 @@ def uncompiled(forward: Callable[P, T]) -> Callable[P, T]:
             )
         if "torch._dynamo" not in sys.modules:
             return forward(*args, **kwargs)
-        disabled = as_it_is.__dict__.get("_disabled")
-        if disabled is None:
-            disabled = torch.compiler.disable(forward)  # type: ignore[no-untyped-call]
-            as_it_is.__dict__["_disabled"] = disabled
-        result: T = disabled(*args, **kwargs)
+        if forward not in _disabled:
+            _disabled[forward] = torch.compiler.disable(forward)  # type: ignore[no-untyped-call]
+        result: T = _disabled[forward](*args, **kwargs)
         return result
 
     as_it_is.__dict__["_torchdynamo_disable"] = True  # what the compiler looks for
     return as_it_is
+
+
+_disabled: dict[Callable[..., Any], Callable[..., Any]] = {}
 
 
 def _is_exporting(args: Any) -> bool:

@@ -31,14 +31,14 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def _check_activation(name: str) -> None:
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         raise OptionError(f"activation {name!r} does not exist: choose one of {sorted(ACTIVATIONS)}")
 
 
 def _check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ShapeError(f"{name} = {size!r} must be a whole number, at least 1")
+        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size < 2**31:
+            raise ShapeError(f"{name} must be a whole number from 1 to 2**31 - 1")
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ class Moments(torch.nn.Module):
     def __iter__(self) -> Iterator[Any]:
         """Each time: a number or a tensor, or whatever was given."""
         given: Any = self._parameters["times"] if self._given is None else self._given
+        if isinstance(given, torch.Tensor) and given.dim() == 0:
+            raise TypeError("a single time is no sequence")
         if isinstance(given, torch.Tensor):
             yield from given.unbind()
         else:

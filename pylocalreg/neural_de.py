@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from pylocalreg.brownian import BrownianPath
 from pylocalreg.checks import (
+    NOT_NUMBERS,
     check_count,
     check_dt,
+    check_flag,
     check_parameters,
     check_resolved,
     check_saveat,
@@ -28,7 +30,9 @@ from pylocalreg.moments import Moments, from_time, to_time
 from pylocalreg.observed import observe
 from pylocalreg.observed.reached import is_transformed, vmapping
 from pylocalreg.progress import check_progress
-from pylocalreg.regularizers import Regularizer
+from pylocalreg.regularizers import Regularizer, TayNODE
+from pylocalreg.regularizers.base import check_regularizer
+from pylocalreg.replicas import OfReplica
 from pylocalreg.solution import Solution
 from pylocalreg.step_options import Tstops, check_step_options, in_dtype
 
@@ -48,6 +52,10 @@ class Times:
     saved: bool
     start: torch.Tensor | None
     ends: tuple[torch.Tensor | None, ...]
+
+    @property
+    def want_gradients(self) -> bool:
+        return self.start is not None or any(end is not None for end in self.ends)
 
 
 class NeuralDE(torch.nn.Module):
@@ -76,6 +84,7 @@ class NeuralDE(torch.nn.Module):
         stochastic: bool = False,
     ) -> None:
         super().__init__()
+        check_flag("adaptive", adaptive)
         self.tspan = tspan
         self.abstol = check_tolerance("abstol", abstol)
         self.reltol = check_tolerance("reltol", reltol)
@@ -84,6 +93,9 @@ class NeuralDE(torch.nn.Module):
         self.dt = check_dt(dt, self.tspan)
         self.maxiters = check_count("maxiters", maxiters)
         self.checkpoints = None if checkpoints is None else check_count("checkpoints", checkpoints)
+
+        if regularizer is not None:
+            check_regularizer(regularizer)
 
         def check(engine: Engine) -> bool:
             adaptive_here = engine.check(solver, adjoint, adaptive, self.checkpoints, jacobian, stochastic)
@@ -188,6 +200,8 @@ class NeuralDE(torch.nn.Module):
         noise: BrownianPath | None = None,
     ) -> Solution:
         """Solve, regularized where that is asked for; ``unpack`` gives the user's states."""
+        check_flag("regularize", regularize)
+        check_flag("dense", dense)
         regularizer = self.regularizer if (self.training if regularize is None else regularize) else None
         if regularize and regularizer is None:
             raise OptionError("regularize=True, but the module was built without a regularizer")
@@ -195,6 +209,11 @@ class NeuralDE(torch.nn.Module):
             raise OptionError(
                 "a regularizer inside torch.func.vmap: its draws would be shared by all samples. Give "
                 "regularize=False, or solve the samples as one batch"
+            )
+        if isinstance(regularizer, TayNODE) and times.want_gradients:
+            raise OptionError(
+                "TayNODE with times that want a gradient: its integral has none by the span's ends. Give tspan "
+                "and saveat as numbers"
             )
         wants_gradient = torch.is_grad_enabled() and (u0.requires_grad or bool(problem.params))
         engine = self._engine_on(u0.device)
@@ -216,11 +235,17 @@ class NeuralDE(torch.nn.Module):
 
         def interpolant(t: float) -> Any:
             start, end = solve.problem.tspan
+            try:
+                t = float(t)
+            except NOT_NUMBERS as error:
+                raise SaveAtError(
+                    f"a solution is called with one time, not with a {type(t).__name__}"
+                ) from error
             if not min(start, end) <= t <= max(start, end):
                 raise SaveAtError(f"t = {t} is outside tspan {solve.problem.tspan}")
             return unpack(solve.read(engine.interpolate(solve.problem, solve.trajectory, t)))
 
-        return Solution(
+        solution = Solution(
             u=unpack(torch.stack(every) if times.saved else every[0]),
             t=np.array([at[row] for row in times.rows]),
             regularization=regularization,
@@ -230,3 +255,5 @@ class NeuralDE(torch.nn.Module):
             interpolant=interpolant if dense else None,
             noise=noise,
         )
+        of_replica = getattr(self, "_is_replica", False)  # torch.nn.DataParallel's mark
+        return cast(Solution, OfReplica(solution)) if of_replica else solution

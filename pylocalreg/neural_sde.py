@@ -204,7 +204,7 @@ class NeuralSDE(NeuralDE):
                     )
                 packed, unpack = _repeat(packed, self.trajectories)
             times = self._times(saveat, packed.dtype)
-            if times.start is not None or any(time is not None for time in times.ends):
+            if times.want_gradients:
                 raise OptionError(
                     "tspan or saveat want a gradient: paths of SDEs have no derivative by time; give numbers"
                 )

@@ -3,11 +3,15 @@
 import math
 from dataclasses import dataclass
 
+from pylocalreg.checks import check_number
 from pylocalreg.errors import OptionError
 from pylocalreg.solution import Stats
 
 
 def _check(start: float, end: float, steps: int) -> None:
+    check_number("start", start)
+    check_number("end", end)
+    check_number("steps", steps)
     if not (math.isfinite(start) and math.isfinite(end) and start >= 0 and end >= 0):
         raise OptionError(f"a coefficient runs between finite numbers >= 0, not from {start} to {end}")
     if steps < 1:
@@ -104,7 +108,8 @@ class NFEBudget:
         smallest: float | None = None,
         largest: float | None = None,
     ) -> None:
-        self.target, self.gain = target, gain
+        start = check_number("start", start)
+        self.target, self.gain = check_number("target", target), check_number("gain", gain)
         self.smallest = start / 100 if smallest is None else smallest
         self.largest = start * 100 if largest is None else largest
         numbers = (target, gain, self.smallest, start, self.largest)

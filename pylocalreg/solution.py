@@ -1,12 +1,13 @@
 """What a solve gives back."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.utils._pytree import register_pytree_node
 
 from pylocalreg.brownian import BrownianPath
 from pylocalreg.errors import OptionError
@@ -51,9 +52,11 @@ class Steps:
     EEst: npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Solution:
     """A solved neural differential equation.
+
+    A pytree whose leaves are ``u`` and, where there is one, ``regularization``.
 
     Attributes:
         u: the state at the end of ``tspan``, of the initial state's shape; with ``saveat``, the states at
@@ -87,3 +90,29 @@ class Solution:
         if self.interpolant is None:
             raise OptionError("this solution keeps no dense output: solve with node(u0, dense=True)")
         return self.interpolant(t)
+
+
+class _Rest:
+    """What of a solution is no leaf. Solutions of one structure differ in it, and are of one structure."""
+
+    def __init__(self, solution: Solution) -> None:
+        self.solution, self.regularized = solution, solution.regularization is not None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Rest) and self.regularized == other.regularized
+
+    def __hash__(self) -> int:
+        return hash(self.regularized)
+
+
+def _flatten(solution: Solution) -> tuple[list[Any], _Rest]:
+    leaves = [solution.u] if solution.regularization is None else [solution.u, solution.regularization]
+    return leaves, _Rest(solution)
+
+
+def _unflatten(leaves: Iterable[Any], rest: _Rest) -> Solution:
+    u, *regularization = leaves
+    return replace(rest.solution, u=u, regularization=regularization[0] if regularization else None)
+
+
+register_pytree_node(Solution, _flatten, _unflatten)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pylocalreg.checks import round_time
+from pylocalreg.checks import NOT_NUMBERS, check_number, round_time, short
 from pylocalreg.engines.base import StepOptions
 from pylocalreg.errors import OptionError, TimeSpanError
 
@@ -49,8 +49,8 @@ def check_tstops(tstops: Tstops, tspan: tuple[float, float]) -> tuple[float, ...
         tstops = tstops.tolist()
     try:
         times = sorted({float(t) for t in tstops})
-    except (TypeError, ValueError, OverflowError) as error:
-        raise TimeSpanError(f"tstops = {tstops!r} is not a sequence of times") from error
+    except NOT_NUMBERS as error:
+        raise TimeSpanError(f"tstops = {short(tstops)} is not a sequence of times") from error
     outside = [t for t in times if not min(tspan) <= t <= max(tspan)]
     if outside:
         raise TimeSpanError(f"tstops has {len(outside)} times outside tspan {tspan}, the first {outside[0]}")
@@ -58,10 +58,7 @@ def check_tstops(tstops: Tstops, tspan: tuple[float, float]) -> tuple[float, ...
 
 
 def _number(name: str, value: float) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise OptionError(f"{name} = {value!r} is not a number") from error
+    number = check_number(name, value)
     if not math.isfinite(number):
         raise OptionError(f"{name} = {number} is not finite")
     return number

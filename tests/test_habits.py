@@ -113,9 +113,12 @@ def test_a_tensor_that_only_a_custom_function_sees() -> None:
         def __init__(self) -> None:
             self.by = 0.3 * weight
 
-    hiding = Hides()
-    for params in ((), (hiding.by,)):
-        node = plr.NeuralODE(lambda t, u: Scale.apply(u, hiding.by), engine="torch", params=params, **TIGHT)
+    for named in (False, True):
+        hiding = Hides()
+        params = (hiding.by,) if named else ()
+        node = plr.NeuralODE(
+            lambda t, u, h=hiding: Scale.apply(u, h.by), engine="torch", params=params, **TIGHT
+        )
         assert_close(by_each(node(u0).u.sum(), [weight]), [right], 1e-8)
 
 

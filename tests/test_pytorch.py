@@ -78,7 +78,8 @@ def test_func_grad(engine: str, adjoint: Any, kind: str) -> None:
         "layers": plr.Chain(plr.Dense(3, 3, "tanh")),
     }[kind]
     model, x = Classifier(dynamics, engine=engine, adjoint=adjoint).double(), normal(4, 3)
-    model.net = net
+    if kind == "closure":
+        model.net = net
     params = dict(model.named_parameters())
     ours = torch.func.grad(functional(model))(params, x)
     right = torch.autograd.grad(model(x).square().sum(), list(params.values()), allow_unused=True)
@@ -214,6 +215,7 @@ def test_data_parallel_gathers_solutions(monkeypatch: pytest.MonkeyPatch) -> Non
     regularizer = plr.LocalRegularizer()
     node = plr.NeuralODE(Net(3), engine="torch", regularizer=regularizer)
     assert torch.nn.DataParallel(node)(normal(4, 3)).u.shape == (4, 3)
+    node.__dict__["_is_replica"] = True
     parts = [node(normal(4, 3, seed=seed)) for seed in range(2)]
 
     def gather(device: Any, dim: int, *tensors: torch.Tensor) -> torch.Tensor:
@@ -228,6 +230,16 @@ def test_data_parallel_gathers_solutions(monkeypatch: pytest.MonkeyPatch) -> Non
     torch.testing.assert_close(whole.regularization, mean)
     assert whole.stats.nfe == sum(part.stats.nfe for part in parts)
     assert len(whole.steps.t) == sum(len(part.steps.t) for part in parts)
+    assert type(whole) is plr.Solution
+
+
+def test_ddp_and_fsdp_find_the_tensors_of_a_solution() -> None:
+    from torch.nn.parallel.distributed import _find_tensors
+
+    solution = plr.NeuralODE(Net(3), engine="torch", regularizer=plr.LocalRegularizer())(normal(4, 3))
+    found = list(_find_tensors(solution))
+    assert any(x is solution.u for x in found)
+    assert any(x is solution.regularization for x in found)
 
 
 # -- second derivatives ----------------------------------------------------------------------------------
@@ -370,9 +382,9 @@ def test_parametrizations_and_weight_sharing(engine: str, shared: str) -> None:
     node = plr.NeuralODE(net, engine=engine, abstol=1e-10, reltol=1e-10)
     x = normal(4, 3)
     wanted = list(net.parameters())
-    ours = torch.autograd.grad(node(x).u.square().sum(), wanted)
-    right = torch.autograd.grad(theirs(lambda t, u: net(u), x).square().sum(), wanted)
-    assert_close(list(ours), list(right), 1e-8)
+    ours = list(torch.autograd.grad(node(x).u.square().sum(), wanted))
+    right = list(torch.autograd.grad(theirs(lambda t, u: net(u), x).square().sum(), wanted))
+    assert_close(ours, right, 1e-8)
 
 
 class Solution(torch.nn.Module):

@@ -99,11 +99,12 @@ class Solve:
         self.as_solved = AsSolved([f for f in (problem.f, problem.g) if isinstance(f, torch.nn.Module)])
         self.observed = _observed([problem.f, problem.g])
 
+        aliases = _others(problem.params, params)
+
         def solve(other: bool) -> Trajectory:
-            asked = dataclasses.replace(problem, params=tuple(params)) if other else problem
+            asked = dataclasses.replace(problem, params=tuple(params)) if aliases else problem
             return self.engine.solve(asked, u0.detach(), self.times, self.keep)
 
-        aliases = _others(problem.params, params)
         draws = self._unseen_draws(u0.device)
         self.trajectory = trajectory = self.as_solved.lending(aliases, solve) if aliases else solve(False)
         trajectory.calls += Calls(*(sum(m.wasted for m in _observed([f])) for f in (problem.f, problem.g)))
@@ -179,17 +180,17 @@ class Solve:
 
     def _again(self, own: Tensors, sweep: Callable[[Problem], T]) -> T:
         """Steps taken again with ``own`` in the place of the problem's parameters, all else as it was."""
-        problem = self.problem
+        problem, aliases = self.problem, _others(self.problem.params, own)
 
         def run(other: bool) -> T:
             with ExitStack() as stack:
                 for observed in self.observed:
                     stack.enter_context(observed.replayed(own))
-                return sweep(dataclasses.replace(problem, params=tuple(own)) if other else problem)
+                return sweep(dataclasses.replace(problem, params=tuple(own)) if other or aliases else problem)
 
         with full_precision(self.device):
             try:
-                return self.as_solved.lending(_others(problem.params, own), run, again=True)
+                return self.as_solved.lending(aliases, run, again=True)
             except RuntimeError as error:
                 if "through the graph a second time" not in str(error):
                     raise

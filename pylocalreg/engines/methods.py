@@ -18,6 +18,9 @@ def check_options(
     """As `Engine.check`, for what no engine can do; ``where`` names the engine."""
     methods, others = (SDE_METHODS, ODE_METHODS) if stochastic else (ODE_METHODS, SDE_METHODS)
     kind, other = ("SDE", "ODE") if stochastic else ("ODE", "SDE")
+    for name, value in (("solver", solver), ("adjoint", adjoint), ("jacobian", jacobian or "system")):
+        if not isinstance(value, str):
+            raise OptionError(f"{name} = {value!r}: give a name, as a string")
     if solver in others:
         raise OptionError(
             f"solver {solver!r} solves {other}s: take Neural{other}, or one of {sorted(methods)}"

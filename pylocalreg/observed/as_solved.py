@@ -17,7 +17,7 @@ class AsSolved:
 
     def __init__(self, modules: Sequence[torch.nn.Module]) -> None:
         self.held = torch.nn.ModuleList(modules)
-        self.parameters = dict(self.held.named_parameters())
+        self.parameters = _named(self.held, "_parameters")
         self.training = [module.training for module in self.held.modules()]
         self.buffers: dict[str, torch.Tensor] = {}
         self.tensors: tuple[torch.Tensor, ...] = ()
@@ -27,7 +27,8 @@ class AsSolved:
 
         Buffers are copied. Of the ``tensors``, which gradients are wanted by, version and checksum are kept.
         """
-        self.buffers = {name: buffer.detach().clone() for name, buffer in self.held.named_buffers()}
+        buffers = _named(self.held, "_buffers")
+        self.buffers = {name: buffer.detach().clone() for name, buffer in buffers.items()}
         self.tensors = tuple(tensors)
         self.versions = [_version(x) for x in tensors]
         self.checksums = [_checksum(x) for x in tensors]
@@ -47,7 +48,7 @@ class AsSolved:
         ``again`` is for a solve that is done: buffers and modes are its own too, and what is written to them
         moves nothing.
         """
-        now = dict(self.held.named_parameters())
+        now = _named(self.held, "_parameters")
         named = {id(parameter) for parameter in self.parameters.values()}
         hidden = {key: alias for key, alias in aliases.items() if key not in named}
         other = {name: aliases.get(id(x), x) for name, x in self.parameters.items()}
@@ -65,8 +66,18 @@ class AsSolved:
             if not other:
                 return run(bool(hidden))
             lent = {f"held.{name}": x for name, x in other.items()}
-            result: T = torch.func.functional_call(_Lending(self.held), lent, (run,))
+            result: T = torch.func.functional_call(_Lending(self.held), lent, (run,), tie_weights=False)
             return result
+
+
+def _named(held: torch.nn.Module, kind: str) -> dict[str, torch.Tensor]:
+    """Every parameter or buffer of every module, once for each module that holds it: a weight that several
+    share has several names, a module that several hold has one.
+    """
+    modules = held.named_modules()
+    return {
+        f"{path}.{name}": x for path, m in modules for name, x in getattr(m, kind).items() if x is not None
+    }
 
 
 class _Lending(torch.nn.Module):

@@ -39,9 +39,25 @@ def choose(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise OptionError(f"{name} = {value!r} does not exist: choose one of {choices}")
 
 
+def check_regularizer(regularizer: object) -> None:
+    """Raise `OptionError` for what is none: a name, say, or a class in the place of one made of it."""
+    if isinstance(regularizer, type) or not all(hasattr(regularizer, name) for name in ("check", "solve")):
+        raise OptionError(
+            f"regularizer = {regularizer!r} is none: give one as LocalRegularizer('biased'), "
+            "GlobalRegularizer(), STEER(0.1) or TayNODE()"
+        )
+
+
 def check_generator(generator: torch.Generator | None) -> None:
     """Raise `OptionError` for a generator on another device than the CPU, where the draws are made."""
-    if generator is not None and generator.device.type != "cpu":
+    if generator is None:
+        return
+    if not isinstance(generator, torch.Generator):
+        raise OptionError(
+            f"generator is a {type(generator).__name__}: give a torch.Generator, as "
+            "torch.Generator().manual_seed(0), or None"
+        )
+    if generator.device.type != "cpu":
         raise OptionError(f"draws are made on the CPU: take torch.Generator(), not one on {generator.device}")
 
 

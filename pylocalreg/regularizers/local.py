@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from pylocalreg.checks import check_count, check_finite, round_time
+from pylocalreg.checks import check_count, check_finite, check_flag, round_time
 from pylocalreg.engines.autograd import Recorded, Solve
 from pylocalreg.engines.base import Adjoint, Calls, Engine, Gradient, Quantity
 from pylocalreg.errors import OptionError
@@ -65,7 +65,8 @@ class LocalRegularizer:
         choose("importance", self.importance, ("none", "uniform", "estimate"))
         if self.noise is not None:
             choose("noise", self.noise, ("recorded", "fresh"))
-        check_count("samples", self.samples)
+        check_flag("through_state", self.through_state)
+        check_count("samples", self.samples, most=10_000)
         if self.importance != "none" and not self._reads_record:
             raise OptionError(
                 f"importance = {self.importance!r} weights accepted steps: it needs sampling='biased', "

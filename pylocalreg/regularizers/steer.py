@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pylocalreg.checks import round_time
+from pylocalreg.checks import NOT_NUMBERS, round_time
 from pylocalreg.engines.autograd import Solve
 from pylocalreg.engines.base import Adjoint, Calls, Engine
 from pylocalreg.errors import OptionError, SaveAtError
@@ -32,8 +32,12 @@ class STEER:
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.spread) and self.spread > 0):
-            raise OptionError(f"spread = {self.spread} must be a finite number greater than 0")
+        try:
+            spread = float(self.spread)
+        except NOT_NUMBERS as error:
+            raise OptionError("spread is not a number: give half the width of the interval") from error
+        if not (math.isfinite(spread) and spread > 0):
+            raise OptionError(f"spread = {spread} must be a finite number greater than 0")
         check_generator(self.generator)
 
     def check(self, engine: Engine, solver: str, adjoint: Adjoint, tspan: tuple[float, float]) -> None:

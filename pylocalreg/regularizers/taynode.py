@@ -9,7 +9,11 @@ from pylocalreg.checks import check_count
 from pylocalreg.engines.autograd import Solve
 from pylocalreg.engines.base import Adjoint, Calls, Dynamics, Engine
 from pylocalreg.errors import OptionError
+from pylocalreg.forward_mode import derivative_along
 from pylocalreg.regularizers.base import Regularized
+
+MOST = 8
+"""The order's limit: each one more is twice the work."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class TayNODE:
     place of one, those beyond the first counted in ``stats.nfe_regularizer``.
 
     Args:
-        order: K, at least 1; the paper takes 2 to 4.
+        order: K, from 1 to 8; the paper takes 2 to 4.
 
     Raises:
         OptionError: the order is none; the solver is one of SDEs; at the call, the Jacobian is one per
@@ -32,7 +36,7 @@ class TayNODE:
     order: int = 2
 
     def __post_init__(self) -> None:
-        check_count("order", self.order)
+        check_count("order", self.order, most=MOST)
 
     def check(self, engine: Engine, solver: str, adjoint: Adjoint, tspan: tuple[float, float]) -> None:
         if engine.is_stochastic(solver):
@@ -81,7 +85,4 @@ class _Augmented(torch.nn.Module):
         def lower(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
             return self._derivatives(order - 1, t, u)[1]
 
-        derivative: torch.Tensor
-        _, derivative = torch.func.jvp(lower, (t, u), (torch.ones_like(t), velocity))  # type: ignore[misc]
-        # torch makes float64 of a float32 t's tangent times a Python float
-        return velocity, derivative.to(velocity.dtype)
+        return velocity, derivative_along(lower, (t, u), (torch.ones_like(t), velocity))

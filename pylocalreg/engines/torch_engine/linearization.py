@@ -8,6 +8,7 @@ import torch
 
 from pylocalreg.engines.base import Dynamics, Jacobian
 from pylocalreg.errors import JacobianError
+from pylocalreg.forward_mode import derivative_along
 
 
 class Factors(Protocol):
@@ -101,9 +102,7 @@ def directional(
     """by_t df/dt + df/du by_u for each of m directions, shapes (m,) and (m, *state), in one call of f."""
 
     def along(dt: torch.Tensor, du: torch.Tensor) -> torch.Tensor:
-        derivative: torch.Tensor
-        _, derivative = torch.func.jvp(f, (u.new_full((), t), u), (dt, du))  # type: ignore[misc]
-        return derivative.to(u.dtype)  # torch makes float64 of a float32 t's tangent times a Python float
+        return derivative_along(f, (u.new_full((), t), u), (dt, du))
 
     try:
         derivatives: torch.Tensor = torch.vmap(along)(by_t, by_u)
