@@ -34,7 +34,7 @@ NOT_NUMBERS = (TypeError, ValueError, OverflowError, RuntimeError)
 def check_tspan(tspan: Iterable[Any]) -> tuple[float, float]:
     """The span as two finite floats that differ; it may run backwards."""
     try:
-        start, end = (float(t) for t in tspan)
+        start, end = (_plain(t) for t in tspan)
     except NOT_NUMBERS as error:
         raise TimeSpanError(f"tspan = {short(tspan)} is not a pair of numbers (start, end)") from error
     if not (math.isfinite(start) and math.isfinite(end)):
@@ -42,6 +42,10 @@ def check_tspan(tspan: Iterable[Any]) -> tuple[float, float]:
     if start == end:
         raise TimeSpanError(f"tspan = ({start}, {end}) is empty: there is nothing to solve")
     return start, end
+
+
+def _plain(t: Any) -> float:
+    return float(t.detach() if isinstance(t, torch.Tensor) else t)
 
 
 def check_tolerance(name: str, value: float) -> float:
@@ -98,7 +102,7 @@ def check_saveat(saveat: Iterable[Any] | None, tspan: tuple[float, float]) -> tu
     if saveat is None:
         return None
     try:
-        times = tuple(float(t) for t in saveat)
+        times = tuple(_plain(t) for t in saveat)
     except NOT_NUMBERS as error:
         raise SaveAtError(f"saveat = {short(saveat)} is not a sequence of numbers") from error
     if not times:

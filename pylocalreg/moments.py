@@ -7,6 +7,7 @@ import torch
 
 from pylocalreg.engines.base import Problem
 from pylocalreg.errors import DoubleBackwardError
+from pylocalreg.observed.output import check_output
 from pylocalreg.observed.reached import is_transformed
 
 
@@ -63,6 +64,7 @@ def from_time(u0: torch.Tensor, time: torch.Tensor, problem: Problem) -> torch.T
 def _at_time(u: torch.Tensor, time: torch.Tensor, t: float, problem: Problem, sign: float) -> torch.Tensor:
     with torch.no_grad():
         velocity = problem.f(u.detach().new_full((), t), u.detach())
+    check_output(velocity, t, u)
     state: torch.Tensor = _AtTime.apply(velocity * sign, u, time)  # type: ignore[no-untyped-call]
     return state
 

@@ -212,7 +212,7 @@ class NeuralDE(torch.nn.Module):
             )
         if isinstance(regularizer, TayNODE) and times.want_gradients:
             raise OptionError(
-                "TayNODE with times that want a gradient: its integral has none by the span's ends. Give tspan "
+                "TayNODE with times that want a gradient: its integral has none by the ends. Give tspan "
                 "and saveat as numbers"
             )
         wants_gradient = torch.is_grad_enabled() and (u0.requires_grad or bool(problem.params))

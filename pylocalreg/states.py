@@ -89,6 +89,7 @@ class _Parts(Layout):
                 )
         self.shapes = [part.shape for part in parts]
         self.sizes = [part.numel() for part in parts]
+        self.offsets = [sum(self.sizes[:i]) for i in range(len(parts))]
 
     def _parts(self, state: Any) -> Sequence[torch.Tensor]:
         if self.kind is dict:
@@ -100,7 +101,8 @@ class _Parts(Layout):
 
     def unpack(self, solved: torch.Tensor) -> State:
         leading = solved.shape[:-1]
-        pieces = torch.split(solved, self.sizes, dim=-1)
+        # each a view of its own, which dynamics may write to; of those that torch.split gives they may not
+        pieces = [solved.narrow(-1, *place) for place in zip(self.offsets, self.sizes, strict=True)]
         parts = [piece.reshape((*leading, *shape)) for piece, shape in zip(pieces, self.shapes, strict=True)]
         if self.kind is dict:
             return dict(zip(self.keys, parts, strict=True))

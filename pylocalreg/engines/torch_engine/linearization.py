@@ -105,7 +105,7 @@ def directional(
         return derivative_along(f, (u.new_full((), t), u), (dt, du))
 
     try:
-        derivatives: torch.Tensor = torch.vmap(along)(by_t, by_u)
+        derivatives: torch.Tensor = torch.vmap(along, randomness="same")(by_t, by_u)
     except (RuntimeError, NotImplementedError) as error:
         raise JacobianError(
             f"the dynamics can not be differentiated by torch.func at t = {t:.6g}, which the Jacobian of a "

@@ -5,7 +5,8 @@ import torch
 from pylocalreg.engines.base import Calls, Dynamics, Jacobian, Problem
 from pylocalreg.engines.torch_engine.linearization import Linearization, counted_calls, linearize
 from pylocalreg.engines.torch_engine.one_sided import one_sided
-from pylocalreg.errors import DeviceError, DtypeError, NonFiniteError, ShapeError
+from pylocalreg.errors import NonFiniteError
+from pylocalreg.observed.output import check_output
 
 
 class RightHandSide:
@@ -40,22 +41,7 @@ class RightHandSide:
     def __call__(self, t: float, u: torch.Tensor) -> torch.Tensor:
         self.nfe += 1
         k = self.f(u.new_full((), t), u)
-        if not isinstance(k, torch.Tensor) or k.shape != u.shape:
-            got = tuple(k.shape) if isinstance(k, torch.Tensor) else type(k).__name__
-            raise ShapeError(
-                f"the {self.name} gave {got} at t = {t:.6g} for a state of shape {tuple(u.shape)}: "
-                f"{'g' if self.name == 'diffusion' else 'f'}(t, u) must give a tensor of the state's shape"
-            )
-        if k.dtype != u.dtype:
-            raise DtypeError(
-                f"the {self.name} gave {k.dtype} at t = {t:.6g} for a state of {u.dtype}: "
-                "move the module or the state to one dtype, as in module.to(u0.dtype)"
-            )
-        if k.device != u.device:
-            raise DeviceError(
-                f"the {self.name} gave a tensor on {k.device} at t = {t:.6g} for a state on {u.device}: "
-                "move the module to the state's device"
-            )
+        check_output(k, t, u, self.name)
         return k
 
     def linearize(self, t: float, u: torch.Tensor, jacobian: Jacobian) -> Linearization:
