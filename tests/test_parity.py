@@ -165,6 +165,26 @@ def test_gradients(name: str, adjoint: plr.Adjoint, engine: str) -> None:
     assert distance(by_u0.T, case["grad_u0"]) < 1e-8
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("adjoint", ADJOINTS)
+@pytest.mark.parametrize(
+    "solver", ["BS3", "DP5", "Vern7", "VCAB3", "VCABM3", "Rosenbrock23", "Rodas5", "Rodas5P"]
+)
+def test_gradients_of_every_solver(solver: str, adjoint: plr.Adjoint, engine: str) -> None:
+    """The golden gradients are the problem's own: any solver with any adjoint comes to them."""
+    stiff = solver.startswith("Ro")
+    if engine == "julia" and stiff and adjoint == "discrete":
+        pytest.skip("the Julia engine refuses it by name")
+    tol, bound = OF_OTHER_SOLVERS[solver]
+    case = Case.load(min(names("grad"), key=lambda name: Case.load(name).state("u0").numel()))
+    node = case.node(engine=engine, abstol=tol, reltol=tol, adjoint=adjoint, solver=solver)
+    u0 = case.state("u0").requires_grad_()
+    loss = (case.state("w") * node(u0).u).sum()
+    by_p, by_u0 = torch.autograd.grad(loss, (node.get_parameter("dynamics.p"), u0))
+    assert distance(by_p, case["grad_p"]) < bound
+    assert distance(by_u0.T, case["grad_u0"]) < bound
+
+
 def test_fastpower_is_an_approximate_power() -> None:
     rng = np.random.default_rng(0)
     for x, y in zip(10 ** rng.uniform(-10, 10, 500), rng.uniform(0.01, 1, 500), strict=True):

@@ -10,8 +10,13 @@ const SDE_SOLVERS = Dict{String, Any}(
 const ADAMS_SOLVERS = ("VCAB3", "VCABM3")
 const STIFF_SOLVERS = ("Rodas5", "Rodas5P", "Rosenbrock23")
 
-"""The algorithm; the adjoint equation of a stiff one has its Jacobian by finite differences."""
-function algorithm(name; of_adjoint = false)
+"""
+The algorithm; the adjoint equation of a stiff one has its Jacobian by finite differences. `read_later` says that the
+dense output is asked for after the solve.
+"""
+function algorithm(name; of_adjoint = false, read_later = of_adjoint)
+    # left to be computed when it is asked for, its interpolant is not there any more when an adjoint asks
+    name == "Vern7" && return Vern7(; lazy = !read_later)
     of_adjoint && name in STIFF_SOLVERS && return ODE_SOLVERS[name](; autodiff = AutoFiniteDiff())
     return haskey(ODE_SOLVERS, name) ? ODE_SOLVERS[name]() : SDE_SOLVERS[name]()
 end
@@ -83,6 +88,8 @@ mutable struct Run{T, A <: AbstractArray{T}, P <: AbstractVector{T}}
     sol::Any
 end
 
+is_read_later(keep::Keep) = keep.dense || !isempty(keep.checkpoints)
+
 function problem(f::Dynamics, u0, p, options::Options)
     return ODEProblem{true, SciMLBase.FullSpecialize}(ode_function(f), u0, options.tspan, p)
 end
@@ -95,7 +102,7 @@ function problem(f::Dynamics, g::Dynamics, u0, p, options::Options, noise)
 end
 
 function start(prob, options::Options, keep::Keep; more...)
-    saveat, alg = keep.checkpoints, algorithm(options.solver)
+    saveat, alg = keep.checkpoints, algorithm(options.solver; read_later = is_read_later(keep))
     return init(
         prob, alg;
         abstol = options.abstol, reltol = options.reltol, adaptive = options.adaptive,
@@ -116,8 +123,10 @@ function solve(f::Dynamics, u0, p, options::Options, times, keep::Keep; after_st
     integrator = start(problem(f, u0, p, options), options, keep; calck = true)
     after(t) = after_step(t, f.calls - before)
     run = record!(integrator, (f,), u0, p, options, times, keep, after)
-    # as the stack counts out of place, where VCAB3's first call is left out
-    run.nf = integrator.stats.nf - (options.solver == "VCAB3")
+    # as the stack counts out of place, where VCAB3's first call is left out, and with Vern7's interpolant left to be
+    # computed when it is asked for
+    of_interpolant = options.solver == "Vern7" && is_read_later(keep) ? 6 * length(run.t) : 0
+    run.nf = integrator.stats.nf - (options.solver == "VCAB3") - of_interpolant
     return run
 end
 
