@@ -379,6 +379,16 @@ def test_the_proposals_are_the_formula_s(solver: str, given: dict[str, float], e
 
 @pytest.mark.parametrize("engine", ENGINES)
 @torch.no_grad()
+def test_what_follows_a_step_that_a_stop_cut_short(engine: str) -> None:
+    """As in the stack the first step goes on from the size it would have had, later ones from the cut one."""
+    held: dict[str, Any] = {"qsteady_min": 1e-9, "qsteady_max": 10.0, "tol": 1e-3, "dt": 0.1}
+    sizes = node(before, tstops=[0.001, 0.351], engine=engine, **held)(normal(3)).steps.dt
+    np.testing.assert_allclose(sizes[:5], [0.001, 0.1, 0.1, 0.1, 0.05])
+    np.testing.assert_allclose(sizes[5:-1], 0.05)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@torch.no_grad()
 def test_a_rejected_step_shrinks_by_the_formula(engine: str) -> None:
     """qmin bounds it: the jump is reached by more rejections the less each one shrinks."""
     u0 = torch.full((2,), 2.0, dtype=F64)
