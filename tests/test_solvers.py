@@ -3,6 +3,7 @@
 What the stack computes with the same methods is in test_parity.py.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -174,11 +175,17 @@ def test_regularizers(tableau: Tableau, adjoint: str, sampling: Sampling, step: 
 @each_tableau
 @torch.no_grad()
 def test_dense_output(tableau: Tableau) -> None:
-    """A solution can be called at any time, costs no counted call, and does not follow its parameters."""
+    """A solution can be called at any time, costs the interpolant's own stages alone, and does not follow its
+    parameters.
+    """
     node, u0 = make(tableau, 1e-5), normal(4, 3)
     solution, plain = node(u0, dense=True), node(u0)
     saved = node(u0, saveat=SAVEAT)
-    assert solution.stats == plain.stats == saved.stats
+    own, steps = len(tableau.interpolant_rows), plain.stats.naccept
+    calls = plain.stats.nfe
+    between = len(SAVEAT) - 1  # the last is the end, and no two lie in one step
+    assert [calls + own * steps, calls + own * between] == [solution.stats.nfe, saved.stats.nfe]
+    assert plain.stats == replace(solution.stats, nfe=calls) == replace(saved.stats, nfe=calls)
     for p in node.parameters():
         p.add_(1.0)
     for t, u in zip(SAVEAT, saved.u, strict=True):

@@ -378,6 +378,22 @@ def test_the_proposals_are_the_formula_s(solver: str, given: dict[str, float], e
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_what_follows_a_step_that_a_stop_cut_short(engine: str) -> None:
+    """As in the stack the first step goes on from the size it would have had, later ones from the cut one."""
+    held: dict[str, Any] = {"qsteady_min": 1e-9, "qsteady_max": 10.0, "tol": 1e-3, "dt": 0.1}
+    ode = node(before, tstops=[0.001, 0.351], saveat=[0.0007, 1.0], engine=engine, **held)
+    u0 = normal(3).requires_grad_()
+    solution = ode(u0)
+    torch.testing.assert_close(solution.u[0], node(before, (0.0, 0.0007), tol=1e-10)(u0).u, rtol=1e-9, atol=0)
+    (ours,) = torch.autograd.grad(solution.u.sum(), u0)
+    (theirs,) = torch.autograd.grad(node(before, saveat=[0.0007, 1.0], tol=1e-10)(u0).u.sum(), u0)
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=0)
+    sizes = solution.steps.dt
+    np.testing.assert_allclose(sizes[:5], [0.001, 0.1, 0.1, 0.1, 0.05])
+    np.testing.assert_allclose(sizes[5:-1], 0.05)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 @torch.no_grad()
 def test_a_rejected_step_shrinks_by_the_formula(engine: str) -> None:
     """qmin bounds it: the jump is reached by more rejections the less each one shrinks."""

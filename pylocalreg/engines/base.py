@@ -7,6 +7,7 @@ An engine knows nothing of loss weights, training or data. It is handed a :class
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
@@ -89,7 +90,7 @@ class StepOptions:
     qsteady_min: float | None = None
     qsteady_max: float | None = None
 
-    @property
+    @cached_property
     def constants(self) -> dict[str, float]:
         """The controller's constants that are given, by name."""
         given = {name: getattr(self, name) for name in CONTROLLER_CONSTANTS}

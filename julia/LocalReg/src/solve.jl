@@ -175,6 +175,8 @@ function record!(
             step!(integrator)
             after_step(integrator.t)
             check(integrator, run)
+            # of a first step that a stop cut short the stack holds the size it would have had
+            integrator.t == stop && (integrator.dt = direction * min(abs(integrator.dt), abs(stop - t)))
             EEst = options.adaptive ? Float64(get_EEst(integrator)) : NaN
             keep_step!(run, integrator, keep, kept, EEst)
             save_outputs!(run, integrator, times, direction)

@@ -62,3 +62,32 @@ end
     @test 0 < initial_step(f, [1.0], [1.0], options()) < 1
     @test initial_step(f, [1.0], [1.0], options(; tspan = (1, 0))) < 0
 end
+
+struct Jump # du/dt = 1 before the jump and -1 after it; at the jump either
+    above::Function
+end
+LocalReg.evaluate!(jump::Jump, du, u, p, t) = (du .= jump.above(t, 0.3) ? -1 : 1; nothing)
+
+@testset "$solver steps to a jump, $above" for solver in ("BS3", "Tsit5", "Vern7", "RK4", "Rodas5P"), above in (>, >=)
+    plain = options(; solver, tol = 1e-9, dt = solver == "RK4" ? 0.07 : 0, adaptive = solver != "RK4")
+    stopping = Options{Float64}(
+        plain.solver, plain.tspan, plain.abstol, plain.reltol, plain.dt, plain.adaptive, plain.maxiters, 0.0, 0.0,
+        [0.3, 2.0], Dict(),
+    )
+    f = Dynamics(Jump(above))
+    run = solve(f, [0.0], [0.0], stopping, [0.3, 1.0], Keep{Float64}())
+    @test 0.3 in run.t
+    @test run.nreject == 0
+    @test run.outputs[1] ≈ [0.3] && run.outputs[2] ≈ [-0.4]
+    @test f.low == -Inf && f.high == Inf # as before the solve
+end
+
+@testset "bounds and the controller's constants" begin
+    bound = Options{Float64}(
+        "Tsit5", (0.0, 1.0), 1e-3, 1e-3, 0.0, true, 1000, 1e-3, 0.1, Float64[], Dict(:qmax => 1.5, :gamma => 0.8),
+    )
+    run = solve(Dynamics(Decay()), [1.0], [1.0], bound, [1.0], Keep{Float64}())
+    @test maximum(run.dt) <= 0.1
+    growth = run.dt[3:(end - 1)] ./ run.dt[2:(end - 2)] # the first step may grow at will
+    @test maximum(growth) <= 1.5 + 1e-6
+end
