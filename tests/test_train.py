@@ -106,7 +106,7 @@ def test_a_signal_ends_the_run_after_it_saved(tmp_path: Path, number: signal.Sig
         run(tmp_path / "stopped", save_every=100, report=interrupt)
     assert stopped.value.signal == number
     assert signal.getsignal(number) == before
-    assert checkpoint.load(tmp_path / "stopped/checkpoint.safetensors").step == 3
+    assert checkpoint.load(tmp_path / "stopped/checkpoint.safetensors").progress.step == 3
     run(tmp_path / "stopped", save_every=100)
     run(tmp_path / "whole")
     _assert_same_run(tmp_path / "whole", tmp_path / "stopped")
@@ -196,14 +196,14 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(tmp_pat
 
     with pytest.raises(NonFiniteError, match="step 3 of 6"):
         run(tmp_path, task=task, report=poison)
-    assert checkpoint.load(tmp_path / "checkpoint.safetensors").step == 2
+    assert checkpoint.load(tmp_path / "checkpoint.safetensors").progress.step == 2
 
 
 def test_a_damaged_checkpoint_is_said_to_be_one(tmp_path: Path) -> None:
     with pytest.raises(_CrashError):
         run(tmp_path, report=_crash_after(2))
-    path = tmp_path / "checkpoint.safetensors"
-    path.write_bytes(path.read_bytes()[:-10])
+    for path in (tmp_path / "checkpoint.safetensors", tmp_path / "checkpoint.previous.safetensors"):
+        path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(CheckpointError, match="restart"):
         run(tmp_path)
 

@@ -1,19 +1,45 @@
 """What a finished run leaves for the tables and figures: one JSON file."""
 
-import dataclasses
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
 
 from pylocalreg.errors import CheckpointError
-from pylocalreg.experiments.files import write_json
+from pylocalreg.experiments.files import read_json, write_json
 from pylocalreg.experiments.log import Row
+from pylocalreg.experiments.task import Metric
+from pylocalreg.experiments.typed import Count, Index, NotNegative, Positive, Typed, problems
+
+LARGEST = 1 << 26
+"""Bytes of a record: a row of the history has some 150."""
 
 
-@dataclass(frozen=True)
-class Record:
+class Evaluation(Typed):
+    """A row of the log, of one evaluation on the test set.
+
+    Attributes:
+        step: training steps done.
+        score, loss: means over the samples.
+        nfe: calls of the dynamics a batch.
+        seconds: what the training steps took so far.
+    """
+
+    kind: Literal["test"]
+    step: Index
+    score: NotNegative
+    loss: float
+    nfe: Positive
+    seconds: NotNegative
+
+
+def _evaluation(row: Row) -> Row:
+    Evaluation.model_validate(row)
+    return row
+
+
+class Record(Typed):
     """One run.
 
     Attributes:
@@ -28,29 +54,40 @@ class Record:
         prediction_seconds: median wall time to predict a test batch of ``prediction_batch`` samples.
         test_nfe: calls of the dynamics a test batch, mean over the batches.
         settings: the whole configuration.
-        history: rows of test ``score``, ``loss`` and ``nfe`` by training ``step``, with ``seconds`` so far.
+        history: an `Evaluation` each, over training.
+        samples: the data's sizes and digest; empty in records of before there was one.
+        software: the versions of pylocalreg and torch it was trained with, one after the other.
     """
 
     experiment: str
     method: str
-    seed: int
+    seed: Index
     data: str
-    metric: str
+    metric: Metric
     device: str
-    processes: int
-    parameters: int
-    train_score: float
-    test_score: float
-    train_seconds: float
-    prediction_seconds: float
-    prediction_batch: int
-    test_nfe: float
+    processes: Count
+    parameters: Count
+    train_score: NotNegative
+    test_score: NotNegative
+    train_seconds: Positive
+    prediction_seconds: Positive
+    prediction_batch: Count
+    test_nfe: Positive
     settings: dict[str, Any]
-    history: list[Row]
+    history: Annotated[list[Annotated[Row, AfterValidator(_evaluation)]], Field(min_length=1)]
+    samples: str = ""
+    software: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _percent(self) -> "Record":
+        scores = (self.train_score, self.test_score, *(row["score"] for row in self.history))
+        if self.metric == "accuracy" and max(scores) > 100:
+            raise ValueError(f"an accuracy of {max(scores)} percent")
+        return self
 
 
 def save(path: Path, record: Record) -> None:
-    write_json(path, dataclasses.asdict(record))
+    write_json(path, record.model_dump(mode="json"))
 
 
 def load(path: Path) -> Record:
@@ -60,10 +97,10 @@ def load(path: Path) -> Record:
         CheckpointError: the file is none of `save`'s.
     """
     try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        return Record.model_validate(read_json(path, LARGEST))
+    except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is no record of a run ({error}): delete it, and train again"
+            f"{path} is no record of a run ({problems(error)}): delete it, and train again"
         ) from error
 
 
