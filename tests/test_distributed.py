@@ -16,20 +16,23 @@ from pylocalreg.experiments.train import Batches
 from tests.toy import Toy, data, toy
 
 
+def _torchrun(module: str, *arguments: str | Path) -> None:
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", module]
+    done = subprocess.run(
+        [sys.executable, *command, *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of `tests/ranks.py`, run by two processes."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.ranks"]
-    done = subprocess.run(
-        [sys.executable, *command, str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    _torchrun("tests.ranks", folder)
     return folder
 
 
@@ -73,6 +76,16 @@ def test_a_stop_on_one_rank_stops_all_and_is_resumed(runs: Path) -> None:
     for name, weight in whole.items():
         assert torch.equal(weight, stopped[name]), name
     assert records.load(runs / "whole/record.json").processes == 2
+
+
+def test_processes_that_are_not_alike_are_refused(tmp_path: Path) -> None:
+    """The cases are in `tests/strangers.py`: data, settings and folder of another rank."""
+    _torchrun("tests.strangers", tmp_path)
+
+
+def test_a_process_that_stays_away_is_given_up(tmp_path: Path) -> None:
+    _torchrun("tests.strangers", tmp_path, "late")
+    assert (tmp_path / "given-up").exists()
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
