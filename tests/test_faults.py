@@ -412,13 +412,27 @@ def test_what_was_logged_after_the_checkpoint_is_dropped(tmp_path: Path) -> None
 def test_a_record_with_garbage_is_refused(name: str, value: Any, tmp_path: Path) -> None:
     run(tmp_path)
     path = tmp_path / "record.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    content = {**json.loads(path.read_text()), name: value}
+    del content["sha256"]
+    path.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=r"record\.json is no record of a run.*delete it"):
         run(tmp_path)
     with pytest.raises(CheckpointError, match="no record of a run"):
         records.load_all([tmp_path])
     path.unlink()
     assert run(tmp_path) == records.load(path)
+
+
+def test_a_changed_digit_in_a_record_is_found(tmp_path: Path) -> None:
+    record = run(tmp_path)
+    path = tmp_path / "record.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "test_nfe": content["test_nfe"] + 1}))
+    with pytest.raises(CheckpointError, match="not those that were written"):
+        records.load_all([tmp_path])
+    del content["sha256"]  # as one of before there was a checksum
+    path.write_text(json.dumps(content))
+    assert records.load_all([tmp_path]) == [record]
 
 
 @pytest.mark.parametrize("content", ["", "[" * 100_000, "[1]", '{"steps": NaN}', "\udcff"])

@@ -1,5 +1,7 @@
 """What a finished run leaves for the tables and figures: one JSON file."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -87,21 +89,34 @@ class Record(Typed):
 
 
 def save(path: Path, record: Record) -> None:
-    write_json(path, record.model_dump(mode="json"))
+    """With a checksum, by which a changed digit is found.
+
+    Raises:
+        OutputError: it can not be written.
+    """
+    content = record.model_dump(mode="json")
+    write_json(path, {**content, "sha256": _digest(content)})
 
 
 def load(path: Path) -> Record:
-    """What `save` wrote.
+    """What `save` wrote; records of before there was a checksum have none.
 
     Raises:
-        CheckpointError: the file is none of `save`'s.
+        CheckpointError: the file is none of `save`'s, or not as it was written.
     """
     try:
-        return Record.model_validate(read_json(path, LARGEST))
+        content = read_json(path, LARGEST)
+        if isinstance(content, dict) and content.pop("sha256", "none") not in ("none", _digest(content)):
+            raise ValueError("its numbers are not those that were written")
+        return Record.model_validate(content)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} is no record of a run ({problems(error)}): delete it, and train again"
         ) from error
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def load_all(folders: Sequence[Path]) -> list[Record]:
