@@ -1,11 +1,12 @@
-"""``python -m tests.mutants [WORD]``: each mistake of ``mutants.yaml``, made in a copy of the tree, has to fail
-the tests that stand beside it. With a word, those in whose file or text it is.
+"""``python -m tests.mutants [WORD]``: each mistake of ``mutants.yaml``, made in a copy of the tree, has to
+fail the tests that stand beside it. With a word, those in whose file or text it is.
 
-Ends with 1 where a mistake is found by no test and has no reason for it, where less than 95 percent of a group
-are found, or where the text that one would change does not stand in its file once.
+Ends with 1 where a mistake is found by no test and has no reason for it, where less than 95 percent of a
+group are found, or where the text that one would change does not stand in its file once.
 """
 
 import os
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -54,7 +55,7 @@ def copied(folder: Path) -> None:
 def outcome(folder: Path, tests: str) -> int:
     """What pytest ends with."""
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests.split()],
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *shlex.split(tests)],
         cwd=folder,
         env={
             **os.environ,

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 
 from pylocalreg.errors import CheckpointError
-from pylocalreg.experiments.files import write_bytes
+from pylocalreg.experiments.files import parse_json, write_bytes
 from pylocalreg.experiments.identity import Identity, tensor_bytes
 from pylocalreg.experiments.typed import Index, NotNegative, Typed, problems
 
@@ -115,6 +115,7 @@ def load(path: Path) -> Checkpoint:
         text, tensors = _unpacked(path)
         if text is None:
             raise ValueError("it holds no run")
+        parse_json(text)  # pydantic's parser takes 1e999 where any value may stand
         header = _Header.model_validate_json(text)
         parts: dict[str, dict[str, torch.Tensor]] = {part: {} for part in PARTS}
         for key, tensor in tensors.items():

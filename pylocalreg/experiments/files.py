@@ -1,12 +1,13 @@
 """Files that are there whole or not at all, and reads of no more than was said."""
 
 import json
+import math
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pylocalreg.errors import OutputError
 
@@ -96,10 +97,15 @@ def read_json(path: Path, most: int) -> Any:
 def parse_json(text: str | bytes) -> Any:
     """See `read_json`."""
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except RecursionError as error:
         raise ValueError("its values are nested too deeply") from error
 
 
-def _refuse(constant: str) -> Any:
+def _finite(digits: str) -> float:
+    """1e999 would be infinity."""
+    return value if math.isfinite(value := float(digits)) else _refuse(digits)
+
+
+def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no number of JSON")
