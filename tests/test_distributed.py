@@ -1,5 +1,6 @@
 """Two processes under torchrun: the gradients of one process on the same samples, and the same resumption."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from pylocalreg.errors import OptionError
-from pylocalreg.experiments import log, records
+from pylocalreg.experiments import checkpoint, log, records
 from pylocalreg.experiments.distributed import joined
 from pylocalreg.experiments.train import Batches
 from tests.toy import Toy, data, toy
@@ -76,6 +77,8 @@ def test_a_stop_on_one_rank_stops_all_and_is_resumed(runs: Path) -> None:
     for name, weight in whole.items():
         assert torch.equal(weight, stopped[name]), name
     assert records.load(runs / "whole/record.json").processes == 2
+    assert checkpoint.load(runs / "whole/checkpoint.safetensors").progress.identity.processes == 2
+    assert json.loads((runs / "whole/settings.json").read_text())["processes"] == 2
 
 
 def test_processes_that_are_not_alike_are_refused(tmp_path: Path) -> None:

@@ -42,6 +42,35 @@ def test_the_steps_of_an_sde_follow_the_stacks_controller(solver: str, seed: int
     assert growth.max() <= 9 / 8 + 1e-12
 
 
+def test_a_step_without_error_grows_tenfold_and_the_first_ten_thousandfold() -> None:
+    node = plr.NeuralODE(lambda t, u: 0 * u, dt=1e-9, engine="torch")
+    steps = node(torch.zeros(1, dtype=torch.float64)).steps
+    assert steps.EEst.max() == 0
+    growth = steps.dt[1:-1] / steps.dt[:-2]
+    assert growth == pytest.approx([1e4, *[10.0] * (len(growth) - 1)], rel=1e-9)
+    assert len(growth) > 3
+
+
+def test_a_regularizing_step_ends_with_the_span() -> None:
+    """At a time in the last step the size is what is left of the span, where that is less."""
+
+    def f(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return torch.sin(3 * t) - u**3
+
+    u0, cut = normal(3), 0
+    for seed in range(30):
+        tau = float(torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+        regularizer = plr.LocalRegularizer("unbiased", generator=torch.Generator().manual_seed(seed))
+        node = plr.NeuralODE(f, abstol=1e-3, reltol=1e-3, regularizer=regularizer, engine="torch")
+        solution = node(u0, dense=True)
+        steps = solution.steps
+        dt = float(steps.dt[np.searchsorted(steps.t, tau, side="right") - 1])
+        cut += dt > 1 - tau
+        expected = plr.local_error(f, solution(tau), tau, min(dt, 1 - tau), abstol=1e-3, reltol=1e-3)
+        assert float(solution.regularization) == pytest.approx(float(expected), rel=1e-9)
+    assert cut > 3
+
+
 @pytest.mark.parametrize(("short", "steps"), [(2e-15, 10), (1e-13, 11)])
 def test_a_step_lands_on_an_end_within_a_hundred_roundings(short: float, steps: int) -> None:
     """Ten steps to 1 - ``short``: nine roundings away the last one lands, 450 away there is one more."""

@@ -182,7 +182,9 @@ def _unpacked(path: Path) -> tuple[str | None, dict[str, torch.Tensor]]:
         metadata = file.metadata() or {}
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
     run = metadata.get("run")
-    if ("sha256" in metadata or run is not None) and metadata.get("sha256") != _digest(tensors, run):
+    if run is not None and "sha256" not in metadata:
+        raise ValueError("it has no checksum, as those of older versions")
+    if "sha256" in metadata and metadata["sha256"] != _digest(tensors, run):
         raise ValueError("its bytes are not those that were written")
     return run, tensors
 
