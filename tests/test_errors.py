@@ -75,7 +75,7 @@ def test_family(error: type[Exception], builtin: type[Exception]) -> None:
 
 def test_family_is_complete() -> None:
     defined = {e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, Exception)}
-    assert len(defined) == 18
+    assert len(defined) == 21
     assert plr.LocalRegError is LocalRegError
 
 
