@@ -58,7 +58,19 @@ class JacobianError(LocalRegError, RuntimeError):
 
 
 class CheckpointError(LocalRegError, RuntimeError):
-    """A checkpoint or a run's record can not be read, or is of another run than the one that asks for it."""
+    """A run's checkpoint, log or record can not be read, or is of another run than the one that asks."""
+
+
+class OutputError(LocalRegError, OSError):
+    """A run's file, a table or a figure can not be written: the disk is full, say, or the folder a file."""
+
+
+class OwnedError(LocalRegError, RuntimeError):
+    """Another process is training in the folder."""
+
+
+class TeamError(LocalRegError, RuntimeError):
+    """The processes of a run are not alike, or one did not come to a meeting within the time limit."""
 
 
 class StoppedError(LocalRegError, RuntimeError):

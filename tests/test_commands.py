@@ -82,6 +82,16 @@ def test_mistakes_are_said_before_anything_starts(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["...yaml", "....yaml"])
+def test_a_config_s_name_leads_nowhere_else(name: str, tmp_path: Path) -> None:
+    """The stem of ``...yaml`` is ``..``."""
+    (tmp_path / name).write_text("task: {name: mnist_node}")
+    done = _call("train", tmp_path / name, *SMALL, "--output", tmp_path / "out/runs")
+    assert done.exit_code != 0
+    assert "name it otherwise" in str(done.exception)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_a_number_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     run(tmp_path / "runs")
     assert _call("table", tmp_path, "--number", "5", "--output", tmp_path).exit_code == 2

@@ -108,6 +108,17 @@ def test_a_section_of_another_kind_takes_nothing_from_the_packaged_one() -> None
         ("train.steps", "section.key=value"),
         ("=3", "section.key=value"),
         ("train.steps={", "not YAML"),
+        ("data.name=[&a [1], *a]", r"alias, \*a"),
+        ("train={steps: 1, steps: 2}", "'steps' twice"),
+        ("train={1: 2}", "key 1 is no word"),
+        (f"train.steps={'[' * 100_000}", "12 deep"),
+        (f"train.steps={'9' * 5000}", "not YAML"),
+        ("train.steps=2001-99-99", "not YAML"),
+        ("train.steps=!!bool x", "not YAML"),
+        ("train.steps=!!int ''", "not YAML"),
+        (f"{'train.' * 5000}steps=1", "that deep"),
+        ("train.seed=9223372036854775808", "train.seed"),
+        ("task.hidden=1000000000000", "hidden"),
     ],
 )
 def test_refused_by_name(change: str, message: str) -> None:
@@ -124,6 +135,37 @@ def test_bad_files(text: str, message: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         load(path)
+
+
+def test_files_that_are_no_text_or_have_no_end(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(b"task: {name: \xff}")
+    with pytest.raises(ConfigError, match=r"bad\.yaml can not be read.*utf-8"):
+        load(path)
+    path.write_bytes(b"a: 1\n" * 100_000)
+    with pytest.raises(ConfigError, match="more than 131072 bytes"):
+        load(path)
+    for place in ("/dev/zero", str(tmp_path)):
+        link = tmp_path / "link.yaml"
+        link.unlink(missing_ok=True)
+        link.symlink_to(place)
+        with pytest.raises(ConfigError, match="neither a file nor a packaged config"):
+            load(link)
+
+
+def test_a_thousand_million_aliases_are_none(tmp_path: Path) -> None:
+    levels = [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]" for i in range(1, 10)]
+    path = tmp_path / "bomb.yaml"
+    path.write_text("\n".join(["l0: &l0 [1]", *levels]))
+    with pytest.raises(ConfigError, match=r"alias, \*l0"):
+        load(path)
+
+
+@pytest.mark.parametrize("hours", ["1e-6", "0", "49", ".inf"])
+def test_bins_that_no_memory_holds_are_refused(hours: str) -> None:
+    with pytest.raises(ConfigError, match=r"data\.physionet\.bin_hours"):
+        load("physionet", [f"data.bin_hours={hours}"])
+    assert load("physionet", ["data.bin_hours=0.016"]).data.bin_hours == 0.016  # type: ignore[union-attr]
 
 
 def test_no_such_config() -> None:

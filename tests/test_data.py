@@ -5,9 +5,11 @@ import gzip
 import hashlib
 import http.server
 import io
+import os
 import struct
 import tarfile
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,7 +78,13 @@ def test_limit(tmp_path: Path) -> None:
         (b"", "starts with"),
         (b"\0\0\x0d\x01", "starts with"),
         (struct.pack(">BBBBI", 0, 0, 8, 1, 4) + b"abc", "says 12"),
-        (struct.pack(">BBBBI", 0, 0, 8, 3, 4), "holds"),
+        (struct.pack(">BBBBI", 0, 0, 8, 3, 4), "its header alone has 16"),
+        (struct.pack(">BBBB", 0, 0, 8, 3) + b"\0\0\0", "holds 7 bytes, its header alone has 16"),
+        (struct.pack(">BBBBI", 0, 0, 8, 1, 2) + b"abc", "holds 11 bytes, its header says 10"),
+        (struct.pack(">BBBBIIII", 0, 0, 8, 4, *[65536] * 4), f"says {2**64 + 20}"),
+        (struct.pack(">BBBBI", 0, 0, 8, 1, 0), "holds nothing"),
+        (struct.pack(">BBBBIII", 0, 0, 8, 3, 0, 28, 28), "holds nothing"),
+        (struct.pack(">BBBB", 0, 0, 8, 0) + b"a", "holds nothing"),
     ],
 )
 def test_broken_idx(content: bytes, message: str, tmp_path: Path) -> None:
@@ -95,6 +103,52 @@ def test_mnist_of_other_shapes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(4, np.uint8)))
     with pytest.raises(DataError, match=r"\(5, 28, 28\).*\(4,\)"):
         data.load(Images(name="mnist", folder=tmp_path))
+
+
+def test_labels_above_nine_are_refused(tmp_path: Path) -> None:
+    write_mnist(tmp_path, packed=False)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(np.array([1, 2, 3, 4, 10], np.uint8)))
+    with pytest.raises(DataError, match="a label 10: MNIST's labels are 0 to 9"):
+        data.load(Images(name="mnist", folder=tmp_path))
+
+
+def test_a_small_file_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
+    """4.3 GB of zeros; unpacking stops where no file of the data set reaches."""
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    block = gzip.compress(bytes(1 << 24))
+    path.write_bytes(block * 257)  # members of a gzip file follow each other
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"unpacks to more than 268435456 bytes"):
+        mnist.read_idx(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 30
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte.gz", "train-images-idx3-ubyte"])
+@pytest.mark.parametrize("what", ["folder", "zero", "pipe"])
+def test_what_is_no_file(what: str, name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if what == "folder":
+        path.mkdir()
+    elif what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=f"{name} can not be read: it is a folder or a device"):
+        data.load(Images(name="mnist", folder=tmp_path))
+
+
+def test_what_is_no_record(tmp_path: Path) -> None:
+    (tmp_path / "1.txt").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=r"1\.txt can not be read"):
+        data.load(Records(name="physionet", folder=tmp_path, bin_hours=1.0))
+    (tmp_path / "1.txt").unlink()
+    (tmp_path / "1.txt").write_bytes(bytes(2 << 20))
+    with pytest.raises(DataError, match="more than 1048576 bytes"):
+        data.load(Records(name="physionet", folder=tmp_path, bin_hours=1.0))
+    for nowhere in (tmp_path / "none", Path("a\0b"), tmp_path / "1.txt"):
+        with pytest.raises(DataError, match="holds no records"):
+            data.load(Records(name="physionet", folder=nowhere, bin_hours=1.0))
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
@@ -203,11 +257,29 @@ def test_physionet_from_a_folder(tmp_path: Path) -> None:
         ("Time,Parameter,Value\n00:00,Pulse,73\n", "Pulse"),
         ("Time,Parameter,Value\n49:00,HR,73\n", "48 hours"),
         ("Time,Parameter,Value\n00:00,HR,nan\n", "nan"),
+        ("Time,Parameter,Value\n00:00,HR,1e39\n", r"line 2: '00:00,HR,1e39'.*between -100 and 100000"),
+        ("Time,Parameter,Value\n00:00,HR,1e999\n", "line 2"),
+        ("Time,Parameter,Value\n00:00,HR,-101\n", "line 2"),
+        ("Time,Parameter,Value\n00:60,HR,73\n", r"line 2: '00:60,HR,73' is not 'HH:MM"),
+        ("Time,Parameter,Value\n1_0:00,HR,73\n", "line 2"),
+        ("Time,Parameter,Value\n 1:00,HR,7_3\n", "line 2"),
+        ("Time,Parameter,Value\n01:00,HR,7_3\n", "line 2"),
+        ("Time,Parameter,Value\n-1:00,HR,73\n", "line 2"),
+        ("Time,Parameter,Value\n48:01,HR,73\n", "48 hours"),
+        ("Time,Parameter,Value\n00:00,Age,0x1\n", "line 2"),
     ],
 )
 def test_broken_records(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "1.txt").write_text(text)
     with pytest.raises(DataError, match=message):
+        data.load(Records(name="physionet", folder=tmp_path, bin_hours=1.0))
+
+
+def test_more_bins_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text("Time,Parameter,Value\n00:00,HR,73\n")
+    monkeypatch.setattr(physionet, "MOST_CELLS", 2 * 49 * 37)
+    with pytest.raises(DataError, match=r"3 records or more in 49 bins of 1 hours.*bin_hours larger"):
         data.load(Records(name="physionet", folder=tmp_path, bin_hours=1.0))
 
 

@@ -49,7 +49,6 @@ def _command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         cwd=cwd,
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
-        timeout=200,
         check=False,
     )
 

@@ -1,5 +1,6 @@
 """Two processes under torchrun: the gradients of one process on the same samples, and the same resumption."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,26 +11,29 @@ import torch
 from safetensors.torch import load_file
 
 from pylocalreg.errors import OptionError
-from pylocalreg.experiments import log, records
+from pylocalreg.experiments import checkpoint, log, records
 from pylocalreg.experiments.distributed import joined
 from pylocalreg.experiments.train import Batches
 from tests.toy import Toy, data, toy
+
+
+def _torchrun(module: str, *arguments: str | Path) -> None:
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", module]
+    done = subprocess.run(
+        [sys.executable, *command, *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of `tests/ranks.py`, run by two processes."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.ranks"]
-    done = subprocess.run(
-        [sys.executable, *command, str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    _torchrun("tests.ranks", folder)
     return folder
 
 
@@ -73,6 +77,18 @@ def test_a_stop_on_one_rank_stops_all_and_is_resumed(runs: Path) -> None:
     for name, weight in whole.items():
         assert torch.equal(weight, stopped[name]), name
     assert records.load(runs / "whole/record.json").processes == 2
+    assert checkpoint.load(runs / "whole/checkpoint.safetensors").progress.identity.processes == 2
+    assert json.loads((runs / "whole/settings.json").read_text())["processes"] == 2
+
+
+def test_processes_that_are_not_alike_are_refused(tmp_path: Path) -> None:
+    """The cases are in `tests/strangers.py`: data, settings and folder of another rank."""
+    _torchrun("tests.strangers", tmp_path)
+
+
+def test_a_process_that_stays_away_is_given_up(tmp_path: Path) -> None:
+    _torchrun("tests.strangers", tmp_path, "late")
+    assert (tmp_path / "given-up").exists()
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ def without_julia(*args: str, **env: str) -> "subprocess.CompletedProcess[str]":
     """Run Python as on a machine that has none: an empty juliapkg project, no network."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON_JULIACALL", "PYTHON_JULIAPKG"))}
     return subprocess.run(
-        [sys.executable, *args], capture_output=True, text=True, env=clean | env, timeout=120, check=False
+        [sys.executable, *args], capture_output=True, text=True, env=clean | env, check=False
     )
 
 

@@ -76,7 +76,7 @@ def test_family(error: type[Exception], builtin: type[Exception]) -> None:
 
 def test_family_is_complete() -> None:
     defined = {e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, Exception)}
-    assert len(defined) == 19
+    assert len(defined) == 22
     assert plr.LocalRegError is LocalRegError
 
 

@@ -115,11 +115,11 @@ def test_the_papers_cells_stand_beside(tmp_path: Path) -> None:
 )
 def test_only_like_runs_are_compared(other: dict[str, Any]) -> None:
     assert len(compare(RECORDS)) == 1
-    assert len(compare([*RECORDS, _record(seed=3, **other)])) == 2
+    assert len(compare([*RECORDS, _record(seed=3, train_score=99.0, **other)])) == 2
 
 
 def test_other_settings_of_a_method_are_a_row_of_their_own() -> None:
-    record = _record("local_unbiased", 3)
+    record = _record("local_unbiased", 3, train_score=99.0)
     record.settings["methods"] = {"local_unbiased": {"coefficient": {"start": 9.0, "end": 9.0}}}
     (comparison,) = compare([*RECORDS, record])
     assert [len(method.runs) for method in comparison.methods] == [3, 3, 1]

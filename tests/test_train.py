@@ -13,11 +13,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import pylocalreg as plr
 from pylocalreg.errors import CheckpointError, NonFiniteError, OptionError, StoppedError
 from pylocalreg.experiments import checkpoint, generators, log, records
+from pylocalreg.experiments.checkpoint import Checkpoint
 from pylocalreg.experiments.files import replacing
+from pylocalreg.experiments.optimizers import Optimization
+from pylocalreg.experiments.task import Outcome
 from pylocalreg.experiments.train import Batches, Progress, evaluate
-from tests.toy import ALONE, Toy, data, run, toy
+from tests.toy import ALONE, OPTIMIZERS, Toy, data, run, toy
 
 KILLS = int(os.environ.get("PYLOCALREG_KILLS", "3"))
 
@@ -90,7 +94,7 @@ def test_a_run_killed_at_random_moments_ends_as_one_never_killed(tmp_path: Path)
             process.kill()
         assert process.returncode == -signal.SIGKILL
     assert 0 < done < steps
-    last = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, timeout=120)
+    last = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     assert int(last.stdout.split()[0]) > 1
     _assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
@@ -106,7 +110,7 @@ def test_a_signal_ends_the_run_after_it_saved(tmp_path: Path, number: signal.Sig
         run(tmp_path / "stopped", save_every=100, report=interrupt)
     assert stopped.value.signal == number
     assert signal.getsignal(number) == before
-    assert checkpoint.load(tmp_path / "stopped/checkpoint.safetensors").step == 3
+    assert checkpoint.load(tmp_path / "stopped/checkpoint.safetensors").progress.step == 3
     run(tmp_path / "stopped", save_every=100)
     run(tmp_path / "whole")
     _assert_same_run(tmp_path / "whole", tmp_path / "stopped")
@@ -117,8 +121,13 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path: Path) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, report=interrupt)
+    # Where the tests run in the background SIGINT is ignored from the start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, report=interrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_finished_run_is_its_record(tmp_path: Path) -> None:
@@ -144,6 +153,121 @@ def test_evaluation_does_not_change_training(tmp_path: Path) -> None:
         [row for row in _rows(tmp_path / name) if row["kind"] == "train"] for name in ("often", "seldom")
     ]
     assert train[0] == train[1]
+
+
+def test_evaluation_draws_from_no_generator_of_the_training() -> None:
+    """One that draws from both, torch's own and the task's, as an SDE's does."""
+    task = toy()
+
+    class Drawing(Toy):
+        def forward(self, *batch: torch.Tensor) -> Outcome:
+            x, y = batch
+            noise = torch.rand((), generator=self.generator) + torch.rand(())
+            return super().forward(x + 0.1 * noise, y)
+
+    task.__class__ = Drawing
+    before = generators.states(task.generators())
+    first, again = (evaluate(task, data().test, 16, ALONE) for _ in range(2))
+    assert first.loss == again.loss
+    after = generators.states(task.generators())
+    assert all(torch.equal(state, after[name]) for name, state in before.items())
+    task.generator.manual_seed(7)
+    torch.manual_seed(8)
+    assert evaluate(task, data().test, 16, ALONE).loss == first.loss
+
+
+@pytest.mark.parametrize("step", [0, 1, 4])
+def test_each_step_has_its_own_learning_rate(step: int, tmp_path: Path) -> None:
+    """As the schedule has it for a step counted from 0, in the optimizer and in the log, resumed or not."""
+    rate = plr.schedules.Cosine(0.01, 0.005, 6)
+    optimization = Optimization(torch.optim.SGD(toy().parameters(), lr=1.0), rate)
+    assert optimization.at(step).param_groups[0]["lr"] == rate(step)
+    rates: list[float] = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            rates.append(self.param_groups[0]["lr"])
+            super().step(closure)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(OPTIMIZERS, "watched", Watched)
+        if step > 0:
+            with pytest.raises(_CrashError):
+                run(tmp_path, report=_crash_after(step), optimizer="watched")
+        run(tmp_path, optimizer="watched")
+    assert rates == [rate(i) for i in range(6)]
+    assert [row["learning_rate"] for row in _rows(tmp_path) if row["kind"] == "train"] == rates
+
+
+def test_the_time_before_a_stop_is_counted(tmp_path: Path) -> None:
+    with pytest.raises(_CrashError):
+        run(tmp_path, report=_crash_after(3))
+    path = tmp_path / "checkpoint.safetensors"
+    found = checkpoint.load(path)
+    late = found.progress.model_copy(update={"seconds": 1000.0})
+    checkpoint.save(path, Checkpoint(late, found.weights, found.optimizer, found.generators))
+    record = run(tmp_path)
+    assert record.train_seconds > 1000
+    assert [row["seconds"] > 1000 for row in record.history] == [False, True, True]
+
+
+def test_files_are_on_the_disk_before_they_are_relied_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log before the checkpoint that stands for it, and every file before it takes its place."""
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def name(descriptor: int) -> str:
+        return Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+
+    def watched_fsync(descriptor: int) -> None:
+        done.append(name(descriptor))
+        fsync(descriptor)
+
+    def watched_replace(self: Path, target: Path) -> Path:
+        done.append(f"> {target.name}")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(Path, "replace", watched_replace)
+    run(tmp_path, 2, evaluate_every=2)
+    first = [
+        "log.jsonl",
+        ".checkpoint.safetensors.partial",
+        "> checkpoint.safetensors",
+        "log.jsonl",
+        ".checkpoint.safetensors.partial",
+        "> checkpoint.previous.safetensors",
+        "> checkpoint.safetensors",
+    ]
+    start = done.index("log.jsonl")
+    assert done[start : start + len(first)] == first
+    replaced = [i for i, what in enumerate(done) if what.startswith("> ") and "previous" not in what]
+    assert len(replaced) == 7  # settings, owner, log, two checkpoints, weights, record
+    for i in replaced:
+        assert f".{done[i][2:]}.partial" in done[max(i - 2, 0) : i]
+
+
+def test_a_run_of_two_processes_is_not_one_of_one(tmp_path: Path) -> None:
+    with pytest.raises(_CrashError):
+        run(tmp_path, report=_crash_after(2))
+    path = tmp_path / "settings.json"
+    settings = json.loads(path.read_text())
+    assert settings["processes"] == 1
+    path.write_text(json.dumps({**settings, "processes": 2}))
+    with pytest.raises(CheckpointError, match="processes was 2, now 1"):
+        run(tmp_path)
+    path.unlink()
+    found = checkpoint.load(tmp_path / "checkpoint.safetensors")
+    of_two = found.progress.identity.model_copy(update={"processes": 2})
+    progress = found.progress.model_copy(update={"identity": of_two})
+    checkpoint.save(
+        tmp_path / "checkpoint.safetensors",
+        Checkpoint(progress, found.weights, found.optimizer, found.generators),
+    )
+    with pytest.raises(CheckpointError, match="processes was 2, now 1"):
+        run(tmp_path)
 
 
 def test_it_learns(tmp_path: Path) -> None:
@@ -196,14 +320,14 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint(tmp_pat
 
     with pytest.raises(NonFiniteError, match="step 3 of 6"):
         run(tmp_path, task=task, report=poison)
-    assert checkpoint.load(tmp_path / "checkpoint.safetensors").step == 2
+    assert checkpoint.load(tmp_path / "checkpoint.safetensors").progress.step == 2
 
 
 def test_a_damaged_checkpoint_is_said_to_be_one(tmp_path: Path) -> None:
     with pytest.raises(_CrashError):
         run(tmp_path, report=_crash_after(2))
-    path = tmp_path / "checkpoint.safetensors"
-    path.write_bytes(path.read_bytes()[:-10])
+    for path in (tmp_path / "checkpoint.safetensors", tmp_path / "checkpoint.previous.safetensors"):
+        path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(CheckpointError, match="restart"):
         run(tmp_path)
 

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pylocalreg.errors import CheckpointError
 from pylocalreg.experiments.records import Record
+from pylocalreg.experiments.typed import problems
 
 EXPERIMENTS = {
     "mnist_node": "MNIST, neural ODE",
@@ -88,13 +92,57 @@ class Comparison:
 
 
 def compare(records: Sequence[Record]) -> list[Comparison]:
-    """The records in groups that can be compared, in the experiments' order."""
+    """The records in groups that can be compared, in the experiments' order.
+
+    Raises:
+        CheckpointError: a record is of no experiment of the paper's, or its settings are not an experiment's.
+    """
+    for record in records:
+        try:
+            _Settings.model_validate(record.settings)
+            EXPERIMENTS[record.experiment], METHODS[record.method]
+        except (KeyError, ValidationError) as error:
+            raise CheckpointError(
+                f"the record of {record.experiment!r}, {record.method!r}, seed {record.seed} is none of the "
+                f"paper's experiments: {problems(error)}"
+            ) from error
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(_conditions(record), []).append(record)
     order = list(EXPERIMENTS)
     found = [Comparison(group[0].experiment, _methods(group)) for group in groups.values()]
     return sorted(found, key=lambda comparison: order.index(comparison.experiment))
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Train(_Part):
+    steps: int
+    batch: int
+    seed: int
+    evaluate_every: int
+
+
+class _Solver(_Part):
+    name: str
+    abstol: float
+    reltol: float
+
+
+class _Data(_Part):
+    folder: str | None
+
+
+class _Settings(_Part):
+    """What is read here of a config, as it was when the run was made."""
+
+    train: _Train
+    solver: _Solver
+    data: _Data
+    methods: dict[str, Any]
+    dtype: str
 
 
 def _conditions(record: Record) -> str:

@@ -9,14 +9,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pylocalreg.engines.base import Adjoint
 from pylocalreg.errors import ConfigError
+from pylocalreg.experiments import plain_yaml
+from pylocalreg.experiments.typed import problems
 from pylocalreg.regularizers import Sampling
 
-Count = Annotated[int, Field(ge=1, strict=True)]
+Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
+Size = Annotated[int, Field(ge=1, le=2**16, strict=True)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 Method = Literal[
@@ -41,7 +43,7 @@ class MnistNode(Section):
     """A neural ODE over the flattened image, a linear classifier."""
 
     name: Literal["mnist_node"]
-    hidden: Count
+    hidden: Size
 
 
 class MnistNsde(Section):
@@ -50,9 +52,9 @@ class MnistNsde(Section):
     """
 
     name: Literal["mnist_nsde"]
-    width: Count
-    hidden: Count
-    trajectories: Count
+    width: Size
+    hidden: Size
+    trajectories: Size
 
 
 class Physionet(Section):
@@ -61,11 +63,11 @@ class Physionet(Section):
     """
 
     name: Literal["physionet"]
-    recognition: Count
-    gru_hidden: Count
-    latent: Count
-    hidden: Count
-    layers: Count
+    recognition: Size
+    gru_hidden: Size
+    latent: Size
+    hidden: Size
+    layers: Size
     noise: Positive
 
 
@@ -73,17 +75,17 @@ class Cifar10Conv(Section):
     """A convolutional neural ODE over the image with learnt channels beside its three."""
 
     name: Literal["cifar10_conv"]
-    channels: Annotated[int, Field(ge=4, strict=True)]
-    hidden: Count
+    channels: Annotated[int, Field(ge=4, le=2**16, strict=True)]
+    hidden: Size
 
 
 class Cifar10Multiscale(Section):
     """A neural ODE over feature maps of several resolutions, each half the one before."""
 
     name: Literal["cifar10_multiscale"]
-    channels: Annotated[tuple[Count, ...], Field(min_length=1)]
-    expansion: Count
-    groups: Count
+    channels: Annotated[tuple[Size, ...], Field(min_length=1, max_length=16)]
+    expansion: Size
+    groups: Size
 
 
 TaskSection = Annotated[
@@ -107,10 +109,10 @@ class Images(DataSource):
 
 
 class Records(DataSource):
-    """Observations are averaged over bins of ``bin_hours``."""
+    """Observations, which have a time in minutes, are averaged over bins of ``bin_hours``."""
 
     name: Literal["physionet"]
-    bin_hours: Positive
+    bin_hours: Annotated[float, Field(ge=0.01, le=48)]
 
 
 DataSection = Annotated[Images | Records, Field(discriminator="name")]
@@ -150,7 +152,7 @@ class Weighted(Section):
 class Local(Weighted):
     """`LocalRegularizer` with the solver's own step and the exact gradient."""
 
-    samples: Count = 1
+    samples: Size = 1
 
 
 class Paper(Weighted):
@@ -164,7 +166,7 @@ class Steer(Section):
 
 
 class Taylor(Weighted):
-    order: Count
+    order: Size
 
 
 class Methods(Section):
@@ -209,7 +211,7 @@ class Train(Section):
     batch: Count
     steps: Count
     evaluate_every: Count
-    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
 
 
 class Config(Section):
@@ -273,41 +275,32 @@ def load(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:
         key, equals, value = override.partition("=")
         if not (key and equals):
             raise ConfigError(f"{override!r} is no change of a config: write section.key=value")
-        change = _parse(value, override)
-        for part in reversed(key.split(".")):
+        parts = key.split(".")
+        if len(parts) > plain_yaml.DEEPEST:
+            raise ConfigError(f"{override[:200]!r} is no change of a config: no section lies that deep")
+        change = plain_yaml.parse(value, override)
+        for part in reversed(parts):
             change = {part: change}
         settings = _merge(settings, change)
     try:
         return Config.model_validate(settings)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(str(part) for part in item['loc']) or 'config'}: {item['msg']}"
-            + (f", not {item['input']!r}" if item["loc"] else "")
-            for item in error.errors()
-        ]
-        raise ConfigError(f"{name_or_path}: " + "; ".join(problems)) from error
+        raise ConfigError(f"{name_or_path}: {problems(error)}") from error
 
 
 def _read(name_or_path: str | Path) -> dict[str, Any]:
     if str(name_or_path) in packaged():
         source = resources.files("pylocalreg.experiments") / "configs" / f"{name_or_path}.yaml"
+        found = plain_yaml.parse(source.read_text(encoding="utf-8"), str(name_or_path))
+    elif Path(name_or_path).is_file():
+        found = plain_yaml.read(Path(name_or_path))
     else:
-        source = Path(name_or_path)
-        if not source.is_file():
-            raise ConfigError(
-                f"{str(name_or_path)!r} is neither a file nor a packaged config: those are {packaged()}"
-            )
-    found = _parse(source.read_text(encoding="utf-8"), str(name_or_path))
+        raise ConfigError(
+            f"{str(name_or_path)!r} is neither a file nor a packaged config: those are {packaged()}"
+        )
     if not isinstance(found, dict):
         raise ConfigError(f"{name_or_path} holds a {type(found).__name__}: a config is a mapping of sections")
     return found
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not YAML: {error}") from error
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

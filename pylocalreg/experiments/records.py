@@ -1,19 +1,47 @@
 """What a finished run leaves for the tables and figures: one JSON file."""
 
-import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
 
 from pylocalreg.errors import CheckpointError
-from pylocalreg.experiments.files import write_json
+from pylocalreg.experiments.files import read_json, write_json
 from pylocalreg.experiments.log import Row
+from pylocalreg.experiments.task import Metric
+from pylocalreg.experiments.typed import Count, Index, NotNegative, Positive, Typed, problems
+
+LARGEST = 1 << 26
+"""Bytes of a record: a row of the history has some 150."""
 
 
-@dataclass(frozen=True)
-class Record:
+class Evaluation(Typed):
+    """A row of the log, of one evaluation on the test set.
+
+    Attributes:
+        step: training steps done.
+        score, loss: means over the samples.
+        nfe: calls of the dynamics a batch.
+        seconds: what the training steps took so far.
+    """
+
+    kind: Literal["test"]
+    step: Index
+    score: NotNegative
+    loss: float
+    nfe: Positive
+    seconds: NotNegative
+
+
+def _evaluation(row: Row) -> Row:
+    Evaluation.model_validate(row)
+    return row
+
+
+class Record(Typed):
     """One run.
 
     Attributes:
@@ -28,43 +56,67 @@ class Record:
         prediction_seconds: median wall time to predict a test batch of ``prediction_batch`` samples.
         test_nfe: calls of the dynamics a test batch, mean over the batches.
         settings: the whole configuration.
-        history: rows of test ``score``, ``loss`` and ``nfe`` by training ``step``, with ``seconds`` so far.
+        history: an `Evaluation` each, over training.
+        samples: the data's sizes and digest; empty in records of before there was one.
+        software: the versions of pylocalreg and torch it was trained with, one after the other.
     """
 
     experiment: str
     method: str
-    seed: int
+    seed: Index
     data: str
-    metric: str
+    metric: Metric
     device: str
-    processes: int
-    parameters: int
-    train_score: float
-    test_score: float
-    train_seconds: float
-    prediction_seconds: float
-    prediction_batch: int
-    test_nfe: float
+    processes: Count
+    parameters: Count
+    train_score: NotNegative
+    test_score: NotNegative
+    train_seconds: Positive
+    prediction_seconds: Positive
+    prediction_batch: Count
+    test_nfe: Positive
     settings: dict[str, Any]
-    history: list[Row]
+    history: Annotated[list[Annotated[Row, AfterValidator(_evaluation)]], Field(min_length=1)]
+    samples: str = ""
+    software: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _percent(self) -> "Record":
+        scores = (self.train_score, self.test_score, *(row["score"] for row in self.history))
+        if self.metric == "accuracy" and max(scores) > 100:
+            raise ValueError(f"an accuracy of {max(scores)} percent")
+        return self
 
 
 def save(path: Path, record: Record) -> None:
-    write_json(path, dataclasses.asdict(record))
+    """With a checksum, by which a changed digit is found.
+
+    Raises:
+        OutputError: it can not be written.
+    """
+    content = record.model_dump(mode="json")
+    write_json(path, {**content, "sha256": _digest(content)})
 
 
 def load(path: Path) -> Record:
-    """What `save` wrote.
+    """What `save` wrote; records of before there was a checksum have none.
 
     Raises:
-        CheckpointError: the file is none of `save`'s.
+        CheckpointError: the file is none of `save`'s, or not as it was written.
     """
     try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        content = read_json(path, LARGEST)
+        if isinstance(content, dict) and content.pop("sha256", "none") not in ("none", _digest(content)):
+            raise ValueError("its numbers are not those that were written")
+        return Record.model_validate(content)
+    except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is no record of a run ({error}): delete it, and train again"
+            f"{path} is no record of a run ({problems(error)}): delete it, and train again"
         ) from error
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def load_all(folders: Sequence[Path]) -> list[Record]:

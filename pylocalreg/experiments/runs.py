@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from pylocalreg.errors import ConfigError
 from pylocalreg.experiments import generators, optimizers, train
 from pylocalreg.experiments.config import Config
 from pylocalreg.experiments.data import load
@@ -19,7 +20,13 @@ SAVES = 50
 
 
 def folder_of(output: Path, name: str, config: Config) -> Path:
-    """``name`` is the config's, by which a short run does not meet the whole one of the same experiment."""
+    """``name`` is the config's, by which a short run does not meet the whole one of the same experiment.
+
+    Raises:
+        ConfigError: it is no name of a folder in ``output``: that of ``...yaml`` would be ``..``.
+    """
+    if Path(name).name != name or not name.strip("."):
+        raise ConfigError(f"a config named {name!r} gives its runs no folder of their own: name it otherwise")
     return output / name / config.method / f"seed-{config.train.seed}"
 
 

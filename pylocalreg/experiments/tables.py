@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pylocalreg.errors import CheckpointError, ConfigError
+from pylocalreg.experiments import plain_yaml
 from pylocalreg.experiments.comparison import EXPERIMENTS, Comparison, Method, Spread, compare
 from pylocalreg.experiments.records import Record
+from pylocalreg.experiments.typed import problems
 
 TABLES = {
     2: ("mnist_node", "mnist_nsde"),
@@ -56,11 +57,15 @@ def load_paper(path: Path | None = None) -> Paper:
     Raises:
         ConfigError: the file can not be read, or has another form.
     """
-    source = path or resources.files("pylocalreg.experiments") / "paper_numbers.yaml"
+    packaged = resources.files("pylocalreg.experiments") / "paper_numbers.yaml"
     try:
-        return Paper.model_validate(yaml.safe_load(source.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(f"{source} does not hold the paper's numbers: {error}") from error
+        return Paper.model_validate(
+            plain_yaml.parse(packaged.read_text(encoding="utf-8"), packaged.name)
+            if path is None
+            else plain_yaml.read(path)
+        )
+    except ValidationError as error:
+        raise ConfigError(f"{path} does not hold the paper's numbers: {problems(error)}") from error
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import signal
 import statistics
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,14 +19,30 @@ import torch
 
 from pylocalreg.checks import check_count
 from pylocalreg.errors import CheckpointError, NonFiniteError, OptionError, StoppedError
-from pylocalreg.experiments import checkpoint, generators, log, records
+from pylocalreg.experiments import checkpoint, generators, log, records, resume
 from pylocalreg.experiments.checkpoint import Checkpoint
 from pylocalreg.experiments.distributed import Team
-from pylocalreg.experiments.files import write_json
+from pylocalreg.experiments.files import read_json, write_json, writing
+from pylocalreg.experiments.identity import (
+    Identity,
+    changes,
+    describe_data,
+    describe_model,
+    describe_optimizer,
+    device_name,
+    flat,
+    software,
+)
 from pylocalreg.experiments.log import Log
 from pylocalreg.experiments.optimizers import Optimization
+from pylocalreg.experiments.owner import owned
 from pylocalreg.experiments.records import Record
 from pylocalreg.experiments.task import Data, Task
+
+RECORD = "record.json"
+
+LARGEST = 1 << 20
+"""Bytes of a run's settings."""
 
 
 @dataclass(frozen=True)
@@ -99,46 +116,78 @@ def train(
 
     Raises:
         OptionError: autocast is on; the batch is larger than the data or does not divide among the ranks.
-        CheckpointError: the folder holds a run of other settings, or a damaged file.
-        NonFiniteError: the loss is NaN or infinite; the last checkpoint stays.
+        CheckpointError: the folder holds another run, or damaged files only.
+        NonFiniteError: a loss, a score, a weight or a moment is NaN or infinite; the last checkpoint stays.
+        OutputError: a file can not be written; the last checkpoint stays.
+        OwnedError: another process trains in the folder.
         StoppedError: by a signal.
+        TeamError: the ranks differ in data, settings, versions or folder, or one is gone.
     """
     _refuse_autocast(team.device)
-    if team.rank == 0:
-        if restart:
-            _clear(folder)
-        _check_settings(folder, {**plan.settings, "processes": team.size})
-    team.wait()
-    if (folder / "record.json").exists():
-        return records.load(folder / "record.json")
-    return _Run(task, data, optimization, plan, folder, team).go(report, tensorboard)
+    identity = Identity(
+        experiment=plan.experiment,
+        method=plan.method,
+        seed=plan.seed,
+        settings=plan.settings,
+        plan={"steps": plan.steps, "batch": plan.batch, "evaluate_every": plan.evaluate_every},
+        processes=team.size,
+        device=device_name(team.device),
+        model=describe_model(task),
+        optimizer=describe_optimizer(optimization.optimizer),
+        data=describe_data(data),
+    )
+    team.agree({**flat(identity.model_dump()), "software": software(), "restart": restart})
+    run = _Run(task, data, optimization, plan, folder, team, identity)
+    done = None if restart else _finished(folder, identity)
+    team.agree({"whether the run is done": done is not None})
+    if done is not None:
+        return done
+    with ExitStack() as stack:
+
+        def take() -> None:
+            stack.enter_context(owned(folder))
+            if restart:
+                _clear(folder)
+            _check_settings(folder, {**plan.settings, "processes": team.size})
+            resume.settle(folder, identity)
+
+        team.first(take)
+        return run.go(report, tensorboard)
 
 
 class _Run:
     """One call of `train`, from where the folder's checkpoint is."""
 
     def __init__(
-        self, task: Task, data: Data, optimization: Optimization, plan: Plan, folder: Path, team: Team
+        self,
+        task: Task,
+        data: Data,
+        optimization: Optimization,
+        plan: Plan,
+        folder: Path,
+        team: Team,
+        identity: Identity,
     ) -> None:
         self.task, self.data, self.optimization, self.plan = task, data, optimization, plan
-        self.folder, self.team = folder, team
+        self.folder, self.team, self.identity = folder, team, identity
+        self.software = [software()]
         self.batches = Batches(len(data.train[0]), plan.batch, plan.seed)
         self.step, self.seconds, self.score = 0, 0.0, float("nan")
         self.log: Log | None = None
         self.task.train()
 
     def go(self, report: Report | None, tensorboard: bool) -> Record:
-        saved = self.folder / "checkpoint.safetensors"
-        resumed = saved.exists()
-        if resumed:
-            self._load(saved)
-        else:
+        saved = self.folder / resume.CHECKPOINT
+        found = self._resume(saved) if saved.exists() else None
+        self.team.agree({"the checkpoint": found and [found.step, found.log.sha256]})
+        if found is None:
             self.team.copy_weights(self.task)
         with ExitStack() as stack:
             stop = stack.enter_context(_Stop())
             if self.team.rank == 0:
-                self.log = stack.enter_context(Log(self.folder, self.step if resumed else -1, tensorboard))
-            if not resumed:
+                mark, step = (None, -1) if found is None else (found.log, found.step)
+                self.log = stack.enter_context(Log(self.folder, mark, step, tensorboard))
+            if found is None:
                 self._test()
             while self.step < self.plan.steps:
                 row = self._train_step()
@@ -173,8 +222,10 @@ class _Run:
         mine = [float(x.detach()) for x in (outcome.loss, outcome.regularization, outcome.score)]
         self.seconds += time.perf_counter() - started
         self.step += 1
-        loss, regularization, score, nfe, nfe_regularizer = (
-            total / self.team.size for total in self.team.total([*mine, outcome.nfe, outcome.nfe_regularizer])
+        lost = self._broken() or not all(math.isfinite(x) for x in mine)
+        loss, regularization, score, nfe, nfe_regularizer, broken = (
+            total / self.team.size
+            for total in self.team.total([*mine, outcome.nfe, outcome.nfe_regularizer, lost])
         )
         row = {
             "loss": loss,
@@ -186,21 +237,38 @@ class _Run:
             "learning_rate": self.optimization.rate(self.step - 1),
             "seconds": self.seconds,
         }
-        self._write("train", row)
-        if not math.isfinite(loss + weight * regularization):
+        if broken:
             raise NonFiniteError(
-                f"loss {loss} and regularizer {regularization} at step {self.step} of {self.plan.steps}: "
-                f"take a smaller learning rate than {row['learning_rate']:g} or a smaller coefficient than "
-                f"{weight:g}"
+                f"loss {loss} and regularizer {regularization} at step {self.step} of {self.plan.steps}: one "
+                "of them, a weight or a moment of the optimizer is NaN or infinite after it; take a smaller "
+                f"learning rate than {row['learning_rate']:g} or a smaller coefficient than {weight:g}"
             )
+        self._write("train", row)
         return row
 
+    def _broken(self) -> bool:
+        """Whether a weight, a buffer or one of the optimizer's moments is NaN or infinite."""
+        slots = self.optimization.optimizer.state.values()
+        moments = [value for slot in slots for value in slot.values() if isinstance(value, torch.Tensor)]
+        numbers = [*self.task.state_dict().values(), *moments]
+        finite = [part.isfinite().all().to(self.team.device) for part in numbers if part.is_floating_point()]
+        return bool(finite) and not bool(torch.stack(finite).all())
+
     def _test(self) -> None:
-        found = evaluate(self.task, self.data.test, self.plan.batch, self.team)
+        found = self._evaluate(self.data.test)
         self.score = found.score
         self._write(
             "test", {"loss": found.loss, "score": found.score, "nfe": found.nfe, "seconds": self.seconds}
         )
+
+    def _evaluate(self, samples: tuple[torch.Tensor, ...]) -> "Evaluation":
+        found = evaluate(self.task, samples, self.plan.batch, self.team)
+        if not (math.isfinite(found.loss) and math.isfinite(found.score)):
+            raise NonFiniteError(
+                f"loss {found.loss} and score {found.score} of an evaluation after step {self.step} of "
+                f"{self.plan.steps}: the weights are finite, what the model makes of some sample is not"
+            )
+        return found
 
     def _write(self, kind: str, row: dict[str, float]) -> None:
         if self.log is not None:
@@ -210,41 +278,41 @@ class _Run:
         """A log is on the disk before the checkpoint that stands for it."""
         states = self.team.gather(generators.states(self.task.generators()))
         if self.log is not None:
-            self.log.sync()
-            checkpoint.save(
-                path,
-                Checkpoint(
-                    self.step,
-                    self.seconds,
-                    self.task.state_dict(),
-                    self.optimization.optimizer.state_dict(),
-                    states,
-                ),
+            progress = checkpoint.Progress(
+                identity=self.identity,
+                software=self.software,
+                step=self.step,
+                seconds=self.seconds,
+                log=self.log.sync(),
             )
+            optimizer = self.optimization.optimizer.state_dict()["state"]
+            checkpoint.save(path, Checkpoint(progress, self.task.state_dict(), optimizer, states))
 
-    def _load(self, path: Path) -> None:
-        found = checkpoint.load(path)
+    def _resume(self, path: Path) -> checkpoint.Progress:
+        found = resume.restore(path, self.team.rank, self.task, self.optimization.optimizer)
         self.step, self.seconds = found.step, found.seconds
-        self.task.load_state_dict(dict(found.weights))
-        self.optimization.optimizer.load_state_dict(dict(found.optimizer))
-        mine = f"{self.team.rank}/"
-        generators.restore(
-            self.task.generators(),
-            {name.removeprefix(mine): g for name, g in found.generators.items() if name.startswith(mine)},
-        )
+        now = software()
+        self.software = [*found.software, *([] if now in found.software else [now])]
+        if now not in found.software and self.team.rank == 0:
+            warnings.warn(
+                f"{path} is of {found.software[-1]}, this is {now}: the run may not have the bits of one "
+                "that either trained alone; its record names both",
+                stacklevel=2,
+            )
+        return found
 
     def _finish(self) -> Record:
         """Scores on all data; the test set a second time for the clock, with everything warm."""
-        train = evaluate(self.task, self.data.train, self.plan.batch, self.team)
-        evaluate(self.task, self.data.test, self.plan.batch, self.team)
-        test = evaluate(self.task, self.data.test, self.plan.batch, self.team)
+        train = self._evaluate(self.data.train)
+        self._evaluate(self.data.test)
+        test = self._evaluate(self.data.test)
         record = Record(
             experiment=self.plan.experiment,
             method=self.plan.method,
             seed=self.plan.seed,
             data=self.data.name,
             metric=self.task.metric,
-            device=_device_name(self.team.device),
+            device=self.identity.device,
             processes=self.team.size,
             parameters=sum(p.numel() for p in self.task.parameters()),
             train_score=train.score,
@@ -255,11 +323,15 @@ class _Run:
             test_nfe=test.nfe,
             settings=self.plan.settings,
             history=[row for row in log.read(self.folder / "log.jsonl") if row["kind"] == "test"],
+            samples=self.identity.data,
+            software=self.software,
         )
-        if self.team.rank == 0:
+
+        def write() -> None:
             checkpoint.save_weights(self.folder / "weights.safetensors", self.task)
-            records.save(self.folder / "record.json", record)
-        self.team.wait()
+            records.save(self.folder / RECORD, record)
+
+        self.team.first(write)
         return record
 
 
@@ -345,37 +417,50 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
         write_json(path, settings)
         return
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        before = read_json(path, LARGEST)
+        differing = changes(before, json.loads(json.dumps(settings)))
+    except (AttributeError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} can not be read ({error}): start over with restart") from error
-    wanted = json.loads(json.dumps(settings))
-    differing = sorted(name for name in {*before, *wanted} if before.get(name) != wanted.get(name))
     if differing:
-        changes = "; ".join(f"{name} was {before.get(name)}, now {wanted.get(name)}" for name in differing)
-        raise CheckpointError(
-            f"{folder} holds a run of other settings ({changes}): take another folder, or start over with "
-            "restart"
-        )
+        raise CheckpointError(_other(folder, differing))
+
+
+def _finished(folder: Path, identity: Identity) -> Record | None:
+    """The record of a run that is done."""
+    if not (folder / RECORD).exists():
+        return None
+    record = records.load(folder / RECORD)
+    names = ("experiment", "method", "seed", "processes", "settings")
+    before, now = ({name: getattr(run, name) for name in names} for run in (record, identity))
+    if record.samples:
+        before["data"], now["data"] = record.samples, identity.data
+    if differing := changes(before, now):
+        raise CheckpointError(_other(folder, differing))
+    return record
+
+
+def _other(folder: Path, differing: str) -> str:
+    return (
+        f"{folder} holds a run of other settings ({differing}): take another folder, or start over with "
+        "restart"
+    )
 
 
 def _clear(folder: Path) -> None:
     """What a run wrote, the record first: a folder without one is never taken for a finished run."""
-    for name in (
-        "record.json",
-        "checkpoint.safetensors",
-        "settings.json",
-        "weights.safetensors",
-        "log.jsonl",
+    saved = folder / resume.CHECKPOINT
+    for path in (
+        folder / RECORD,
+        saved,
+        checkpoint.previous(saved),
+        folder / resume.BROKEN,
+        folder / "settings.json",
+        folder / "weights.safetensors",
+        folder / "log.jsonl",
     ):
-        (folder / name).unlink(missing_ok=True)
+        with writing(path):
+            path.unlink(missing_ok=True)
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
 class _Stop:

@@ -10,6 +10,7 @@ from pylocalreg.errors import DataError
 from pylocalreg.experiments.config import Images
 from pylocalreg.experiments.data import standins
 from pylocalreg.experiments.data.download import download, find
+from pylocalreg.experiments.data.reading import content
 from pylocalreg.experiments.task import Data
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -37,17 +38,17 @@ def load(source: Images) -> Data:
         if (folder / BATCHES).is_dir():
             folder = folder / BATCHES
         what = f"CIFAR10's binary version ({URL})"
-        contents = {name: find(folder, (name,), what).read_bytes() for name in (*TRAIN, TEST)}
+        contents = {name: content(find(folder, (name,), what)) for name in (*TRAIN, TEST)}
     train = [_read(contents[name], name) for name in TRAIN]
     images, labels = (torch.cat(parts) for parts in zip(*train, strict=True))
     return Data((images, labels), _read(contents[TEST], TEST), "CIFAR10")
 
 
-def _read(content: bytes, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _read(found: bytes, name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Records of a label and 3,072 bytes: red, green and blue, each row by row."""
-    if not content or len(content) % RECORD:
-        raise DataError(f"{name} holds {len(content)} bytes, which is no number of records of {RECORD} bytes")
-    records = torch.from_numpy(np.frombuffer(content, np.uint8).reshape(-1, RECORD).copy())
+    if not found or len(found) % RECORD:
+        raise DataError(f"{name} holds {len(found)} bytes, which is no number of records of {RECORD} bytes")
+    records = torch.from_numpy(np.frombuffer(found, np.uint8).reshape(-1, RECORD).copy())
     labels = records[:, 0].long()
     if int(labels.max()) > 9:
         raise DataError(f"{name} has a label {int(labels.max())}: CIFAR10's labels are 0 to 9")

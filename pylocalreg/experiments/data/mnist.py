@@ -1,7 +1,7 @@
 """MNIST (LeCun, Cortes, Burges): 60,000 and 10,000 images of 28 x 28, in the IDX format."""
 
-import gzip
-import zlib
+import math
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from pylocalreg.errors import DataError
 from pylocalreg.experiments.config import Images
 from pylocalreg.experiments.data import standins
 from pylocalreg.experiments.data.download import download, find
+from pylocalreg.experiments.data.reading import content, unpacked
 from pylocalreg.experiments.task import Data
 
 URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
@@ -41,6 +42,8 @@ def load(source: Images) -> Data:
 def _pair(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or images.shape[1:] != (28, 28):
         raise DataError(f"images of shape {images.shape} and labels of shape {labels.shape} are not MNIST's")
+    if labels.max() > 9:
+        raise DataError(f"there is a label {labels.max()}: MNIST's labels are 0 to 9")
     return torch.from_numpy(images).reshape(len(images), -1), torch.from_numpy(labels).long()
 
 
@@ -49,19 +52,18 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     number of dimensions, each dimension as a big-endian 32-bit number, the bytes.
 
     Raises:
-        DataError: it is none, or is cut off.
+        DataError: it is none, is cut off, has bytes after its end, or no element.
     """
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path} can not be unpacked: {error}") from error
-    if len(content) < 4 or content[:3] != b"\0\0\x08":
-        raise DataError(f"{path} starts with {content[:4]!r}: an IDX file of bytes starts with 0, 0, 8")
-    start = 4 + 4 * content[3]
-    shape = tuple(int(size) for size in np.frombuffer(content[4:start], ">u4"))
-    wanted = start + int(np.prod(shape, dtype=np.int64))
-    if len(content) != wanted:
-        raise DataError(f"{path} holds {len(content)} bytes, its header says {wanted} (shape {shape})")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
+    found = (unpacked if path.suffix == ".gz" else content)(path)
+    if len(found) < 4 or found[:3] != b"\0\0\x08":
+        raise DataError(f"{path} starts with {found[:4]!r}: an IDX file of bytes starts with 0, 0, 8")
+    start = 4 + 4 * found[3]
+    if len(found) < start:
+        raise DataError(f"{path} holds {len(found)} bytes, its header alone has {start}")
+    shape = struct.unpack(f">{found[3]}I", found[4:start])
+    wanted = start + math.prod(shape)
+    if len(found) != wanted:
+        raise DataError(f"{path} holds {len(found)} bytes, its header says {wanted} (shape {shape})")
+    if wanted == start or not shape:
+        raise DataError(f"{path} holds nothing: its header says shape {shape}")
+    return np.frombuffer(found, np.uint8, offset=start).reshape(shape).copy()

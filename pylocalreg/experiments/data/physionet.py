@@ -1,6 +1,7 @@
 """PhysioNet's challenge of 2012 (Silva et al.): 48 hours of intensive care a record, irregularly observed."""
 
 import math
+import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pylocalreg.errors import DataError
 from pylocalreg.experiments.config import Records
 from pylocalreg.experiments.data import standins
 from pylocalreg.experiments.data.download import download
+from pylocalreg.experiments.data.reading import content
 from pylocalreg.experiments.task import Data
 
 URL = "https://physionet.org/files/challenge-2012/1.0.0/"
@@ -24,6 +26,18 @@ SHA256 = {
 HOURS = 48.0
 TRAIN_SHARE = 0.8
 HEADER = "Time,Parameter,Value"
+LINE = re.compile(
+    r"(?P<hours>[0-9]{2}):(?P<minutes>[0-5][0-9]),(?P<parameter>\w+),"
+    r"(?P<value>[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?)"
+)
+LOWEST, HIGHEST = -100.0, 1e5
+"""Of a value. In the challenge's sets a and b they lie between -17.8 (Temp) and 19,990 (Urine): what is far
+outside would take the scale from all other records.
+"""
+LARGEST = 1 << 20
+"""Bytes of a record; those of sets a and b have at most 23,826."""
+MOST_CELLS = 200_000_000
+"""Records times bins times parameters: some three gigabytes while they are read."""
 DESCRIPTORS = frozenset({"RecordID", "Age", "Gender", "Height", "ICUType"})
 PARAMETERS = [
     "Albumin",
@@ -90,42 +104,55 @@ def load(source: Records) -> Data:
 def _texts(folder: Path) -> Iterator[Text]:
     """The ``.txt`` files of sets a and b in ``folder``, or of the folder itself where it has no sets."""
     sets = [folder / name for name in ("set-a", "set-b") if (folder / name).is_dir()]
-    paths = sorted(path for place in sets or [folder] for path in place.glob("[0-9]*.txt"))
+    places = sets or ([folder] if folder.is_dir() else [])
+    paths = sorted(path for place in places for path in place.glob("[0-9]*.txt"))
     if not paths:
         raise DataError(
             f"{folder} holds no records: data.folder must be one with set-a/ and set-b/, or a set"
         )
     for path in paths:
-        yield str(path), path.read_text(encoding="ascii", errors="replace")
+        yield str(path), content(path, LARGEST).decode("ascii", errors="replace")
 
 
 def _downloaded() -> Iterator[Text]:
     for name, sha256 in SHA256.items():
         with tarfile.open(download(URL + name, sha256)) as archive:
             for member in sorted(archive.getmembers(), key=lambda member: member.name):
-                content = archive.extractfile(member) if member.name.endswith(".txt") else None
-                if content is not None:
-                    yield member.name, content.read().decode("ascii", errors="replace")
+                file = archive.extractfile(member) if member.name.endswith(".txt") else None
+                if file is not None:
+                    yield member.name, file.read().decode("ascii", errors="replace")
 
 
 def _data(texts: Iterable[Text], bin_hours: float, name: str) -> Data:
+    """One parameter after the other, so that what is computed with doubles is a small part of the whole."""
     count = math.ceil(HOURS / bin_hours) + 1
-    binned = [bins(text, where, bin_hours, count) for where, text in texts]
-    sums, counts = (np.stack(parts) for parts in zip(*binned, strict=True))
-    observed = counts > 0
-    some = observed.any(axis=(1, 2))
-    seen = observed.any(axis=(0, 2))
-    sums, counts, observed = sums[some][:, seen], counts[some][:, seen], observed[some][:, seen]
+    sums, counts = [], []
+    for number, (where, text) in enumerate(texts, 1):
+        if number * count * len(PARAMETERS) > MOST_CELLS:
+            raise DataError(
+                f"{name}: {number} records or more in {count} bins of {bin_hours:g} hours take too much "
+                "memory: make data.bin_hours larger"
+            )
+        total, observations = bins(text, where, bin_hours, count)
+        if observations.any():
+            sums.append(total)
+            counts.append(observations)
     if len(sums) < 2:
         raise DataError(f"{name}: {len(sums)} records have observations, which can not be split: give more")
-    values = sums / np.maximum(counts, 1)
-    low = np.where(observed, values, np.inf).min(axis=(0, 1))
-    high = np.where(observed, values, -np.inf).max(axis=(0, 1))
-    span = np.where(high > low, high - low, 1.0)
-    scaled = np.where(observed, (values - np.where(np.isfinite(low), low, 0.0)) / span, 0.0)
+    seen = np.logical_or.reduce([observations.any(axis=1) for observations in counts])
+    scaled = np.zeros((len(sums), int(seen.sum()), len(PARAMETERS)), np.float32)
+    observed = np.zeros(scaled.shape, np.bool_)
+    for index in range(len(PARAMETERS)):
+        number_of = np.stack([observations[seen, index] for observations in counts])
+        values = np.stack([total[seen, index] for total in sums]) / np.maximum(number_of, 1)
+        there = number_of > 0
+        if there.any():
+            low, high = values[there].min(), values[there].max()
+            scaled[..., index] = np.where(there, (values - low) / (high - low if high > low else 1.0), 0.0)
+            observed[..., index] = there
     times = torch.from_numpy(np.minimum(np.flatnonzero(seen) * bin_hours / HOURS, 1.0))
     parts = (
-        torch.from_numpy(scaled.astype(np.float32)),
+        torch.from_numpy(scaled),
         torch.from_numpy(observed),
         times.expand(len(scaled), -1),
     )
@@ -150,16 +177,18 @@ def bins(
             f"{where} starts with {lines[0][:40] if lines else ''!r}: a record starts with {HEADER!r}"
         )
     for number, line in enumerate(lines[1:], 2):
-        try:
-            time, parameter, value_text = line.strip().split(",")
-            hours, minutes = time.split(":")
-            at, value = int(hours) + int(minutes) / 60, float(value_text)
-        except ValueError as error:
-            raise DataError(f"{where}, line {number}: {line!r} is not 'HH:MM,parameter,number'") from error
+        found = LINE.fullmatch(line.strip())
+        if found is None:
+            raise DataError(f"{where}, line {number}: {line[:80]!r} is not 'HH:MM,parameter,number'")
+        parameter, value = found["parameter"], float(found["value"])
+        at = int(found["hours"]) + int(found["minutes"]) / 60
         if parameter in DESCRIPTORS:
             continue
-        if parameter not in INDEX or not 0 <= at <= HOURS or not math.isfinite(value):
-            raise DataError(f"{where}, line {number}: {line!r} is no known parameter within {HOURS:g} hours")
+        if parameter not in INDEX or at > HOURS or not LOWEST <= value <= HIGHEST:
+            raise DataError(
+                f"{where}, line {number}: {line[:80]!r} is no known parameter within {HOURS:g} hours and "
+                f"between {LOWEST:g} and {HIGHEST:g}"
+            )
         if parameter == "Weight" and value < 0:  # -1: not known
             continue
         place = round(at / bin_hours), INDEX[parameter]
