@@ -7,8 +7,10 @@ import pytest
 import torch
 
 import pylocalreg as plr
-from tests.conftest import normal
-from tests.sde import ADAPTIVE, sde
+from pylocalreg.engines import get_engine
+from pylocalreg.engines.base import Gradient
+from tests.conftest import assert_close, normal
+from tests.sde import ADAPTIVE, problem_of, sde, taken_again
 
 ORDER = {"SOSRI": 1.5, "SOSRI2": 1.5, "SRIW1": 1.5, "RKMilCommute": 1.0, "LambaEulerHeun": 0.5}
 """The strong orders, of which StochasticDiffEq makes the controller's exponents 7/10 and 2/5."""
@@ -69,6 +71,30 @@ def test_a_regularizing_step_ends_with_the_span() -> None:
         expected = plr.local_error(f, solution(tau), tau, min(dt, 1 - tau), abstol=1e-3, reltol=1e-3)
         assert float(solution.regularization) == pytest.approx(float(expected), rel=1e-9)
     assert cut > 3
+
+
+@pytest.mark.parametrize("gradient", ["exact", "frozen"])
+def test_the_gradient_of_an_sdes_recorded_step(gradient: Gradient) -> None:
+    """Of the step that was drawn, beside that of the estimate alone, with the first stage held or not."""
+    regularizer = plr.LocalRegularizer(
+        "biased", gradient=gradient, generator=torch.Generator().manual_seed(1)
+    )
+    node = sde("SOSRI2", regularizer=regularizer, generator=torch.Generator().manual_seed(0))
+    u0 = normal(4, 3)
+    solution = node(u0)
+    assert solution.regularization is not None
+    ours = torch.autograd.grad(solution.regularization, list(node.parameters()))
+    states, values = taken_again(node, u0, solution)
+    index = int(np.abs(np.array(values) - float(solution.regularization.detach())).argmin())
+    value, _ = get_engine("torch").estimate(
+        problem_of(node, solution.noise),
+        "error",
+        float(solution.steps.t[index]),
+        states[index],
+        float(solution.steps.dt[index]),
+        gradient,
+    )
+    assert_close(list(ours), list(torch.autograd.grad(value, list(node.parameters()))), 1e-9)
 
 
 @pytest.mark.parametrize(("short", "steps"), [(2e-15, 10), (1e-13, 11)])
