@@ -21,9 +21,12 @@ class NeuralODE(NeuralDE):
     """du/dt = f(t, u), solved over ``tspan`` from the state it is called with.
 
     Args:
-        dynamics: a layer description (`Chain`, `TimeDependent`), a ``torch.nn.Module`` or any callable
-            ``f(t, u)`` with ``t`` a scalar tensor, that gives du/dt of ``u``'s shape, dtype and device.
-        tspan: start and end; an end before the start solves backwards in time.
+        dynamics: a layer description (`Chain`, `TimeDependent`, a bare `Dense`), a ``torch.nn.Module`` or any
+            callable ``f(t, u)`` with ``t`` a scalar tensor, that gives du/dt of ``u``'s shape, dtype and
+            device; one that takes a single argument is given ``u``. What of PyTorch they may do beside is in
+            docs/pytorch.md: tensors they reach get their gradients, random numbers are drawn once a solve.
+        tspan: start and end; an end before the start solves backwards in time. Tensors that want a gradient
+            get it; parameters become this module's.
         solver: the method by the stack's name.
         abstol, reltol: tolerances of the error norm rms(e / (abstol + max(|u|, |u_new|) reltol)), taken
             over every element of the batch.
@@ -34,7 +37,8 @@ class NeuralODE(NeuralDE):
             ``"backsolve"``, of the end alone); the steps between them are taken again. Twice the square root
             of the number of steps needs the least memory.
         regularizer: what ``solution.regularization`` is; None for nothing.
-        saveat: times of the states in ``solution.u``; by default the end of ``tspan`` alone.
+        saveat: times of the states in ``solution.u``, several may be equal; by default the end of ``tspan``
+            alone. Tensors that want a gradient get it.
         engine: ``"auto"``, ``"torch"`` or ``"julia"``.
         dt: the first step; automatic by default. With fixed steps, the size of all.
         adaptive: whether the steps' sizes follow the error estimate; by default they do where the method has
@@ -56,7 +60,8 @@ class NeuralODE(NeuralDE):
             the state's first dimension, a batch of small systems in place of a large one. The samples are
             then assumed not to depend on each other (batch norm in training mode makes them): where they do,
             steps lose their order and the gradient is not exact. Not for states that are tuples or dicts.
-        params: tensors a plain callable closes over that want a gradient. A module's parameters are found.
+        params: tensors that want a gradient and that the dynamics reach at some times alone; all others are
+            found at the first call.
         callback: refused: the stack's callbacks for events are not handled.
 
     Raises:
@@ -161,6 +166,7 @@ class NeuralODE(NeuralDE):
             OptionError: inputs with ``jacobian="per_sample"``, or not those a layer description takes.
             JacobianError: the dynamics have no derivative that a stiff solver can take.
             NonFiniteError, StepUnderflowError, StepLimitError: where the solve can not go on.
+            ChangedError: in the backward pass, parameters are not what they were.
         """
         u0 = mapped(u0, at_the_door)
         layout = layout_of(u0)

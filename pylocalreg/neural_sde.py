@@ -69,7 +69,8 @@ class NeuralSDE(NeuralDE):
         progress: a bar on stderr that follows each forward solve: share of the span, steps, calls of the
             dynamics, step size. Needs tqdm (``pip install 'pylocalreg[progress]'``).
         generator: gives each solve the seed of its path; torch's global CPU generator if None.
-        params: tensors that plain callables close over and that want a gradient.
+        params: tensors that want a gradient and that drift or diffusion reach at some times alone; all others
+            are found at the first call.
 
     Gradients are the exact ones of the steps taken over the path drawn, step sizes and noise held constant:
     each accepted step is taken again and reversed.

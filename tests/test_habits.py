@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchdiffeq
@@ -428,3 +429,49 @@ def test_dynamics_and_state_of_two_dtypes(dtypes: tuple[torch.dtype, torch.dtype
             plr.NeuralODE(dynamics, engine="torch")(u0)
         assert str(of_net) in str(caught.value)
         assert str(of_state) in str(caught.value)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_dynamics_that_leave_pytorch(engine: str) -> None:
+    def f(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(-np.tanh(u.numpy()))
+
+    node, u0 = plr.NeuralODE(f, engine=engine), normal(4, 3)
+    right = plr.NeuralODE(lambda t, u: -torch.tanh(u), engine=engine)(u0).u
+    torch.testing.assert_close(node(u0).u, right)
+    with torch.no_grad():
+        torch.testing.assert_close(node(u0.clone().requires_grad_()).u, right)
+    with pytest.raises(OptionError, match="no gradient"):
+        node(u0.requires_grad_())
+
+
+@pytest.mark.parametrize("engine", ["torch"])
+def test_stiff_solves_in_threads(engine: str) -> None:
+    nodes = [plr.NeuralODE(Net(3, seed=i), engine=engine, solver="Rodas5P") for i in range(8)]
+    u0 = normal(4, 3)
+    alone = [node(u0).u.detach() for node in nodes]
+    together: dict[int, torch.Tensor] = {}
+
+    def solve(i: int) -> None:
+        u = nodes[i](u0).u
+        u.sum().backward()
+        together[i] = u.detach()
+
+    threads = [threading.Thread(target=solve, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(together) == list(range(8))
+    assert all(torch.equal(together[i], alone[i]) for i in range(8))
+
+
+@pytest.mark.parametrize("adjoint", ADJOINTS)
+def test_hooks_as_torchdiffeqs(adjoint: Any) -> None:
+    net, u0 = Net(3), normal(4, 3).requires_grad_()
+    net.w1.register_hook(lambda g: 2 * g)
+    u0.register_hook(lambda g: 3 * g)
+    wanted = [u0, *net.parameters()]
+    ours = by_each(plr.NeuralODE(net, engine="torch", adjoint=adjoint, **TIGHT)(u0).u.square().sum(), wanted)
+    t = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    assert_close(ours, by_each(theirs(net, u0, t)[-1].square().sum(), wanted), 1e-8)

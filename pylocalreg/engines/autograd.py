@@ -87,7 +87,8 @@ class Solve:
         self.differentiated = transforming() or (
             torch.is_grad_enabled() and any(x.requires_grad for x in (u0, *params))
         )
-        value, *states = _Solve.apply(self, u0, *params)  # type: ignore[no-untyped-call]
+        function = _TransformedSolve if transforming() else _Solve
+        value, *states = function.apply(self, u0, *params)  # type: ignore[no-untyped-call]
         ends = len(states) - len(self.times)
         return states[ends:], value, states[:ends]
 
@@ -95,11 +96,11 @@ class Solve:
         """The value, the recorded states and the outputs. ``params`` stand for the problem's own, which are
         other objects inside a function that ``torch.func`` transforms.
         """
-        problem = self.problem
-        self.as_solved = AsSolved([f for f in (problem.f, problem.g) if isinstance(f, torch.nn.Module)])
-        self.observed = _observed([problem.f, problem.g])
-
-        aliases = _others(problem.params, params)
+        problem, aliases = self.problem, _others(self.problem.params, params)
+        of_f, of_g = _observed(problem.f), _observed(problem.g)
+        self.observed = of_f + of_g
+        if self.differentiated:
+            self.as_solved = AsSolved([f for f in (problem.f, problem.g) if isinstance(f, torch.nn.Module)])
 
         def solve(other: bool) -> Trajectory:
             asked = dataclasses.replace(problem, params=tuple(params)) if aliases else problem
@@ -107,7 +108,7 @@ class Solve:
 
         draws = self._unseen_draws(u0.device)
         self.trajectory = trajectory = self.as_solved.lending(aliases, solve) if aliases else solve(False)
-        trajectory.calls += Calls(*(sum(m.wasted for m in _observed([f])) for f in (problem.f, problem.g)))
+        trajectory.calls += Calls(*(sum(observed.wasted for observed in side) for side in (of_f, of_g)))
         if draws is not None and draws.moved():
             raise OptionError(
                 "the dynamics drew random numbers in this solve, but not at their first call: they must draw "
@@ -226,10 +227,11 @@ class Solve:
         return at_times, steps
 
 
-def _observed(dynamics: Sequence[Dynamics | None]) -> list[Observed]:
-    return [
-        m for f in dynamics if isinstance(f, torch.nn.Module) for m in f.modules() if isinstance(m, Observed)
-    ]
+def _observed(dynamics: Dynamics | None) -> list[Observed]:
+    if isinstance(dynamics, Observed):
+        return [dynamics]
+    modules = dynamics.modules() if isinstance(dynamics, torch.nn.Module) else ()
+    return [module for module in modules if isinstance(module, Observed)]
 
 
 def _others(held: Tensors, given: Tensors) -> dict[int, torch.Tensor]:
@@ -256,14 +258,9 @@ def _gradients(terms: Tensors, wanted: Tensors, create_graph: bool) -> Sequence[
 
 class _Solve(torch.autograd.Function):
     @staticmethod
-    def forward(solve: Solve, u0: torch.Tensor, *params: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(ctx: Any, solve: Solve, u0: torch.Tensor, *params: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        _set_up(ctx, solve, u0, *params)
         return solve.forward(u0, params)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.solve, *tensors = inputs
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)  # refuses tensors that were written to since
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Maybe) -> tuple[Maybe, ...]:
@@ -287,19 +284,37 @@ class _Solve(torch.autograd.Function):
         return None, by_u0 if ctx.needs_input_grad[1] else None, *by_params
 
     @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise OptionError(_FORWARD_MODE)
+
+
+def _set_up(ctx: Any, solve: Solve, *tensors: torch.Tensor) -> None:
+    ctx.solve = solve
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors)  # refuses tensors that were written to since
+
+
+class _TransformedSolve(_Solve):
+    """As ``torch.func`` takes a function of autograd; a little slower."""
+
+    @staticmethod
+    def forward(solve: Solve, u0: torch.Tensor, *params: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
+        return solve.forward(u0, params)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _set_up(ctx, *inputs)
+
+    @staticmethod
     def vmap(info: Any, in_dims: Sequence[int | None], solve: Solve, *tensors: torch.Tensor) -> Any:
         solve.samples = [
             dataclasses.replace(solve, trajectory=Trajectory(), samples=[]) for _ in range(info.batch_size)
         ]
         for sample in solve.samples:
             sample.differentiated = True
-        stacked = _one_by_one(_Solve, solve.samples, in_dims[1:], tensors)
+        stacked = _one_by_one(_TransformedSolve, solve.samples, in_dims[1:], tensors)
         solve.trajectory = _one_after_another(sample.trajectory for sample in solve.samples)
         return stacked
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise OptionError(_FORWARD_MODE)
 
 
 class _PullBack(torch.autograd.Function):

@@ -54,9 +54,11 @@ def _open(inner: Any) -> bool:
 
 def _inside(at: Any) -> Iterator[Any]:
     if isinstance(at, torch.nn.Module):
-        yield from (value for name, value in vars(at).items() if name not in _OF_MODULES)
         yield from at._modules.values()
-        if not type(at).__module__.startswith("torch."):
+        if not type(at).__module__.startswith(
+            "torch.nn."
+        ):  # which hold numbers beside parameters and modules
+            yield from (value for name, value in vars(at).items() if name not in _OF_MODULES)
             yield type(at).forward
     elif isinstance(at, types.MethodType):
         yield from (at.__self__, at.__func__)

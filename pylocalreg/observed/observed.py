@@ -31,6 +31,7 @@ class Observed(torch.nn.Module):
         self.draws: Draws | None = None
         self.writes: bool | None = None
         self._first: tuple[float, torch.Tensor, Any] | None = None
+        self._plain = False
         self._given: tuple[torch.Tensor, ...] | None = None
         self.wasted = 0
         """Calls that were made to see what the dynamics do, and that no engine had a use for."""
@@ -40,43 +41,67 @@ class Observed(torch.nn.Module):
         if isinstance(f, torch.nn.Module) and not hasattr(f, "f"):
             self._looked_at = LOOKED_AT
 
+    def __call__(self, t: torch.Tensor, u: torch.Tensor) -> Any:
+        """As `forward`; where there is nothing to do but call, no more than that."""
+        if not self._plain:
+            return self.forward(t, u)
+        version = u._version
+        k = self.f(t, u)
+        if torch.is_grad_enabled():
+            self._check_written(t, u, version)
+            self._look_at(t, u, k)
+            return k
+        if u._version != version or u.requires_grad or k.requires_grad:
+            return self._without_graph(t, u, k, version)
+        return k
+
     def forward(self, t: torch.Tensor, u: torch.Tensor) -> Any:
         if self.writes is None:
             return self._look(t, u.clone())
         if not torch.is_grad_enabled():
             return self._call_without_graph(t, u)
+        version = _version(u)
         k = self._call(t, u)
+        self._check_written(t, u, version)
+        self._look_at(t, u, k)
+        return k
+
+    def _look_at(self, t: torch.Tensor, u: torch.Tensor, k: Any) -> None:
         if self._given is not None:
             self._calls += 1
             if self._calls % self._looked_at == 0 or self._calls == 1:
                 self._check(t, u, k)
-        return k
 
     def _call_without_graph(self, t: torch.Tensor, u: torch.Tensor) -> Any:
         if self._first is not None and not is_transformed(u):
             (t0, u0, k0), self._first = self._first, None
+            self._plain = not self.writes and self.draws is None and not u.is_inference()
             if float(t) == t0 and (u.data_ptr() == u0.data_ptr() or torch.equal(u, u0)):
                 return k0
             self.wasted += 1
-        k = self._call(t, u)
-        if u.requires_grad and u.grad_fn is None:  # f asked for it, for a graph of its own
+        version = _version(u)
+        return self._without_graph(t, u, self._call(t, u), version)
+
+    def _without_graph(self, t: torch.Tensor, u: torch.Tensor, k: Any, version: int) -> Any:
+        """What a call gave, without the graphs that f makes for itself."""
+        self._check_written(t, u, version)
+        if u.requires_grad and u.grad_fn is None:  # f asked for it
             u.requires_grad_(False)
         return k.detach() if isinstance(k, torch.Tensor) and k.requires_grad else k
 
     def _call(self, t: torch.Tensor, u: torch.Tensor) -> Any:
         given = u.clone() if self.writes else u
-        version = _version(given)
         if self.draws is None:
-            k = self.f(t, given)
-        else:
-            with self.draws.again():
-                k = self.f(t, given)
-        if not self.writes and _version(given) != version:
+            return self.f(t, given)
+        with self.draws.again():
+            return self.f(t, given)
+
+    def _check_written(self, t: torch.Tensor, u: torch.Tensor, version: int) -> None:
+        if _version(u) != version:
             raise OptionError(
                 f"the dynamics wrote to the state that they were given at t = {float(t):.6g}, and did not at "
                 "their first call: have them compute out of place, or write to u.clone()"
             )
-        return k
 
     def _look(self, t: torch.Tensor, own: torch.Tensor, held: Sequence[Held] | None = None) -> Any:
         """The first call: with a state that it may write to."""
