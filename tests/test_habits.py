@@ -11,7 +11,14 @@ import torch
 import torchdiffeq
 
 import pylocalreg as plr
-from pylocalreg.errors import ChangedError, DtypeError, NonFiniteError, OptionError, ToleranceError
+from pylocalreg.errors import (
+    ChangedError,
+    DtypeError,
+    NonFiniteError,
+    OptionError,
+    ShapeError,
+    ToleranceError,
+)
 from tests.conftest import Net, assert_close, normal
 from tests.julia import ENGINES
 
@@ -475,3 +482,19 @@ def test_hooks_as_torchdiffeqs(adjoint: Any) -> None:
     ours = by_each(plr.NeuralODE(net, engine="torch", adjoint=adjoint, **TIGHT)(u0).u.square().sum(), wanted)
     t = torch.tensor([0.0, 1.0], dtype=torch.float64)
     assert_close(ours, by_each(theirs(net, u0, t)[-1].square().sum(), wanted), 1e-8)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_scripted_dynamics(engine: str) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)).double()
+    scripted, u0 = torch.jit.script(net), normal(4, 3)
+    node = plr.NeuralODE(lambda t, u: scripted(u), engine=engine, **TIGHT)
+    ours = by_each(node(u0).u.square().sum(), list(scripted.parameters()))
+    t = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    right = by_each(theirs(lambda t, u: net(u), u0, t)[-1].square().sum(), list(scripted.parameters()))
+    assert_close(ours, right, 1e-8)
+
+
+def test_dynamics_that_give_nothing_later() -> None:
+    with pytest.raises(ShapeError, match="NoneType"):
+        plr.NeuralODE(lambda t, u: -u if t < 0.3 else None, engine="torch")(normal(3))

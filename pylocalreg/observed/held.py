@@ -59,7 +59,7 @@ def _inside(at: Any) -> Iterator[Any]:
             "torch.nn."
         ):  # which hold numbers beside parameters and modules
             yield from (value for name, value in vars(at).items() if name not in _OF_MODULES)
-            yield type(at).forward
+            yield getattr(type(at), "forward", None)
     elif isinstance(at, types.MethodType):
         yield from (at.__self__, at.__func__)
     elif isinstance(at, types.FunctionType):

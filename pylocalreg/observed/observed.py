@@ -51,7 +51,7 @@ class Observed(torch.nn.Module):
             self._check_written(t, u, version)
             self._look_at(t, u, k)
             return k
-        if u._version != version or u.requires_grad or k.requires_grad:
+        if u._version != version or u.requires_grad or getattr(k, "requires_grad", True):
             return self._without_graph(t, u, k, version)
         return k
 
@@ -157,6 +157,7 @@ class Observed(torch.nn.Module):
         if any(edge not in found for edge in edges):
             with Entering([t, u]) as entering:
                 self._call(t, u)
+            self.wasted += 1
             found |= _by_edge(entering.tensors.values())
         lost = [edge for edge in edges if edge not in found]
         if lost:
