@@ -67,6 +67,8 @@ struct Jump # du/dt = 1 before the jump and -1 after it; at the jump either
     above::Function
 end
 LocalReg.evaluate!(jump::Jump, du, u, p, t) = (du .= jump.above(t, 0.3) ? -1 : 1; nothing)
+LocalReg.jacobian(::Jump, u, p, t) = zeros(1, 1)
+LocalReg.time_derivative(::Jump, u, p, t) = zero(u)
 
 @testset "$solver steps to a jump, $above" for solver in ("BS3", "Tsit5", "Vern7", "RK4", "Rodas5P"), above in (>, >=)
     plain = options(; solver, tol = 1e-9, dt = solver == "RK4" ? 0.07 : 0, adaptive = solver != "RK4")
