@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import torch
 import torch.nn.functional as F
 
+from pylocalreg.checks import short
 from pylocalreg.errors import OptionError, ShapeError
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -38,7 +39,7 @@ def _check_activation(name: str) -> None:
 def _check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size < 2**31:
-            raise ShapeError(f"{name} must be a whole number from 1 to 2**31 - 1")
+            raise ShapeError(f"{name} = {short(size)} must be a whole number from 1 to {2**31 - 1}")
 
 
 @dataclass(frozen=True)

@@ -285,9 +285,9 @@ def test_local_regularizers(options: dict[str, Any], adjoint: plr.Adjoint, host:
     (ours, our_grads), (theirs, their_grads) = both(build, start_of(shape, torch.float64))
     assert ours.regularization is not None
     assert theirs.regularization is not None
-    # an estimate is the small rest of a large sum, that of the short automatic step most of all; one rounding of
-    # every stage changes those of this solve's own steps by up to 2e-5 (`golden.recorded_rounding`), and which way
-    # a stage is rounded depends on the processor: 1.6e-6 was seen
+    # an estimate is the small rest of a large sum, that of the short automatic step most of all; one rounding
+    # of every stage changes those of this solve's own steps by up to 2e-5 (`golden.recorded_rounding`), and
+    # which way a stage is rounded depends on the processor: 1.6e-6 was seen
     bound = 1e-4 if options.get("step") == "initial" else 5e-6
     assert distance(theirs.regularization.detach(), ours.regularization.detach()) < bound
     agree(our_grads, their_grads, bound)

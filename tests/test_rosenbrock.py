@@ -354,7 +354,21 @@ def with_custom_function(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     return k
 
 
-@pytest.mark.parametrize("f", [with_autograd, with_dropout, with_custom_function])
+@each_solver
+def test_dropout_is_one_draw_and_its_jacobian_that_draws(solver: str) -> None:
+    """u' = -m u with m of the mask: the solution of each element is known."""
+    torch.manual_seed(3)
+    u0 = normal(4, 3)
+    node = make(solver, 1e-6, lambda t, u: -with_dropout(t, u))
+    torch.manual_seed(3)
+    u = node(u0).u
+    torch.manual_seed(3)
+    rate = torch.nn.functional.dropout(torch.ones_like(u0))
+    assert 0 < int((rate > 0).sum()) < rate.numel()
+    torch.testing.assert_close(u, u0 * torch.exp(-1.4 * rate), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("f", [with_autograd, with_custom_function])
 @pytest.mark.parametrize("dt", [None, 0.1])
 def test_dynamics_without_a_jacobian(f: Dynamics, dt: float | None) -> None:
     with pytest.raises(JacobianError, match=r"torch\.func at t = 0,.*explicit solver"):

@@ -420,7 +420,7 @@ def test_a_rejected_step_shrinks_by_the_formula(engine: str) -> None:
         ({"qsteady_max": 0.0}, OptionError, "qsteady_max = 0"),
         ({"gamma": "much"}, OptionError, "gamma = 'much' is not a number"),
         ({"qmax": math.inf}, OptionError, "qmax = inf is not finite"),
-        ({"qmax": 10**400}, OptionError, "qmax = 10+ is not a number"),
+        ({"qmax": 10**400}, OptionError, r"qmax = 10+\.\.\. is not a number"),
         ({"dtmin": 0.0}, TimeSpanError, "dtmin = 0 must"),
         ({"dtmin": 1.0}, TimeSpanError, "dtmin = 1 must"),
         ({"dtmax": -1.0}, TimeSpanError, "dtmax = -1 must be above 0"),
