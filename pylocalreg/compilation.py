@@ -48,5 +48,6 @@ def _is_exporting(args: Any) -> bool:
     if "torch._subclasses.fake_tensor" not in sys.modules:
         return False
     fake = sys.modules["torch._subclasses.fake_tensor"].FakeTensor
-    tensors = torch.utils._pytree.tree_leaves(args[1:])
-    return any(isinstance(x, fake) for x in tensors)
+    state = args[1] if len(args) > 1 else None
+    parts = [state] if isinstance(state, torch.Tensor) else torch.utils._pytree.tree_leaves(state)
+    return any(isinstance(x, fake) for x in parts)

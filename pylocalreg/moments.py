@@ -16,6 +16,8 @@ class Moments(torch.nn.Module):
 
     def __init__(self, times: Any) -> None:
         super().__init__()
+        self.numbers: tuple[float, ...] | None = None
+        """The times, where all are Python's own numbers."""
         self._given = times if isinstance(times, torch.Tensor) or not _is_iterable(times) else list(times)
         if isinstance(times, torch.nn.Parameter):
             self._given = None
@@ -24,6 +26,8 @@ class Moments(torch.nn.Module):
             for i, t in enumerate(self._given):
                 if isinstance(t, torch.nn.Parameter):
                     self.register_parameter(f"time{i}", t)
+            if all(type(t) is float or (type(t) is int and abs(t) < 2**53) for t in self._given):
+                self.numbers = tuple(float(t) for t in self._given)
 
     def __iter__(self) -> Iterator[Any]:
         """Each time: a number or a tensor, or whatever was given."""
@@ -41,6 +45,8 @@ class Moments(torch.nn.Module):
     @property
     def tensors(self) -> tuple[torch.Tensor | None, ...]:
         """Those that want a gradient."""
+        if self.numbers is not None:
+            return (None,) * len(self.numbers)
         return tuple(
             t if isinstance(t, torch.Tensor) and (t.requires_grad or is_transformed(t)) else None
             for t in self

@@ -124,6 +124,9 @@ class NeuralDE(torch.nn.Module):
     @property
     def tspan(self) -> tuple[float, float]:
         """Start and end, as they are now where they are tensors."""
+        if self.span.numbers is not None:
+            start, end = self.span.numbers
+            return start, end
         return check_tspan(self.span)
 
     @tspan.setter

@@ -1,6 +1,7 @@
 """What a solve's dynamics held, so that its steps can be taken again as they were."""
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TypeVar
 
@@ -16,9 +17,17 @@ class AsSolved:
     """Parameters, buffers and modes of the modules that a solve calls, for calls of them later on."""
 
     def __init__(self, modules: Sequence[torch.nn.Module]) -> None:
-        self.held = torch.nn.ModuleList(modules)
-        self.parameters = _named(self.held, "_parameters")
-        self.training = [module.training for module in self.held.modules()]
+        self.held = modules
+        # a weight that several modules share has several slots, a module that several hold has one
+        named = {id(module): (path, module) for path, module in _named_modules(modules)}.values()
+        self.modules = [module for _, module in named]
+        self.training = [module.training for module in self.modules]
+        self.slots = [
+            (f"{path}.{name}", module, name, x)
+            for path, module in named
+            for name, x in module._parameters.items()
+            if x is not None
+        ]
         self.buffers: dict[str, torch.Tensor] = {}
         self.tensors: tuple[torch.Tensor, ...] = ()
 
@@ -27,8 +36,10 @@ class AsSolved:
 
         Buffers are copied. Of the ``tensors``, which gradients are wanted by, version and checksum are kept.
         """
-        buffers = _named(self.held, "_buffers")
-        self.buffers = {name: buffer.detach().clone() for name, buffer in buffers.items()}
+        if any(module._buffers for module in self.modules):
+            each = ((path, module._buffers) for path, module in _named_modules(self.held))
+            every = ((f"{path}.{name}", x) for path, buffers in each for name, x in buffers.items())
+            self.buffers = {name: x.detach().clone() for name, x in every if x is not None}
         self.tensors = tuple(tensors)
         self.versions = [_version(x) for x in tensors]
         self.checksums = [_checksum(x) for x in tensors]
@@ -48,36 +59,33 @@ class AsSolved:
         ``again`` is for a solve that is done: buffers and modes are its own too, and what is written to them
         moves nothing.
         """
-        now = _named(self.held, "_parameters")
-        named = {id(parameter) for parameter in self.parameters.values()}
-        hidden = {key: alias for key, alias in aliases.items() if key not in named}
-        other = {name: aliases.get(id(x), x) for name, x in self.parameters.items()}
-        other = {name: x for name, x in other.items() if now.get(name) is not x}
+        other: dict[str, torch.Tensor] = {}
+        for path, module, name, x in self.slots:
+            wanted = aliases.get(id(x), x)
+            if module._parameters.get(name) is not wanted:
+                other[path] = wanted
         if again:
             other |= {name: buffer.clone() for name, buffer in self.buffers.items()}
-        modules = list(self.held.modules())
-        modes = [module.training for module in modules]
+        named = {id(x) for *_, x in self.slots}
+        hidden = {key: alias for key, alias in aliases.items() if key not in named}
+        modes = [module.training for module in self.modules]
         with ExitStack() as stack:
             if again and modes != self.training:
-                stack.callback(_set_modes, modules, modes)
-                _set_modes(modules, self.training)
+                stack.callback(_set_modes, self.modules, modes)
+                _set_modes(self.modules, self.training)
             if hidden:
                 stack.enter_context(Substituting(hidden))
             if not other:
                 return run(bool(hidden))
-            lent = {f"held.{name}": x for name, x in other.items()}
-            result: T = torch.func.functional_call(_Lending(self.held), lent, (run,), tie_weights=False)
+            lending = _Lending(torch.nn.ModuleList(self.held))
+            result: T = torch.func.functional_call(lending, other, (run,), tie_weights=False)
             return result
 
 
-def _named(held: torch.nn.Module, kind: str) -> dict[str, torch.Tensor]:
-    """Every parameter or buffer of every module, once for each module that holds it: a weight that several
-    share has several names, a module that several hold has one.
-    """
-    modules = held.named_modules()
-    return {
-        f"{path}.{name}": x for path, m in modules for name, x in getattr(m, kind).items() if x is not None
-    }
+def _named_modules(modules: Sequence[torch.nn.Module]) -> Iterator[tuple[str, torch.nn.Module]]:
+    """As `_Lending` names them."""
+    for i, module in enumerate(modules):
+        yield from module.named_modules(prefix=f"held.{i}")
 
 
 class _Lending(torch.nn.Module):
@@ -114,5 +122,16 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 def _checksum(x: torch.Tensor) -> torch.Tensor:
     """A sum of all elements' bits, each with an odd weight of its own: another where one element is."""
     bits = x.detach().contiguous().view(_BITS[x.element_size()]).reshape(-1)
-    weights = torch.arange(1, 2 * len(bits), 2, device=x.device)
-    return (bits * weights).sum()
+    return (bits * _weights(len(bits), x.device)).sum()
+
+
+def _weights(count: int, device: torch.device) -> torch.Tensor:
+    return _kept_weights(count, device) if count <= KEPT else torch.arange(1, 2 * count, 2, device=device)
+
+
+KEPT = 10_000
+
+
+@functools.lru_cache(maxsize=64)
+def _kept_weights(count: int, device: torch.device) -> torch.Tensor:
+    return torch.arange(1, 2 * count, 2, device=device)

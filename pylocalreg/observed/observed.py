@@ -9,11 +9,19 @@ import torch
 from pylocalreg.errors import ChangedError, DtypeError, OptionError
 from pylocalreg.observed.draws import Draws
 from pylocalreg.observed.held import Held, held_by
-from pylocalreg.observed.reached import Entering, edge_of, is_transformed, other_leaf, reached, transforming
+from pylocalreg.observed.reached import (
+    Edge,
+    Entering,
+    edge_of,
+    is_transformed,
+    other_leaf,
+    reached,
+    transforming,
+)
 
-LOOKED_AT = 8
-"""Of a module's calls that are replayed each eighth is looked at for tensors not reached before; of a plain
-function's, which is more likely to reach them, every one."""
+LOOKED_AT = 16
+"""Of a module's calls that are replayed each sixteenth is looked at for tensors not reached before; of those
+of a plain function, which is more likely to reach them, every one."""
 
 
 class Observed(torch.nn.Module):
@@ -32,7 +40,7 @@ class Observed(torch.nn.Module):
         self.writes: bool | None = None
         self._first: tuple[float, torch.Tensor, Any] | None = None
         self._plain = False
-        self._given: tuple[torch.Tensor, ...] | None = None
+        self._stops: set[Edge] | None = None
         self.wasted = 0
         """Calls that were made to see what the dynamics do, and that no engine had a use for."""
         self._calls, self._looked_at = 0, 1
@@ -46,10 +54,10 @@ class Observed(torch.nn.Module):
         if not self._plain:
             return self.forward(t, u)
         version = u._version
-        k = self.f(t, u)
-        if torch.is_grad_enabled():
-            self._check_written(t, u, version)
-            self._look_at(t, u, k)
+        k = self._modules["f"](t, u)  # type: ignore[misc]
+        if torch.is_grad_enabled() and u._version == version:
+            if self._stops is not None:
+                self._look_at(t, u, k)
             return k
         if u._version != version or u.requires_grad or getattr(k, "requires_grad", True):
             return self._without_graph(t, u, k, version)
@@ -67,10 +75,9 @@ class Observed(torch.nn.Module):
         return k
 
     def _look_at(self, t: torch.Tensor, u: torch.Tensor, k: Any) -> None:
-        if self._given is not None:
-            self._calls += 1
-            if self._calls % self._looked_at == 0 or self._calls == 1:
-                self._check(t, u, k)
+        self._calls += 1
+        if self._stops is not None and (self._calls == 1 or self._calls % self._looked_at == 0):
+            self._check(t, u, k, self._stops)
 
     def _call_without_graph(self, t: torch.Tensor, u: torch.Tensor) -> Any:
         if self._first is not None and not is_transformed(u):
@@ -171,17 +178,16 @@ class Observed(torch.nn.Module):
     @contextmanager
     def replayed(self, given: Sequence[torch.Tensor]) -> Iterator[None]:
         """Within, calls with a graph may reach these tensors and the state alone; others are looked for."""
-        self._given, self._calls = tuple(given), 0
+        self._stops, self._calls = {edge_of(x) for x in given if x.requires_grad}, 0
         try:
             yield
         finally:
-            self._given = None
+            self._stops = None
 
-    def _check(self, t: torch.Tensor, u: torch.Tensor, k: Any) -> None:
+    def _check(self, t: torch.Tensor, u: torch.Tensor, k: Any, stops: set[Edge]) -> None:
         if not isinstance(k, torch.Tensor) or not k.requires_grad or is_transformed(k):
             return
-        assert self._given is not None
-        other = other_leaf(k, (u, *self._given))
+        other = other_leaf(k, stops | {edge_of(u)} if u.requires_grad else stops)
         if other is not None:
             raise ChangedError(
                 f"at t = {float(t):.6g} the dynamics reach a tensor of shape {tuple(other.shape)} that wants "

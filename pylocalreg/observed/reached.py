@@ -41,9 +41,8 @@ def reached(k: torch.Tensor, start: Edge) -> tuple[list[torch.Tensor], list[Edge
     return list(leaves.values()), before
 
 
-def other_leaf(k: torch.Tensor, given: Iterable[torch.Tensor]) -> torch.Tensor | None:
-    """A leaf that ``k`` was computed from by a way that leads over none of the tensors ``given``."""
-    stops = {edge_of(x) for x in given if x.requires_grad}
+def other_leaf(k: torch.Tensor, stops: set[Edge]) -> torch.Tensor | None:
+    """A leaf that ``k`` was computed from by a way that leads over none of the ``stops``."""
     others: list[torch.Tensor] = []
 
     def beyond(edge: Edge) -> bool:
