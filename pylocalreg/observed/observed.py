@@ -1,6 +1,6 @@
 """The user's dynamics as every engine calls them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,30 +31,39 @@ class Observed(torch.nn.Module):
     they draw random numbers, every call of the solve and of its replays draws the same.
     """
 
+    call: Callable[[torch.Tensor, torch.Tensor], Any]
+    """The user's own, or what adapts it to the solved tensor."""
+    reached: tuple[torch.Tensor, ...] = ()
+    """Tensors that want a gradient, and that nobody named."""
+    draws: Draws | None = None
+    writes: bool | None = None
+    wasted = 0
+    """Calls that were made to see what the dynamics do, and that no engine had a use for."""
+    _first: tuple[float, torch.Tensor, Any] | None = None
+    _stops: set[Edge] | None = None
+    _plain = False
+    _calls = 0
+    _looked_at = 1
+
     def __init__(self, f: Any) -> None:
         super().__init__()
-        self.f = f
-        self.reached: tuple[torch.Tensor, ...] = ()
-        """Tensors that want a gradient, and that nobody named."""
-        self.draws: Draws | None = None
-        self.writes: bool | None = None
-        self._first: tuple[float, torch.Tensor, Any] | None = None
-        self._plain = False
-        self._stops: set[Edge] | None = None
-        self.wasted = 0
-        """Calls that were made to see what the dynamics do, and that no engine had a use for."""
-        self._calls, self._looked_at = 0, 1
+        self.call = f
+        if isinstance(f, torch.nn.Module):
+            self._modules["f"] = f
         while isinstance(f, torch.nn.Module) and "f" in f._modules:  # what wraps the user's own
             f = f._modules["f"]
         if isinstance(f, torch.nn.Module) and not hasattr(f, "f"):
-            self._looked_at = LOOKED_AT
+            self.__dict__["_looked_at"] = LOOKED_AT
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.__dict__[name] = value  # none is a parameter, and every solve makes one of these
 
     def __call__(self, t: torch.Tensor, u: torch.Tensor) -> Any:
         """As `forward`; where there is nothing to do but call, no more than that."""
         if not self._plain:
             return self.forward(t, u)
         version = u._version
-        k = self._modules["f"](t, u)  # type: ignore[misc]
+        k = self.call(t, u)
         if torch.is_grad_enabled() and u._version == version:
             if self._stops is not None:
                 self._look_at(t, u, k)
@@ -82,7 +91,7 @@ class Observed(torch.nn.Module):
     def _call_without_graph(self, t: torch.Tensor, u: torch.Tensor) -> Any:
         if self._first is not None and not is_transformed(u):
             (t0, u0, k0), self._first = self._first, None
-            self._plain = not self.writes and self.draws is None and not u.is_inference()
+            self._plain = not (self.writes or self.draws or torch.is_inference_mode_enabled())
             if float(t) == t0 and (u.data_ptr() == u0.data_ptr() or torch.equal(u, u0)):
                 return k0
             self.wasted += 1
@@ -99,9 +108,9 @@ class Observed(torch.nn.Module):
     def _call(self, t: torch.Tensor, u: torch.Tensor) -> Any:
         given = u.clone() if self.writes else u
         if self.draws is None:
-            return self.f(t, given)
+            return self.call(t, given)
         with self.draws.again():
-            return self.f(t, given)
+            return self.call(t, given)
 
     def _check_written(self, t: torch.Tensor, u: torch.Tensor, version: int) -> None:
         if _version(u) != version:
@@ -112,11 +121,11 @@ class Observed(torch.nn.Module):
 
     def _look(self, t: torch.Tensor, own: torch.Tensor, held: Sequence[Held] | None = None) -> Any:
         """The first call: with a state that it may write to."""
-        held = list(held_by(self.f)) if held is None else held
+        held = list(held_by(self.call)) if held is None else held
         draws = Draws(own.device, held)
         before = own.clone() if own.is_inference() else None  # which has no version
         version = _version(own)
-        k = self.f(t, own)
+        k = self.call(t, own)
         self.writes = _version(own) != version if before is None else not torch.equal(own, before)
         if draws.moved():
             self.draws = draws
@@ -133,7 +142,7 @@ class Observed(torch.nn.Module):
                 self._look(time, own)
             self.reached = _without(known, [x for x in entering.tensors.values() if x.is_floating_point()])
             return
-        state, held = u0.detach(), list(held_by(self.f))
+        state, held = u0.detach(), list(held_by(self.call))
         own = (state.detach().requires_grad_() if torch.is_grad_enabled() else state).clone()
         start = edge_of(own) if own.requires_grad else None
         try:
