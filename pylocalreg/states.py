@@ -87,6 +87,7 @@ class _Parts(Layout):
                 raise DeviceError(
                     f"the state's parts are on {parts[0].device} and {part.device}: give one device"
                 )
+        self.dtype = parts[0].dtype
         self.shapes = [part.shape for part in parts]
         self.sizes = [part.numel() for part in parts]
         self.offsets = [sum(self.sizes[:i]) for i in range(len(parts))]
@@ -117,6 +118,7 @@ class _Parts(Layout):
         if same_kind and len(k) == len(self.keys) and (self.kind is tuple or set(k) == set(self.keys)):
             shapes = [getattr(part, "shape", None) for part in self._parts(k)]
             if shapes == self.shapes:
+                self._check_dtypes(k, t)
                 return
             got = str([shape and tuple(shape) for shape in shapes])
         else:
@@ -127,6 +129,14 @@ class _Parts(Layout):
             f"the dynamics gave {got} at t = {float(t):.6g} for a state that is a {self.kind.__name__} of "
             f"{self.keys} with the shapes {[tuple(shape) for shape in self.shapes]}: f(t, u) must give such"
         )
+
+    def _check_dtypes(self, k: Any, t: torch.Tensor) -> None:
+        for part in self._parts(k):
+            if part.dtype != self.dtype:  # put together, the parts would take on the wider one
+                raise DtypeError(
+                    f"the dynamics gave a part of {part.dtype} at t = {float(t):.6g} for a state of "
+                    f"{self.dtype}: move the module or the state to one dtype, as in module.to(u0.dtype)"
+                )
 
 
 class _OfParts(torch.nn.Module):

@@ -112,3 +112,11 @@ def test_dynamics_that_give_something_else(gives: Any) -> None:
     renamed = plr.NeuralODE(lambda t, u: {"b": u["a"]}, engine="torch")
     with pytest.raises(ShapeError, match="dict"):
         renamed({"a": torch.ones(2)})
+
+
+def test_a_part_of_another_dtype() -> None:
+    def f(t: torch.Tensor, u: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return -u[0], u[1].float()
+
+    with pytest.raises(DtypeError, match=r"part of torch\.float32"):
+        plr.NeuralODE(f, engine="torch")((normal(2), normal(3)))
