@@ -279,7 +279,7 @@ class _Solve(torch.autograd.Function):
             return None, *_PullBack.apply(ctx.solve, len(params), u0, *params, *cotangents)  # type: ignore[no-untyped-call]
         by_u0, by_params = ctx.solve.pull_back(params, cotangents)
         for i, p in enumerate(params):
-            if by_params[i] is None and p._backward_hooks:  # which take a tensor
+            if by_params[i] is None and (p._backward_hooks or not p.is_leaf):  # hooks take a tensor
                 by_params[i] = torch.zeros_like(p)
         return None, by_u0 if ctx.needs_input_grad[1] else None, *by_params
 
