@@ -1,4 +1,4 @@
-"""``python -m tests.make_sde_solves``: whole adaptive solves of SDEs by the real stack, for machines without one."""
+"""``python -m tests.make_sde_solves``: whole adaptive solves of SDEs by the real stack, written down."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whole adaptive solves of SDEs against those of the real stack, which `make_sde_solves` wrote down."""
+"""Whole adaptive solves of SDEs against those of the real stack, which make_sde_solves wrote down."""
 
 import json
 from typing import Any
