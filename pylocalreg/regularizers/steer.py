@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pylocalreg.checks import NOT_NUMBERS, round_time
+from pylocalreg.checks import check_number, round_time
 from pylocalreg.engines.autograd import Solve
 from pylocalreg.engines.base import Adjoint, Calls, Engine
 from pylocalreg.errors import OptionError, SaveAtError
@@ -32,10 +32,7 @@ class STEER:
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
-        try:
-            spread = float(self.spread)
-        except NOT_NUMBERS as error:
-            raise OptionError("spread is not a number: give half the width of the interval") from error
+        spread = check_number("spread", self.spread)
         if not (math.isfinite(spread) and spread > 0):
             raise OptionError(f"spread = {spread} must be a finite number greater than 0")
         check_generator(self.generator)
