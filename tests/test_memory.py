@@ -26,6 +26,7 @@ def test_what_is_counted() -> None:
 
 @each
 def test_growth(contestant: Contestant) -> None:
+    peak_states(contestant, FEW, None)  # what a process makes once and keeps is there then
     few, more, most = (peak_states(contestant, steps, None) for steps in (FEW, MORE, MOST))
     if contestant.name == "backsolve":
         assert few == more == most
