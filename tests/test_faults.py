@@ -165,7 +165,7 @@ def test_other_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def refused() -> None:
         with monkeypatch.context() as patched:
             patched.setattr("tests.toy.data", lambda: found)
-            with pytest.raises(CheckpointError, match=r"data was toy: 64 and 40 samples, .* now toy"):
+            with pytest.raises(CheckpointError, match=r"data was toy: 64, 16, 24 samples, .* now toy"):
                 run(tmp_path)
 
     stopped(tmp_path)
@@ -402,7 +402,7 @@ def test_what_was_logged_after_the_checkpoint_is_dropped(tmp_path: Path) -> None
         ("train_seconds", True),
         ("seed", 1.5),
         ("history", []),
-        ("history", [{"kind": "test", "step": 0}]),
+        ("history", [{"kind": "validation", "step": 0}]),
         ("history", {"step": 0}),
         ("metric", "guess"),
         ("settings", [1]),

@@ -312,7 +312,7 @@ def test_logs(half: Path, tmp_path: Path) -> None:
 
     def read() -> None:
         for row in log.read(path):
-            assert row["kind"] in ("train", "test")
+            assert row["kind"] in ("train", "validation")
             assert row["step"] >= 0
         assert log.marked(path, mark) == content
 

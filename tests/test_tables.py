@@ -25,6 +25,7 @@ def _record(method: str = "vanilla", seed: int = 0, **changes: Any) -> Record:
         "dtype": "float32",
     }
     values: dict[str, Any] = {
+        "samples": "digits: 10, 2, 3 samples, 0123456789abcdef",
         "experiment": "mnist_node",
         "method": method,
         "seed": seed,
@@ -34,6 +35,7 @@ def _record(method: str = "vanilla", seed: int = 0, **changes: Any) -> Record:
         "processes": 1,
         "parameters": 10,
         "train_score": 98.0 + seed,
+        "validation_score": 97.0 + seed,
         "test_score": 96.0 + seed,
         "train_seconds": 50.0 if method == "vanilla" else 20.0,
         "prediction_seconds": 0.5 if method == "vanilla" else 0.2,
@@ -41,7 +43,14 @@ def _record(method: str = "vanilla", seed: int = 0, **changes: Any) -> Record:
         "test_nfe": nfe,
         "settings": settings,
         "history": [
-            {"kind": "test", "step": step, "score": 90.0 + step, "loss": 0.1, "nfe": nfe, "seconds": step}
+            {
+                "kind": "validation",
+                "step": step,
+                "score": 90.0 + step,
+                "loss": 0.1,
+                "nfe": nfe,
+                "seconds": step,
+            }
             for step in (0, 5, 10)
         ],
     }

@@ -137,8 +137,8 @@ def test_a_finished_run_is_its_record(tmp_path: Path) -> None:
     assert first.metric == "accuracy"
     assert first.parameters == sum(p.numel() for p in toy().parameters())
     assert [row["step"] for row in first.history] == [0, 4, 6]
-    assert first.test_score == first.history[-1]["score"]
-    assert first.test_nfe == first.history[-1]["nfe"] > 0
+    assert first.validation_score == first.history[-1]["score"]
+    assert first.test_nfe > 0
     assert first.prediction_seconds > 0
     assert first.train_seconds > 0
     seen: list[Progress] = []
@@ -272,7 +272,7 @@ def test_a_run_of_two_processes_is_not_one_of_one(tmp_path: Path) -> None:
 
 def test_it_learns(tmp_path: Path) -> None:
     record = run(tmp_path, 40, evaluate_every=40, save_every=40, learning_rate=0.05)
-    assert record.test_score > 92
+    assert record.test_score > 90
 
 
 def test_evaluation_is_the_mean_over_all_samples() -> None:

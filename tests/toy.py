@@ -61,10 +61,10 @@ class Toy(Task):
 
 
 def data() -> Data:
-    """64 and 40 points, of two classes by a plane."""
+    """64, 16 and 24 points, of two classes by a plane."""
     x = normal(104, 3)
     y = (x.sum(1) > 0).long()
-    return Data((x[:64], y[:64]), (x[64:], y[64:]), "toy")
+    return Data((x[:64], y[:64]), (x[64:80], y[64:80]), (x[80:], y[80:]), "toy")
 
 
 def toy(seed: int = 0, rank: int = 0, *, regularize: bool = True, layers: bool = True) -> Toy:
@@ -91,7 +91,7 @@ def run(
 ) -> Record:
     task = task or toy(seed, team.rank)
     settings = {"steps": steps, "seed": seed}
-    plan = Plan("toy", "local_unbiased", seed, steps, 16, evaluate_every, save_every, settings)
+    plan = Plan("toy", "local_unbiased", seed, steps, 16, 16, evaluate_every, save_every, settings)
     rate = plr.schedules.Cosine(learning_rate, learning_rate / 2, steps)
     optimization = Optimization(OPTIMIZERS[optimizer](task.parameters(), lr=learning_rate), rate)
     return train(

@@ -155,7 +155,9 @@ def _train(
         TextColumn("{task.description}"),
         BarColumn(bar_width=12),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4g}  test {task.fields[score]:.4g}  NFE {task.fields[nfe]:g}"),
+        TextColumn(
+            "loss {task.fields[loss]:.4g}  validation {task.fields[score]:.4g}  NFE {task.fields[nfe]:g}"
+        ),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

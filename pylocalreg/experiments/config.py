@@ -96,11 +96,14 @@ TaskSection = Annotated[
 class DataSource(Section):
     """Where data come from: ``folder``, where it is given; else a stand-in if ``offline``, else a download.
 
-    ``limit`` is the most samples taken of the training set, and of the test set.
+    ``validation`` is the share of the training set, by a fixed seed, that is held back: it follows a run, and
+    coefficients are chosen by it. ``limit`` is the most samples taken of the training set, and of the test
+    set.
     """
 
     folder: Path | None = None
     offline: bool = False
+    validation: Annotated[float, Field(gt=0, le=0.5)] = 0.1
     limit: Count | None = None
 
 
@@ -206,9 +209,12 @@ class Optimizer(Section):
 
 
 class Train(Section):
-    """``batch`` samples a step, ``steps`` steps, an evaluation on the test set every ``evaluate_every``."""
+    """``batch`` samples a step, ``steps`` steps, an evaluation on the validation part every
+    ``evaluate_every``. NFE and prediction times are those of ``test_batch`` samples at once.
+    """
 
     batch: Count
+    test_batch: Count
     steps: Count
     evaluate_every: Count
     seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0

@@ -46,7 +46,8 @@ def draw(number: int, records: Sequence[Record], output: Path) -> list[Path]:
 
     Figure 1: NFE, training time and prediction time of every experiment and method, as ratios to vanilla's.
     Figure 2: where the unbiased and the biased regularizer take their steps in one solve; it needs no record.
-    Figures 3 to 7: test score and NFE over training, and one against the other, an experiment each.
+    Figures 3 to 7: validation score and NFE over training, and those of the test, one against the other, an
+    experiment each.
 
     Raises:
         CheckpointError: there is no record of the figure's experiment.
@@ -136,7 +137,7 @@ def _training(comparisons: Sequence[Comparison], number: int) -> Any:
     figure, grid = plt.subplots(rows, 3, figsize=(15, 4.2 * rows), layout="constrained", squeeze=False)
     for comparison, (left, middle, right) in zip(comparisons, grid, strict=True):
         percent = comparison.any_run.metric == "accuracy"
-        score = "test accuracy, %" if percent else "test MSE"
+        score = "accuracy, %" if percent else "MSE"
         colours = _colours([method.label for method in comparison.methods])
         for method in comparison.methods:
             colour = colours[method.label]
@@ -149,10 +150,16 @@ def _training(comparisons: Sequence[Comparison], number: int) -> Any:
                 color=colour,
                 label=method.label,
             )
-        left.set(title=EXPERIMENTS[comparison.experiment], xlabel="training step", ylabel=score)
+        left.set(
+            title=EXPERIMENTS[comparison.experiment], xlabel="training step", ylabel=f"validation {score}"
+        )
         left.set_yscale("linear" if percent else "log")
-        middle.set(title=comparison.any_run.data, xlabel="training step", ylabel="test NFE", ylim=(0, None))
-        right.set(title="at the end, a point a run", xlabel="test NFE", ylabel=score, xlim=(0, None))
+        middle.set(
+            title=comparison.any_run.data, xlabel="training step", ylabel="validation NFE", ylim=(0, None)
+        )
+        right.set(
+            title="at the end, a point a run", xlabel="test NFE", ylabel=f"test {score}", xlim=(0, None)
+        )
         left.legend(fontsize=8)
     return figure
 

@@ -73,10 +73,11 @@ def describe_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 def describe_data(data: Data) -> str:
     """Name, sizes, and the first 64 bits of a SHA-256 over every tensor's dtype, shape and bytes."""
     digest = hashlib.sha256()
-    for part in (*data.train, *data.test):
+    for part in (*data.train, *data.validation, *data.test):
         digest.update(f"{part.dtype} {list(part.shape)}".encode())
         digest.update(tensor_bytes(part))
-    return f"{data.name}: {len(data.train[0])} and {len(data.test[0])} samples, {digest.hexdigest()[:16]}"
+    sizes = ", ".join(str(len(part[0])) for part in (data.train, data.validation, data.test))
+    return f"{data.name}: {sizes} samples, {digest.hexdigest()[:16]}"
 
 
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:

@@ -24,7 +24,7 @@ class _Form(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
     __pydantic_extra__: dict[str, float] = Field(init=False)
 
-    kind: Literal["train", "test"]
+    kind: Literal["train", "validation"]
     step: Index
 
 

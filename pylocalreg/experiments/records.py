@@ -19,7 +19,7 @@ LARGEST = 1 << 26
 
 
 class Evaluation(Typed):
-    """A row of the log, of one evaluation on the test set.
+    """A row of the log, of one evaluation on the validation part.
 
     Attributes:
         step: training steps done.
@@ -28,7 +28,7 @@ class Evaluation(Typed):
         seconds: what the training steps took so far.
     """
 
-    kind: Literal["test"]
+    kind: Literal["validation"]
     step: Index
     score: NotNegative
     loss: float
@@ -51,13 +51,14 @@ class Record(Typed):
         device: the processor's or GPU's name.
         processes: how many trained it together.
         parameters: how many numbers were trained.
-        train_score, test_score: over all samples, in evaluation mode.
-        train_seconds: the training steps' wall time; evaluation and checkpoints are left out.
-        prediction_seconds: median wall time to predict a test batch of ``prediction_batch`` samples.
+        train_score, validation_score, test_score: over all samples, in evaluation mode.
+        train_seconds: what the training steps took; evaluation and checkpoints are left out. CPU time on one
+            thread, wall time on several and on a GPU.
+        prediction_seconds: median to predict a test batch of ``prediction_batch`` samples, by the same clock.
         test_nfe: calls of the dynamics a test batch, mean over the batches.
         settings: the whole configuration.
         history: an `Evaluation` each, over training.
-        samples: the data's sizes and digest; empty in records of before there was one.
+        samples: the sizes of the data's three parts, and their digest.
         software: the versions of pylocalreg and torch it was trained with, one after the other.
     """
 
@@ -70,6 +71,7 @@ class Record(Typed):
     processes: Count
     parameters: Count
     train_score: NotNegative
+    validation_score: NotNegative
     test_score: NotNegative
     train_seconds: Positive
     prediction_seconds: Positive
@@ -77,12 +79,17 @@ class Record(Typed):
     test_nfe: Positive
     settings: dict[str, Any]
     history: Annotated[list[Annotated[Row, AfterValidator(_evaluation)]], Field(min_length=1)]
-    samples: str = ""
+    samples: str
     software: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _percent(self) -> "Record":
-        scores = (self.train_score, self.test_score, *(row["score"] for row in self.history))
+        scores = (
+            self.train_score,
+            self.validation_score,
+            self.test_score,
+            *(row["score"] for row in self.history),
+        )
         if self.metric == "accuracy" and max(scores) > 100:
             raise ValueError(f"an accuracy of {max(scores)} percent")
         return self

@@ -1,7 +1,7 @@
 """An experiment's config as a run: its data, its task and its training, in a folder of its own."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,7 +11,7 @@ from pylocalreg.experiments.config import Config
 from pylocalreg.experiments.data import load
 from pylocalreg.experiments.distributed import Team
 from pylocalreg.experiments.records import Record
-from pylocalreg.experiments.task import Data
+from pylocalreg.experiments.task import Data, Samples
 from pylocalreg.experiments.tasks import build
 from pylocalreg.experiments.train import Plan, Report
 
@@ -53,11 +53,17 @@ def run(
         seed=config.train.seed,
         steps=config.train.steps,
         batch=config.train.batch,
+        test_batch=config.train.test_batch,
         evaluate_every=config.train.evaluate_every,
         save_every=max(config.train.steps // SAVES, 1),
-        settings=json.loads(config.model_dump_json()),
+        settings=own_settings(config),
     )
-    placed = Data(_to(data.train, team.device), _to(data.test, team.device), data.name)
+    placed = Data(
+        _to(data.train, team.device),
+        _to(data.validation, team.device),
+        _to(data.test, team.device),
+        data.name,
+    )
     optimization = optimizers.build(config.optimizer, task.parameters(), config.train.steps)
     return train.train(
         task,
@@ -72,5 +78,12 @@ def run(
     )
 
 
-def _to(tensors: tuple[torch.Tensor, ...], device: torch.device) -> tuple[torch.Tensor, ...]:
-    return tuple(tensor.to(device) for tensor in tensors)
+def own_settings(config: Config) -> dict[str, Any]:
+    """The config in JSON's types, without the settings of other methods, which change nothing in the run."""
+    settings: dict[str, Any] = config.model_dump(mode="json")
+    own = settings["methods"].get(config.method)
+    return {**settings, "methods": {} if own is None else {config.method: own}}
+
+
+def _to(samples: Samples, device: torch.device) -> Samples:
+    return tuple(part.to(device) for part in samples)

@@ -9,15 +9,28 @@ import torch
 Metric = Literal["accuracy", "mse"]
 
 
+Samples = tuple[torch.Tensor, ...]
+"""Samples in the first dimension of every tensor, the same number in all."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """As its files hold it. ``name`` says which data they are, and what to know of them: a stand-in, say."""
+
+    train: Samples
+    test: Samples
+    name: str
+
+
 @dataclass(frozen=True)
 class Data:
-    """Samples in the first dimension of every tensor, the same number in all of ``train``, and of ``test``.
-
-    ``name`` says which data they are, and that they are a stand-in where they are.
+    """What a run takes: it trains on ``train``, is followed and chosen by ``validation``, and reads ``test``
+    once, at its end.
     """
 
-    train: tuple[torch.Tensor, ...]
-    test: tuple[torch.Tensor, ...]
+    train: Samples
+    validation: Samples
+    test: Samples
     name: str
 
 
@@ -52,7 +65,7 @@ class Task(torch.nn.Module, ABC):
 
     @abstractmethod
     def forward(self, *batch: torch.Tensor) -> Outcome:
-        """``batch`` are rows of ``Data.train`` or ``Data.test``."""
+        """``batch`` are rows of one of the parts of a `Data`."""
 
     @abstractmethod
     def weight(self, step: int) -> float:

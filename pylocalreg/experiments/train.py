@@ -37,7 +37,7 @@ from pylocalreg.experiments.log import Log
 from pylocalreg.experiments.optimizers import Optimization
 from pylocalreg.experiments.owner import owned
 from pylocalreg.experiments.records import Record
-from pylocalreg.experiments.task import Data, Task
+from pylocalreg.experiments.task import Data, Samples, Task
 
 RECORD = "record.json"
 
@@ -52,8 +52,9 @@ class Plan:
     Attributes:
         experiment, method, seed: its name; the seed also fixes the order of the data.
         steps: training steps.
-        batch: samples a training step, over all processes, and a prediction.
-        evaluate_every: training steps between two evaluations on the test set.
+        batch: samples a training step, over all processes.
+        test_batch: samples a prediction, at most.
+        evaluate_every: training steps between two evaluations on the validation part.
         save_every: training steps between two checkpoints.
         settings: everything the run depends on, as JSON holds it: a run is only resumed with the same.
     """
@@ -63,12 +64,13 @@ class Plan:
     seed: int
     steps: int
     batch: int
+    test_batch: int
     evaluate_every: int
     save_every: int
     settings: dict[str, Any]
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "evaluate_every", "save_every"):
+        for name in ("steps", "batch", "test_batch", "evaluate_every", "save_every"):
             check_count(name, getattr(self, name))
 
 
@@ -129,7 +131,12 @@ def train(
         method=plan.method,
         seed=plan.seed,
         settings=plan.settings,
-        plan={"steps": plan.steps, "batch": plan.batch, "evaluate_every": plan.evaluate_every},
+        plan={
+            "steps": plan.steps,
+            "batch": plan.batch,
+            "test_batch": plan.test_batch,
+            "evaluate_every": plan.evaluate_every,
+        },
         processes=team.size,
         device=device_name(team.device),
         model=describe_model(task),
@@ -188,12 +195,12 @@ class _Run:
                 mark, step = (None, -1) if found is None else (found.log, found.step)
                 self.log = stack.enter_context(Log(self.folder, mark, step, tensorboard))
             if found is None:
-                self._test()
+                self._validate()
             while self.step < self.plan.steps:
                 row = self._train_step()
                 last = self.step == self.plan.steps
                 if last or self.step % self.plan.evaluate_every == 0:
-                    self._test()
+                    self._validate()
                 asked = any(self.team.total([stop.signal]))
                 if asked or last or self.step % self.plan.save_every == 0:
                     self._save(saved)
@@ -211,7 +218,8 @@ class _Run:
         """One step of the optimizer; its row of the log."""
         rows = self.team.share(self.batches[self.step]).to(self.team.device)
         optimizer = self.optimization.at(self.step)
-        started = time.perf_counter()
+        clock = clock_of(self.team.device)
+        started = clock()
         outcome = self.task(*(part[rows] for part in self.data.train))
         weight = self.task.weight(self.step)
         optimizer.zero_grad()
@@ -220,7 +228,7 @@ class _Run:
         optimizer.step()
         self.team.average(b for b in self.task.buffers() if b.is_floating_point())
         mine = [float(x.detach()) for x in (outcome.loss, outcome.regularization, outcome.score)]
-        self.seconds += time.perf_counter() - started
+        self.seconds += clock() - started
         self.step += 1
         lost = self._broken() or not all(math.isfinite(x) for x in mine)
         loss, regularization, score, nfe, nfe_regularizer, broken = (
@@ -254,15 +262,16 @@ class _Run:
         finite = [part.isfinite().all().to(self.team.device) for part in numbers if part.is_floating_point()]
         return bool(finite) and not bool(torch.stack(finite).all())
 
-    def _test(self) -> None:
-        found = self._evaluate(self.data.test)
+    def _validate(self) -> None:
+        found = self._evaluate(self.data.validation)
         self.score = found.score
         self._write(
-            "test", {"loss": found.loss, "score": found.score, "nfe": found.nfe, "seconds": self.seconds}
+            "validation",
+            {"loss": found.loss, "score": found.score, "nfe": found.nfe, "seconds": self.seconds},
         )
 
-    def _evaluate(self, samples: tuple[torch.Tensor, ...]) -> "Evaluation":
-        found = evaluate(self.task, samples, self.plan.batch, self.team)
+    def _evaluate(self, samples: Samples) -> "Evaluation":
+        found = evaluate(self.task, samples, self.plan.test_batch, self.team)
         if not (math.isfinite(found.loss) and math.isfinite(found.score)):
             raise NonFiniteError(
                 f"loss {found.loss} and score {found.score} of an evaluation after step {self.step} of "
@@ -302,9 +311,8 @@ class _Run:
         return found
 
     def _finish(self) -> Record:
-        """Scores on all data; the test set a second time for the clock, with everything warm."""
-        train = self._evaluate(self.data.train)
-        self._evaluate(self.data.test)
+        """Scores on all data; the test set is read here alone, and once."""
+        train, validation = self._evaluate(self.data.train), self._evaluate(self.data.validation)
         test = self._evaluate(self.data.test)
         record = Record(
             experiment=self.plan.experiment,
@@ -316,13 +324,14 @@ class _Run:
             processes=self.team.size,
             parameters=sum(p.numel() for p in self.task.parameters()),
             train_score=train.score,
+            validation_score=validation.score,
             test_score=test.score,
             train_seconds=self.seconds,
             prediction_seconds=test.seconds,
-            prediction_batch=min(self.plan.batch, len(self.data.test[0])),
+            prediction_batch=min(self.plan.test_batch, len(self.data.test[0])),
             test_nfe=test.nfe,
             settings=self.plan.settings,
-            history=[row for row in log.read(self.folder / "log.jsonl") if row["kind"] == "test"],
+            history=[row for row in log.read(self.folder / "log.jsonl") if row["kind"] == "validation"],
             samples=self.identity.data,
             software=self.software,
         )
@@ -360,8 +369,8 @@ class Batches:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Score and loss are means over the samples, NFE over the batches; ``seconds`` is the median of a whole
-    batch's wall time, which other work on the machine moves least.
+    """Score and loss are means over the samples, NFE over the batches; ``seconds`` is the median of what a
+    whole batch took, which other work on the machine moves least.
     """
 
     score: float
@@ -370,23 +379,23 @@ class Evaluation:
     seconds: float
 
 
-def evaluate(task: Task, samples: tuple[torch.Tensor, ...], batch: int, team: Team) -> Evaluation:
+def evaluate(task: Task, samples: Samples, batch: int, team: Team) -> Evaluation:
     """In evaluation mode, batch by batch, with the same draws each time and none taken from training."""
     count = len(samples[0])
     batch = min(batch, count)
     score = loss = 0.0
     nfe = 0
     times = []
-    training = task.training
+    clock, training = clock_of(team.device), task.training
     task.eval()
     batches = torch.split(torch.arange(count, device=team.device), batch)
     with torch.no_grad(), generators.aside(task.generators(), seed=0):
         for rows in batches[team.rank :: team.size]:
             chosen = tuple(part[rows] for part in samples)
-            started = time.perf_counter()
+            started = clock()
             outcome = task(*chosen)
             score += float(outcome.score)
-            elapsed = time.perf_counter() - started
+            elapsed = clock() - started
             loss += float(outcome.loss) * len(rows)
             nfe += outcome.nfe
             if len(rows) == batch:
@@ -395,6 +404,12 @@ def evaluate(task: Task, samples: tuple[torch.Tensor, ...], batch: int, team: Te
     median = statistics.median(times) if times else 0.0
     score, loss, calls, seconds, ranks = team.total([score, loss, nfe, median, len(times) > 0])
     return Evaluation(_mean_score(task, score, count), loss / count, calls / len(batches), seconds / ranks)
+
+
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """CPU time where one thread does all the work, so that other work on the machine does not count."""
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    return time.process_time if alone else time.perf_counter
 
 
 def _mean_score(task: Task, score: float, samples: int) -> float:
@@ -432,8 +447,7 @@ def _finished(folder: Path, identity: Identity) -> Record | None:
     record = records.load(folder / RECORD)
     names = ("experiment", "method", "seed", "processes", "settings")
     before, now = ({name: getattr(run, name) for name in names} for run in (record, identity))
-    if record.samples:
-        before["data"], now["data"] = record.samples, identity.data
+    before["data"], now["data"] = record.samples, identity.data
     if differing := changes(before, now):
         raise CheckpointError(_other(folder, differing))
     return record

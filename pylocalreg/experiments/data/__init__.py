@@ -4,28 +4,43 @@ from collections.abc import Callable
 
 import torch
 
+from pylocalreg.errors import DataError
+from pylocalreg.experiments import generators
 from pylocalreg.experiments.config import Images, Records
 from pylocalreg.experiments.data import cifar10, mnist, physionet
-from pylocalreg.experiments.task import Data
+from pylocalreg.experiments.task import Data, DataSet, Samples
 
-READERS: dict[str, Callable[..., Data]] = {
+READERS: dict[str, Callable[..., DataSet]] = {
     "mnist": mnist.load,
     "cifar10": cifar10.load,
     "physionet": physionet.load,
 }
+
+SPLIT = 0
+"""The seed by which a part of the training data is for validation: the same in every run."""
 
 
 def load(source: Images | Records) -> Data:
     """The data a config's section asks for.
 
     Raises:
-        DataError: files are missing or broken, or can not be downloaded.
+        DataError: files are missing or broken, or can not be downloaded; there are too few samples.
     """
-    data = READERS[source.name](source)
-    if source.limit is None:
-        return data
+    found = READERS[source.name](source)
+    name = found.name if source.limit is None else f"{found.name}, at most {source.limit} samples a split"
+    samples = _first(found.train, source.limit)
+    count = len(samples[0])
+    held_back = max(round(source.validation * count), 1)
+    if count <= held_back:
+        raise DataError(f"{name}: of {count} samples none is left to train on: give more")
+    order = torch.randperm(count, generator=generators.seeded(SPLIT))
+    train, validation = order[:-held_back], order[-held_back:]
+    return Data(_rows(samples, train), _rows(samples, validation), _first(found.test, source.limit), name)
 
-    def first(tensors: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return tuple(tensor[: source.limit] for tensor in tensors)
 
-    return Data(first(data.train), first(data.test), f"{data.name}, at most {source.limit} samples a split")
+def _first(samples: Samples, count: int | None) -> Samples:
+    return tuple(part[:count] for part in samples)
+
+
+def _rows(samples: Samples, rows: torch.Tensor) -> Samples:
+    return tuple(part[rows] for part in samples)

@@ -1,5 +1,7 @@
 """CIFAR10 (Krizhevsky 2009): 50,000 and 10,000 colour images of 32 x 32, in the binary format."""
 
+import hashlib
+import io
 import tarfile
 from pathlib import Path
 
@@ -10,38 +12,55 @@ from pylocalreg.errors import DataError
 from pylocalreg.experiments.config import Images
 from pylocalreg.experiments.data import standins
 from pylocalreg.experiments.data.download import download, find
-from pylocalreg.experiments.data.reading import content
-from pylocalreg.experiments.task import Data
+from pylocalreg.experiments.data.reading import content, unpacked
+from pylocalreg.experiments.task import DataSet
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+ARCHIVE = "cifar-10-binary.tar.gz"
 TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 TEST = "test_batch.bin"
 BATCHES = "cifar-10-batches-bin"
 RECORD = 1 + 3 * 32 * 32
 
 
-def load(source: Images) -> Data:
+def load(source: Images) -> DataSet:
     """Bytes of shape ``(n, 3, 32, 32)`` and labels of shape ``(n,)``.
 
-    The folder is that of the six ``.bin`` files, or the one it was unpacked into. The batches for Python are
-    pickles, which could run any code, and are not read.
+    The folder is that of the six ``.bin`` files, the one it was unpacked into, or the archive's. The batches
+    for Python are pickles, which could run any code, and are not read. The name tells files that were not
+    checked by the archive's sum.
     """
+    name = "CIFAR10"
     if source.folder is None and source.offline:
         return standins.patches()
     if source.folder is None:
-        with tarfile.open(download(URL, SHA256)) as archive:
-            batches = {Path(member.name).name: archive.extractfile(member) for member in archive}
-            contents = {name: batches[name].read() for name in (*TRAIN, TEST)}  # type: ignore[union-attr]
+        contents = _packed(download(URL, SHA256))
+    elif (archive := source.folder / ARCHIVE).exists():
+        contents = _packed(archive)
+        if hashlib.sha256(content(archive)).hexdigest() != SHA256:
+            name += ", not the official archive"
     else:
         folder = source.folder
         if (folder / BATCHES).is_dir():
             folder = folder / BATCHES
         what = f"CIFAR10's binary version ({URL})"
-        contents = {name: content(find(folder, (name,), what)) for name in (*TRAIN, TEST)}
-    train = [_read(contents[name], name) for name in TRAIN]
+        contents = {batch: content(find(folder, (batch,), what)) for batch in (*TRAIN, TEST)}
+        name += ", not checked by the archive's sum"
+    train = [_read(contents[batch], batch) for batch in TRAIN]
     images, labels = (torch.cat(parts) for parts in zip(*train, strict=True))
-    return Data((images, labels), _read(contents[TEST], TEST), "CIFAR10")
+    return DataSet((images, labels), _read(contents[TEST], TEST), name)
+
+
+def _packed(archive: Path) -> dict[str, bytes]:
+    """The six batches in it; no more than its largest size is unpacked, and nothing onto the disk."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(unpacked(archive))) as opened:
+            members = {Path(member.name).name: member for member in opened if member.isfile()}
+            found = {name: opened.extractfile(members[name]) for name in (*TRAIN, TEST)}
+            return {name: file.read() for name, file in found.items() if file is not None}
+    except (tarfile.TarError, EOFError, KeyError) as error:
+        raise DataError(f"{archive} is not CIFAR10's binary version, or is broken: {error}") from error
 
 
 def _read(found: bytes, name: str) -> tuple[torch.Tensor, torch.Tensor]:

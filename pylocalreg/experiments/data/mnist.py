@@ -1,5 +1,6 @@
 """MNIST (LeCun, Cortes, Burges): 60,000 and 10,000 images of 28 x 28, in the IDX format."""
 
+import hashlib
 import math
 import struct
 from pathlib import Path
@@ -13,7 +14,7 @@ from pylocalreg.experiments.config import Images
 from pylocalreg.experiments.data import standins
 from pylocalreg.experiments.data.download import download, find
 from pylocalreg.experiments.data.reading import content, unpacked
-from pylocalreg.experiments.task import Data
+from pylocalreg.experiments.task import DataSet
 
 URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 SHA256 = {
@@ -23,9 +24,14 @@ SHA256 = {
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
 
+UNPACKED_SHA256 = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"
+"""Of what the four files hold, without their headers, one after the other."""
 
-def load(source: Images) -> Data:
-    """Bytes of shape ``(n, 784)`` and labels of shape ``(n,)``."""
+
+def load(source: Images) -> DataSet:
+    """Bytes of shape ``(n, 784)`` and labels of shape ``(n,)``; the name tells files that are not the
+    official ones.
+    """
     if source.folder is None and source.offline:
         return standins.digits()
     parts = []
@@ -36,7 +42,9 @@ def load(source: Images) -> Data:
             path = find(source.folder, (name, name.removesuffix(".gz")), "MNIST's four IDX files")
         parts.append(read_idx(path))
     train_x, train_y, test_x, test_y = parts
-    return Data(_pair(train_x, train_y), _pair(test_x, test_y), "MNIST")
+    digest = hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+    name = "MNIST" if digest == UNPACKED_SHA256 else "MNIST, not the official files"
+    return DataSet(_pair(train_x, train_y), _pair(test_x, test_y), name)
 
 
 def _pair(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:

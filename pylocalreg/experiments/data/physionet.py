@@ -2,8 +2,6 @@
 
 import math
 import re
-import tarfile
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,16 +11,10 @@ import torch
 
 from pylocalreg.errors import DataError
 from pylocalreg.experiments.config import Records
-from pylocalreg.experiments.data import standins
-from pylocalreg.experiments.data.download import download
-from pylocalreg.experiments.data.reading import content
-from pylocalreg.experiments.task import Data
+from pylocalreg.experiments.data import physionet_files, standins
+from pylocalreg.experiments.data.cache import kept
+from pylocalreg.experiments.task import DataSet
 
-URL = "https://physionet.org/files/challenge-2012/1.0.0/"
-SHA256 = {
-    "set-a.tar.gz": "8cb250f179cd0952b4b9ebcf8954b63d70383131670fac1cfee13deaa13ca920",
-    "set-b.tar.gz": "b1637a2a423a8e76f8f087896cfc5fdf28f88519e1f4e874fbda69b2a64dac30",
-}
 HOURS = 48.0
 TRAIN_SHARE = 0.8
 HEADER = "Time,Parameter,Value"
@@ -34,8 +26,6 @@ LOWEST, HIGHEST = -100.0, 1e5
 """Of a value. In the challenge's sets a and b they lie between -17.8 (Temp) and 19,990 (Urine): what is far
 outside would take the scale from all other records.
 """
-LARGEST = 1 << 20
-"""Bytes of a record; those of sets a and b have at most 23,826."""
 MOST_CELLS = 200_000_000
 """Records times bins times parameters: some three gigabytes while they are read."""
 DESCRIPTORS = frozenset({"RecordID", "Age", "Gender", "Height", "ICUType"})
@@ -81,64 +71,68 @@ PARAMETERS = [
 """The 37 time series; a record's descriptors stand in its first minute and are left out."""
 INDEX = {name: index for index, name in enumerate(PARAMETERS)}
 
-Text = tuple[str, str]
-"""A record's name and its file's text."""
+FORMAT = 1
+"""Of what is kept of parsed records: one more with every change of what is made of them."""
+WORTH_KEEPING = 2000
+"""Records that take some seconds to parse."""
 
 
-def load(source: Records) -> Data:
+def load(source: Records) -> DataSet:
     """Values and mask of shape ``(n, times, 37)``, and the times, ``(n, times)``, in units of 48 hours.
 
-    Observations are averaged over bins of ``bin_hours``; a bin that no record observes is left out. By each
-    parameter's smallest and largest value in all records, as in Rubanova et al. (2019), values are scaled to
-    [0, 1]; they are 0 where the mask is 0. Four fifths of the records, by a fixed seed, are for training.
+    As in Kelly et al. (2020), whose data the paper has, observations are averaged over bins of ``bin_hours``;
+    a bin that no record observes is left out. By each parameter's smallest and largest value in all records,
+    values become (x - smallest) / largest, as in Rubanova et al. (2019): what is always the same is 0, and no
+    outlier is left out. They are 0 where the mask is 0. Four fifths of the records, by a fixed seed, are for
+    training, the others for the test.
+
+    A weight of -1, which stands for an unknown one, is no observation; there it is one.
+
+    Raises:
+        DataError: files are missing or broken, or can not be downloaded.
     """
     if source.folder is not None:
-        return _data(_texts(source.folder), source.bin_hours, "PhysioNet 2012")
-    if not source.offline:
-        return _data(_downloaded(), source.bin_hours, "PhysioNet 2012")
-    with TemporaryDirectory() as folder:
-        standins.write_records(Path(folder))
-        return _data(_texts(Path(folder)), source.bin_hours, standins.RECORDS_NAME)
+        texts = physionet_files.from_folder(source.folder)
+    elif not source.offline:
+        texts = physionet_files.downloaded()
+    else:
+        with TemporaryDirectory() as folder:
+            standins.write_records(Path(folder))
+            records = physionet_files.from_folder(Path(folder)).records
+            texts = physionet_files.Texts(standins.RECORDS_NAME, records)
+
+    def parse() -> dict[str, torch.Tensor]:
+        return _parse(texts, source.bin_hours)
+
+    if len(texts.records) < WORTH_KEEPING:
+        found = parse()
+    else:
+        found = kept(f"physionet-{FORMAT}-{source.bin_hours:g}-{texts.digest}", parse)
+    values, mask, times = found["values"], found["mask"], found["times"]
+    parts = values, mask, times.expand(len(values), -1)
+    order = torch.randperm(len(values), generator=torch.Generator().manual_seed(0))
+    train, test = order.tensor_split([round(TRAIN_SHARE * len(order))])
+    return DataSet(tuple(part[train] for part in parts), tuple(part[test] for part in parts), texts.name)
 
 
-def _texts(folder: Path) -> Iterator[Text]:
-    """The ``.txt`` files of sets a and b in ``folder``, or of the folder itself where it has no sets."""
-    sets = [folder / name for name in ("set-a", "set-b") if (folder / name).is_dir()]
-    places = sets or ([folder] if folder.is_dir() else [])
-    paths = sorted(path for place in places for path in place.glob("[0-9]*.txt"))
-    if not paths:
-        raise DataError(
-            f"{folder} holds no records: data.folder must be one with set-a/ and set-b/, or a set"
-        )
-    for path in paths:
-        yield str(path), content(path, LARGEST).decode("ascii", errors="replace")
-
-
-def _downloaded() -> Iterator[Text]:
-    for name, sha256 in SHA256.items():
-        with tarfile.open(download(URL + name, sha256)) as archive:
-            for member in sorted(archive.getmembers(), key=lambda member: member.name):
-                file = archive.extractfile(member) if member.name.endswith(".txt") else None
-                if file is not None:
-                    yield member.name, file.read().decode("ascii", errors="replace")
-
-
-def _data(texts: Iterable[Text], bin_hours: float, name: str) -> Data:
+def _parse(texts: physionet_files.Texts, bin_hours: float) -> dict[str, torch.Tensor]:
     """One parameter after the other, so that what is computed with doubles is a small part of the whole."""
     count = math.ceil(HOURS / bin_hours) + 1
     sums, counts = [], []
-    for number, (where, text) in enumerate(texts, 1):
+    for number, (where, text) in enumerate(texts.records, 1):
         if number * count * len(PARAMETERS) > MOST_CELLS:
             raise DataError(
-                f"{name}: {number} records or more in {count} bins of {bin_hours:g} hours take too much "
-                "memory: make data.bin_hours larger"
+                f"{texts.name}: {number} records or more in {count} bins of {bin_hours:g} hours take too "
+                "much memory: make data.bin_hours larger"
             )
         total, observations = bins(text, where, bin_hours, count)
         if observations.any():
             sums.append(total)
             counts.append(observations)
     if len(sums) < 2:
-        raise DataError(f"{name}: {len(sums)} records have observations, which can not be split: give more")
+        raise DataError(
+            f"{texts.name}: {len(sums)} records have observations, which can not be split: give more"
+        )
     seen = np.logical_or.reduce([observations.any(axis=1) for observations in counts])
     scaled = np.zeros((len(sums), int(seen.sum()), len(PARAMETERS)), np.float32)
     observed = np.zeros(scaled.shape, np.bool_)
@@ -148,17 +142,13 @@ def _data(texts: Iterable[Text], bin_hours: float, name: str) -> Data:
         there = number_of > 0
         if there.any():
             low, high = values[there].min(), values[there].max()
-            scaled[..., index] = np.where(there, (values - low) / (high - low if high > low else 1.0), 0.0)
+            scaled[..., index] = np.where(there, (values - low) / (high or 1.0), 0.0)
             observed[..., index] = there
-    times = torch.from_numpy(np.minimum(np.flatnonzero(seen) * bin_hours / HOURS, 1.0))
-    parts = (
-        torch.from_numpy(scaled),
-        torch.from_numpy(observed),
-        times.expand(len(scaled), -1),
-    )
-    order = torch.randperm(len(scaled), generator=torch.Generator().manual_seed(0))
-    train, test = order.tensor_split([round(TRAIN_SHARE * len(order))])
-    return Data(tuple(part[train] for part in parts), tuple(part[test] for part in parts), name)
+    return {
+        "values": torch.from_numpy(scaled),
+        "mask": torch.from_numpy(observed),
+        "times": torch.from_numpy(np.minimum(np.flatnonzero(seen) * bin_hours / HOURS, 1.0)),
+    }
 
 
 def bins(

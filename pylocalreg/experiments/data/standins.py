@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pylocalreg.experiments.task import Data
+from pylocalreg.experiments.task import DataSet
 
 RECORDS = 1000
 RECORDS_NAME = f"stand-in for PhysioNet 2012: {RECORDS} simulated records"
@@ -42,7 +42,7 @@ VITALS = {
 """Mean and deviation of a parameter, and the mean hours between its observations."""
 
 
-def digits() -> Data:
+def digits() -> DataSet:
     """scikit-learn's 1,797 digits, from 8 x 8 to MNIST's 28 x 28 by linear interpolation."""
     from pylocalreg.experiments.digits import load
 
@@ -53,14 +53,14 @@ def digits() -> Data:
         large = torch.nn.functional.interpolate(square, size=(28, 28), mode="bilinear")
         return (255 * large).round().to(torch.uint8).flatten(1)
 
-    return Data(
+    return DataSet(
         (resized(found.train_x), found.train_y),
         (resized(found.test_x), found.test_y),
         "stand-in for MNIST: scikit-learn's digits at 28 x 28",
     )
 
 
-def patches() -> Data:
+def patches() -> DataSet:
     """Patches of scikit-learn's two photographs (427 x 640), 32 x 32; which photograph, and which fifth of
     its height, are the ten classes. Of every 128 columns the last 32 are for the test: no pixel is in both.
     """
@@ -81,7 +81,7 @@ def patches() -> Data:
                         train.append((patch, label))
                     elif left % BLOCK == BLOCK - PATCH:
                         test.append((patch, label))
-    return Data(
+    return DataSet(
         _shuffled(train), _shuffled(test), "stand-in for CIFAR10: patches of scikit-learn's photographs"
     )
 
