@@ -117,7 +117,7 @@ def test_the_regularizer_alone_saves_evaluations(method: str) -> None:
     task, rows = build(settings), batch(settings)
     optimizer = torch.optim.Adam(task.get_submodule("node").parameters(), 0.02)
     counts = []
-    for _ in range(5):
+    for _ in range(7):
         outcome = task(*rows)
         counts.append(outcome.nfe - outcome.nfe_regularizer)
         optimizer.zero_grad()

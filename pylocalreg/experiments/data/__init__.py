@@ -34,7 +34,7 @@ def load(source: Images | Records) -> Data:
     if count <= held_back:
         raise DataError(f"{name}: of {count} samples none is left to train on: give more")
     order = torch.randperm(count, generator=generators.seeded(SPLIT))
-    train, validation = order[:-held_back], order[-held_back:]
+    train, validation = order[:-held_back].sort().values, order[-held_back:].sort().values
     return Data(_rows(samples, train), _rows(samples, validation), _first(found.test, source.limit), name)
 
 
