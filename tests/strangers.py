@@ -35,7 +35,7 @@ def unlike(folder: Path) -> None:
             return dataclasses.replace(whole, train=train)
 
         toy.data = shorter
-        with pytest.raises(TeamError, match=r"data is .*: 64 and 40 .* rank 0, .*: 48 and 40 .* rank 1"):
+        with pytest.raises(TeamError, match=r"data is .*: 64, 16, 24 .* rank 0, .*: 48, 16, 24 .* rank 1"):
             run(folder / "data", team=team)
         assert not (folder / "data").exists()
         toy.data = lambda: whole

@@ -6,12 +6,14 @@ import hashlib
 import http.server
 import io
 import os
+import shutil
 import struct
 import tarfile
 import threading
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,17 +22,24 @@ import torch
 from pylocalreg.errors import DataError
 from pylocalreg.experiments import data
 from pylocalreg.experiments.config import Images, Records
-from pylocalreg.experiments.data import cifar10, download, mnist, physionet, standins
+from pylocalreg.experiments.data import cifar10, download, mnist, physionet, physionet_files, standins
 from pylocalreg.experiments.task import Data
 
 
 def check(found: Data) -> None:
-    """The same number of rows in every tensor of a split, and no row in both."""
-    for split in (found.train, found.test):
-        assert len({len(tensor) for tensor in split}) == 1
-        assert len(split[0]) > 0
-    rows = [{row.numpy().tobytes() for row in split[0]} for split in (found.train, found.test)]
-    assert not rows[0] & rows[1]
+    """The same number of rows in every tensor of a part, and no row in two parts."""
+    parts = (found.train, found.validation, found.test)
+    for part in parts:
+        assert len({len(tensor) for tensor in part}) == 1
+        assert len(part[0]) > 0
+    rows = [{row.numpy().tobytes() for row in part[0]} for part in parts]
+    assert len(set.union(*rows)) == sum(len(some) for some in rows)
+
+
+def every(found: Data) -> list[torch.Tensor]:
+    """All samples, part after part."""
+    parts = zip(found.train, found.validation, found.test, strict=True)
+    return [torch.cat(tensors) for tensors in parts]
 
 
 # -- MNIST ----------------------------------------------------------------------------------------------
@@ -57,10 +66,15 @@ def write_mnist(folder: Path, packed: bool) -> dict[str, np.ndarray[tuple[int, .
 def test_mnist_from_a_folder(packed: bool, tmp_path: Path) -> None:
     arrays = list(write_mnist(tmp_path, packed).values())
     found = data.load(Images(name="mnist", folder=tmp_path))
-    assert found.name == "MNIST"
-    for ours, array in zip((*found.train, *found.test), arrays, strict=True):
-        assert torch.equal(ours, torch.from_numpy(array).reshape(ours.shape).to(ours.dtype))
-    assert found.train[0].shape == (5, 784)
+    assert found.name == "MNIST, not the official files"
+    train_x, train_y, test_x, test_y = (torch.from_numpy(array) for array in arrays)
+    assert torch.equal(found.test[0], test_x.reshape(3, 784))
+    assert torch.equal(found.test[1], test_y.long())
+    (held_back,) = (i for i in range(5) if torch.equal(train_x[i].reshape(-1), found.validation[0][0]))
+    rest = [i for i in range(5) if i != held_back]
+    assert torch.equal(found.train[0], train_x[rest].reshape(4, 784))
+    assert torch.equal(found.train[1], train_y[rest].long())
+    assert torch.equal(found.validation[1], train_y[[held_back]].long())
     assert found.train[0].dtype == torch.uint8
     assert found.test[1].dtype == torch.int64
 
@@ -68,8 +82,21 @@ def test_mnist_from_a_folder(packed: bool, tmp_path: Path) -> None:
 def test_limit(tmp_path: Path) -> None:
     write_mnist(tmp_path, packed=False)
     found = data.load(Images(name="mnist", folder=tmp_path, limit=2))
-    assert [len(tensor) for tensor in (*found.train, *found.test)] == [2, 2, 2, 2]
+    assert [len(part[0]) for part in (found.train, found.validation, found.test)] == [1, 1, 2]
     assert "2 samples" in found.name
+    with pytest.raises(DataError, match="of 1 samples none is left"):
+        data.load(Images(name="mnist", folder=tmp_path, limit=1))
+
+
+def test_the_share_for_validation() -> None:
+    """Told apart from the rest in every run alike; the test set is as it was."""
+    some, more = (data.load(Images(name="mnist", offline=True, validation=share)) for share in (0.1, 0.25))
+    assert [len(part[0]) for part in (some.train, some.validation)] == [1293, 144]
+    assert [len(part[0]) for part in (more.train, more.validation)] == [1078, 359]
+    again = data.load(Images(name="mnist", offline=True))
+    for ours, theirs in zip(every(some), every(again), strict=True):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(some.test[0], more.test[0])
 
 
 @pytest.mark.parametrize(
@@ -175,8 +202,9 @@ def write_cifar10(folder: Path) -> dict[str, np.ndarray[tuple[int, ...], np.dtyp
 def test_cifar10_from_a_folder(tmp_path: Path) -> None:
     (tmp_path / cifar10.BATCHES).mkdir()
     records = write_cifar10(tmp_path / cifar10.BATCHES)
-    found = data.load(Images(name="cifar10", folder=tmp_path))
-    again = data.load(Images(name="cifar10", folder=tmp_path / cifar10.BATCHES))
+    found = cifar10.load(Images(name="cifar10", folder=tmp_path))
+    again = cifar10.load(Images(name="cifar10", folder=tmp_path / cifar10.BATCHES))
+    assert found.name == "CIFAR10, not checked by the archive's sum"
     images, labels = found.train
     assert images.shape == (10, 3, 32, 32)
     assert labels.tolist() == [int(r[0]) for name in cifar10.TRAIN for r in records[name]]
@@ -227,7 +255,9 @@ def test_observations_are_averaged_in_bins() -> None:
 
 
 def test_physionet_from_a_folder(tmp_path: Path) -> None:
-    """Two sets of two records; the scale is that of all records, times nobody observed are left out."""
+    """Two sets of two records; the scale is that of all records: (x - 10) / 50. Times nobody observed
+    are left out.
+    """
     observations = [[10, 30], [20, 40], [30, 50], [10, 50], []]
     for record, heart_rates in enumerate(observations):
         place = "set-a" if record < 2 else "set-b"
@@ -236,13 +266,13 @@ def test_physionet_from_a_folder(tmp_path: Path) -> None:
         text = "\n".join(["Time,Parameter,Value", f"00:00,RecordID,{record}", *lines])
         (tmp_path / place / f"{record}.txt").write_text(text)
     found = data.load(Records(name="physionet", folder=tmp_path, bin_hours=1.0))
-    values, mask, times = (torch.cat(pair) for pair in zip(found.train, found.test, strict=True))
-    assert found.name == "PhysioNet 2012"
-    assert (len(found.train[0]), len(found.test[0])) == (3, 1)
+    values, mask, times = every(found)
+    assert found.name == "PhysioNet 2012, not checked by the archives' sums"
+    assert [len(part[0]) for part in (found.train, found.validation, found.test)] == [2, 1, 1]
     assert times.tolist() == [[0.0, 0.5]] * 4
     assert mask.sum() == 8
-    hr = sorted(values[:, :, physionet.INDEX["HR"]].tolist())
-    assert hr == [[0.0, 0.5], [0.0, 1.0], [0.25, 0.75], [0.5, 1.0]]
+    hr = torch.tensor(sorted(values[:, :, physionet.INDEX["HR"]].tolist()))
+    torch.testing.assert_close(hr, torch.tensor([[0.0, 0.4], [0.0, 0.8], [0.2, 0.6], [0.4, 0.8]]))
     assert (values[~mask] == 0).all()
 
 
@@ -295,10 +325,10 @@ def test_simulated_records_are_of_the_challenges_format(tmp_path: Path) -> None:
     one, two = (
         data.load(Records(name="physionet", folder=tmp_path / n, bin_hours=0.25)) for n in ("one", "two")
     )
-    for ours, again in zip((*one.train, *one.test), (*two.train, *two.test), strict=True):
+    for ours, again in zip(every(one), every(two), strict=True):
         assert torch.equal(ours, again)
     values, mask, times = one.train
-    assert values.shape == (16, times.shape[1], 37)
+    assert values.shape == (14, times.shape[1], 37)
     assert 0 <= float(values.min()) < float(values.max()) <= 1
     gaps = torch.diff(times[0])
     assert (gaps > 0).all()
@@ -314,7 +344,7 @@ def test_stand_in_for_mnist() -> None:
     found = data.load(Images(name="mnist", offline=True))
     check(found)
     assert "stand-in" in found.name
-    assert found.train[0].shape == (1437, 784)
+    assert found.train[0].shape == (1293, 784)
     assert found.train[0].dtype == torch.uint8
     assert int(found.train[0].max()) == 255
     assert len(found.train[1].bincount()) == 10
@@ -327,7 +357,7 @@ def test_stand_in_for_cifar10() -> None:
     images, labels = found.train
     assert images.shape[1:] == (3, 32, 32)
     assert images.dtype == torch.uint8
-    for split in (labels, found.test[1]):
+    for split in (torch.cat([labels, found.validation[1]]), found.test[1]):
         assert len(set(split.bincount().tolist())) == 1
         assert len(split.bincount()) == 10
         assert (split[:100].bincount(minlength=10) > 0).all()  # shuffled
@@ -337,13 +367,13 @@ def test_stand_in_for_physionet() -> None:
     found = data.load(Records(name="physionet", offline=True, bin_hours=1.0))
     check(found)
     assert "stand-in" in found.name
-    assert found.train[0].shape == (800, 49, 37)
+    assert found.train[0].shape == (720, 49, 37)
     assert found.test[2][0].tolist() == pytest.approx([hour / 48 for hour in range(49)])
 
 
 def test_a_folder_goes_before_offline(tmp_path: Path) -> None:
     write_mnist(tmp_path, packed=False)
-    assert data.load(Images(name="mnist", folder=tmp_path, offline=True)).name == "MNIST"
+    assert data.load(Images(name="mnist", folder=tmp_path, offline=True)).name.startswith("MNIST")
 
 
 # -- downloads ------------------------------------------------------------------------------------------
@@ -405,7 +435,7 @@ def test_downloaded_data_are_those_of_a_folder(
     binary = tmp_path / "binary"
     binary.mkdir()
     records = write_cifar10(binary)
-    archive = folder / "cifar.tar.gz"
+    archive = folder / cifar10.ARCHIVE
     pack(archive, {f"{cifar10.BATCHES}/{name}": array.tobytes() for name, array in records.items()})
     monkeypatch.setattr(cifar10, "URL", url + archive.name)
     monkeypatch.setattr(cifar10, "SHA256", sha256(archive))
@@ -413,8 +443,9 @@ def test_downloaded_data_are_those_of_a_folder(
     standins.write_records(tmp_path / "records", records=10)
     texts = {f"set-a/{path.name}": path.read_bytes() for path in (tmp_path / "records/set-a").iterdir()}
     pack(folder / "set-a.tar.gz", texts)
-    monkeypatch.setattr(physionet, "URL", url)
-    monkeypatch.setattr(physionet, "SHA256", {"set-a.tar.gz": sha256(folder / "set-a.tar.gz")})
+    monkeypatch.setattr(physionet_files, "URL", url)
+    sums = {"set-a.tar.gz": sha256(folder / "set-a.tar.gz")}
+    monkeypatch.setattr(physionet_files, "SHA256", sums)
 
     for fetched, own in (
         (Images(name="mnist"), Images(name="mnist", folder=folder)),
@@ -425,6 +456,80 @@ def test_downloaded_data_are_those_of_a_folder(
         ),
     ):
         one, other = data.load(fetched), data.load(own)
-        assert one.name == other.name
-        for ours, theirs in zip((*one.train, *one.test), (*other.train, *other.test), strict=True):
+        packed = data.load(own.model_copy(update={"folder": folder}))
+        assert one.name == packed.name
+        assert other.name.startswith(one.name)
+        for ours, theirs, theirs_too in zip(every(one), every(other), every(packed), strict=True):
             assert torch.equal(ours, theirs)
+            assert torch.equal(ours, theirs_too)
+
+
+def test_archives_that_are_not_the_official_ones(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    write_cifar10(tmp_path / "bin")
+    names = (*cifar10.TRAIN, cifar10.TEST)
+    pack(tmp_path / cifar10.ARCHIVE, {name: (tmp_path / "bin" / name).read_bytes() for name in names})
+    standins.write_records(tmp_path, records=6)
+    texts = {path.name: path.read_bytes() for path in (tmp_path / "set-a").iterdir()}
+    shutil.rmtree(tmp_path / "set-a")
+    pack(tmp_path / "set-a.tar.gz", {**texts, "../readme": b"no record", "folder.txt/inside": b"none"})
+    assert "not the official archive" in data.load(Images(name="cifar10", folder=tmp_path)).name
+    records = Records(name="physionet", folder=tmp_path, bin_hours=1.0)
+    found = data.load(records)
+    assert "not checked" in found.name
+    assert sum(len(part[0]) for part in (found.train, found.validation, found.test)) == 6
+
+    pack(tmp_path / "set-a.tar.gz", {"1.txt": b" " * (physionet_files.LARGEST + 1)})
+    with pytest.raises(DataError, match=r"set-a\.tar\.gz: 1\.txt holds more than"):
+        data.load(records)
+    pack(tmp_path / cifar10.ARCHIVE, {cifar10.TEST: b""})
+    with pytest.raises(DataError, match=r"data_batch_1\.bin"):
+        data.load(Images(name="cifar10", folder=tmp_path))
+    for path in (tmp_path / "set-a.tar.gz", tmp_path / cifar10.ARCHIVE):
+        for content in (b"", b"no archive", gzip.compress(b"no archive"), path.read_bytes()[:60]):
+            path.write_bytes(content)
+            source: Images | Records = records
+            if path.name == cifar10.ARCHIVE:
+                source = Images(name="cifar10", folder=tmp_path)
+            with pytest.raises(DataError, match=path.name):
+                data.load(source)
+
+
+def test_parsed_records_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what they hold: other records, or other bins, are parsed; what is damaged is made anew."""
+    monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / "cache")
+    monkeypatch.setattr(physionet, "WORTH_KEEPING", 10)
+    parsed = []
+    bins = physionet.bins
+
+    def counted(text: str, where: str, bin_hours: float, count: int) -> Any:
+        parsed.append(where)
+        return bins(text, where, bin_hours, count)
+
+    monkeypatch.setattr(physionet, "bins", counted)
+    standins.write_records(tmp_path / "records", records=10)
+    source = Records(name="physionet", folder=tmp_path / "records", bin_hours=1.0)
+
+    def parses(source: Records) -> int:
+        parsed.clear()
+        assert all(torch.equal(a, b) for a, b in zip(every(data.load(source)), first, strict=False))
+        return len(parsed)
+
+    first = every(data.load(source))
+    assert parses(source) == 0
+    (kept,) = (tmp_path / "cache").iterdir()
+    content = bytearray(kept.read_bytes())
+    content[-1] ^= 1
+    kept.write_bytes(content)
+    assert parses(source) == 10
+    assert parses(source) == 0
+    kept.write_bytes(b"short")
+    assert parses(source) == 10
+    first = []
+    assert parses(source.model_copy(update={"bin_hours": 2.0})) == 10
+    one = next((tmp_path / "records").rglob("*.txt"))
+    one.write_text(one.read_text() + "47:59,HR,80\n")
+    assert parses(source) == 10
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "cache").write_text("no folder")  # nothing can be kept: no harm
+    assert parses(source) == 10
