@@ -8,8 +8,8 @@ import pytest
 from matplotlib.axes import Axes
 
 from pylocalreg.errors import CheckpointError, ConfigError
-from pylocalreg.experiments import figures, tables
-from pylocalreg.experiments.comparison import EXPERIMENTS, compare
+from pylocalreg.experiments import figures, paper, tables
+from pylocalreg.experiments.comparison import EXPERIMENTS, METHODS, compare
 from pylocalreg.experiments.records import Record
 
 
@@ -57,11 +57,13 @@ def _record(method: str = "vanilla", seed: int = 0, **changes: Any) -> Record:
     return Record(**{**values, **changes})
 
 
+NONE = paper.load().model_copy(update={"cells": {}})
+
 RECORDS = [_record(method, seed) for method in ("local_unbiased", "vanilla") for seed in (0, 1, 2)]
 
 
 def test_the_table_has_every_number() -> None:
-    (section,) = tables.table(2, RECORDS, tables.load_paper())
+    (section,) = tables.table(2, RECORDS, NONE)
     assert "digits, a stand-in" in section.conditions
     assert "10 steps of batch 512" in section.conditions
     vanilla, local, abstract = section.rows
@@ -79,19 +81,19 @@ def test_the_table_has_every_number() -> None:
     )
     assert local[0] == "local, unbiased"
     assert local[5:] == ("41.0 ± 1.0", "0.41", "0.40", "2.50", "3")
-    assert abstract[6] == "0.556 to 0.733"
-    assert abstract[8] == "1.3 to 2"
+    assert abstract[6] == "[0.556 to 0.733]"
+    assert abstract[8] == "[1.3 to 2]"
     assert {len(row) for row in section.rows} == {len(section.header)}
 
 
 def test_one_run_has_no_deviation_and_without_vanilla_there_is_no_ratio() -> None:
-    (section,) = tables.table(2, [_record("local_biased")], tables.load_paper())
+    (section,) = tables.table(2, [_record("local_biased")], NONE)
     assert section.rows[0][1:] == ("98.00", "96.00", "20", "0.2", "40.0", "", "", "", "1")
 
 
 def test_an_error_is_not_shown_as_an_accuracy() -> None:
     record = _record(experiment="physionet", metric="mse", test_score=0.0123456)
-    (section,) = tables.table(3, [record], tables.load_paper())
+    (section,) = tables.table(3, [record], NONE)
     assert section.header[1:3] == ("train MSE", "test MSE")
     assert section.rows[0][2] == "0.0123"
 
@@ -100,17 +102,54 @@ def test_the_papers_cells_stand_beside(tmp_path: Path) -> None:
     path = tmp_path / "paper.yaml"
     path.write_text(
         "abstract: {nfe_ratio: [0.5, 0.7], prediction_speedup: [1, 2]}\n"
-        "cells: {mnist_node: {vanilla: {test_nfe: 250, test_score: 97.5}}}\n"
+        "cells: {mnist_node: {\n"
+        "  vanilla: {test_nfe: [250, 1.5], test_accuracy: [97.5, 0.25], train_hours: [0.5, 0.1]},\n"
+        "  local_unbiased: {test_nfe: [125, 1], train_hours: [1, 0.1]},\n"
+        "  steer: {from_2021: true, test_nfe: [200, 1]}}}\n"
     )
-    (section,) = tables.table(2, RECORDS, tables.load_paper(path))
-    assert section.rows[0][2] == "97.00 ± 1.00 [97.50]"
-    assert section.rows[0][5] == "101.0 ± 1.0 [250.0]"
-    assert "[" not in section.rows[1][2]
+    records = [*RECORDS, _record("paper", settings=_paper_settings("unbiased"))]
+    (section,) = tables.table(2, records, paper.load(path))
+    vanilla, local, code, steer, _ = section.rows
+    assert vanilla[2] == "97.00 ± 1.00 [97.50 ± 0.25]"
+    assert vanilla[3] == "50 ± 0 [1.8e+03 ± 360]"
+    assert vanilla[5:7] == ("101.0 ± 1.0 [250.0 ± 1.5]", "1.00 [1.00]")
+    assert local[6:9] == ("0.41 [0.50]", "0.40 [2.00]", "2.50")
+    assert "[" not in local[2]
+    assert code[0] == "local, the paper's code"
+    assert code[6] == "0.40 [0.50]"
+    assert steer == ("STEER †", "", "", "", "", "[200.0 ± 1.0]", "[0.80]", "", "", "")
     path.write_text("cells: {mnist_node: {vanilla: {accuracy: 97.5}}}")
     with pytest.raises(ConfigError, match="accuracy"):
-        tables.load_paper(path)
+        paper.load(path)
     with pytest.raises(ConfigError, match="none"):
-        tables.load_paper(tmp_path / "none.yaml")
+        paper.load(tmp_path / "none.yaml")
+
+
+def _paper_settings(sampling: str) -> dict[str, Any]:
+    return {**_record("paper").settings, "methods": {"paper": {"sampling": sampling}}}
+
+
+def test_the_packaged_numbers_are_whole() -> None:
+    """Every row of the paper's tables, in the units of records; table 1 by adjoint."""
+    found = paper.load()
+    assert list(found.cells) == list(EXPERIMENTS)
+    assert [len(rows) for rows in found.cells.values()] == [7, 5, 7, 3, 3]
+    assert all(set(rows) <= set(METHODS) for rows in found.cells.values())
+    node, latent = found.cells["mnist_node"], found.cells["physionet"]
+    assert node["local_biased"].of("train_seconds", 7500) == pytest.approx((4032, 234))
+    assert latent["vanilla"].of("test_score", 3000) == pytest.approx((3.41e-3, 1e-4))
+    convolutional = found.cells["cifar10_conv"]["vanilla"]
+    assert convolutional.of("train_seconds", 1000) == pytest.approx((457, 18))
+    old = {
+        (name, row) for name, rows in found.cells.items() for row, cells in rows.items() if cells.from_2021
+    }
+    assert len(old) == 10
+    assert not any("local" in row or row == "vanilla" for _, row in old)
+    assert found.memory["discrete"].with_local == "O(s (t + 1) stages)"
+    for rows in found.cells.values():
+        for cells in rows.values():
+            for attribute in ("test_score", "train_seconds", "prediction_seconds", "test_nfe"):
+                assert cells.of(attribute, 1000) is not None
 
 
 @pytest.mark.parametrize(
@@ -136,7 +175,7 @@ def test_other_settings_of_a_method_are_a_row_of_their_own() -> None:
 
 
 def test_both_forms_have_the_same_cells() -> None:
-    sections = tables.table(2, RECORDS, tables.load_paper())
+    sections = tables.table(2, RECORDS, NONE)
     text, source = tables.markdown(2, sections), tables.latex(2, sections)
     lines = [line for line in text.splitlines() if line.startswith("| vanilla")]
     assert lines == ["| " + " | ".join(sections[0].rows[0]) + " |"]
@@ -147,7 +186,7 @@ def test_both_forms_have_the_same_cells() -> None:
 
 def test_a_table_without_records_is_refused() -> None:
     with pytest.raises(CheckpointError, match="table 4"):
-        tables.table(4, RECORDS, tables.load_paper())
+        tables.table(4, RECORDS, paper.load())
     assert tables.printable(RECORDS) == [2]
 
 

@@ -17,6 +17,7 @@ from rich.progress import (
 from rich.progress import Progress as ProgressBar
 
 from pylocalreg.experiments import config, files, records, tables
+from pylocalreg.experiments import paper as paper_numbers
 from pylocalreg.experiments.config import Config
 from pylocalreg.experiments.distributed import Team, joined
 from pylocalreg.experiments.records import Record
@@ -98,7 +99,7 @@ def table(
     paper: Annotated[Path | None, typer.Option(help="The paper's numbers, in place of the packaged.")] = None,
 ) -> None:
     """Print the paper's tables from finished runs, beside the paper's numbers; write Markdown and LaTeX."""
-    found, numbers = records.load_all(folders), tables.load_paper(paper)
+    found, numbers = records.load_all(folders), paper_numbers.load(paper)
     for wanted in _numbers(number, tuple(tables.TABLES)) or tables.printable(found):
         sections = tables.table(wanted, found, numbers)
         text = tables.markdown(wanted, sections)

@@ -53,6 +53,10 @@ class Method:
     label: str
     runs: tuple[Record, ...]
 
+    @property
+    def any_run(self) -> Record:
+        return self.runs[0]
+
     def spread(self, attribute: str) -> Spread:
         return spread([getattr(run, attribute) for run in self.runs])
 
@@ -70,7 +74,7 @@ class Comparison:
 
     @property
     def any_run(self) -> Record:
-        return self.methods[0].runs[0]
+        return self.methods[0].any_run
 
     @property
     def conditions(self) -> str:
@@ -112,6 +116,14 @@ def compare(records: Sequence[Record]) -> list[Comparison]:
     order = list(EXPERIMENTS)
     found = [Comparison(group[0].experiment, _methods(group)) for group in groups.values()]
     return sorted(found, key=lambda comparison: order.index(comparison.experiment))
+
+
+def paper_row(record: Record) -> str:
+    """The name of the method whose numbers in the paper a run's stand beside: its code is what it ran."""
+    if record.method != "paper":
+        return record.method
+    own = record.settings["methods"].get("paper") or {}
+    return f"local_{own.get('sampling', 'unbiased')}"
 
 
 class _Part(BaseModel):

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from pylocalreg.errors import CheckpointError, ConfigError
-from pylocalreg.experiments import plain_yaml
-from pylocalreg.experiments.comparison import EXPERIMENTS, Comparison, Method, Spread, compare
+from pylocalreg.errors import CheckpointError
+from pylocalreg.experiments.comparison import (
+    EXPERIMENTS,
+    METHODS,
+    Comparison,
+    Method,
+    Spread,
+    compare,
+    paper_row,
+)
+from pylocalreg.experiments.paper import Cells, Paper
 from pylocalreg.experiments.records import Record
-from pylocalreg.experiments.typed import problems
 
 TABLES = {
     2: ("mnist_node", "mnist_nsde"),
@@ -19,53 +22,6 @@ TABLES = {
     4: ("cifar10_conv", "cifar10_multiscale"),
 }
 """The experiments of each table."""
-
-
-class Cells(BaseModel):
-    """The paper's numbers of one method, in the units of `Record`; None where there is none."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    train_score: float | None = None
-    test_score: float | None = None
-    train_seconds: float | None = None
-    prediction_seconds: float | None = None
-    test_nfe: float | None = None
-
-
-class Abstract(BaseModel):
-    """Ranges over the paper's experiments, of local regularization to vanilla."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    nfe_ratio: tuple[float, float]
-    prediction_speedup: tuple[float, float]
-
-
-class Paper(BaseModel):
-    """The paper's own numbers: of its abstract, and the cells of its tables by experiment and method."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    abstract: Abstract
-    cells: dict[str, dict[str, Cells]]
-
-
-def load_paper(path: Path | None = None) -> Paper:
-    """The packaged numbers, or a file of their form.
-
-    Raises:
-        ConfigError: the file can not be read, or has another form.
-    """
-    packaged = resources.files("pylocalreg.experiments") / "paper_numbers.yaml"
-    try:
-        return Paper.model_validate(
-            plain_yaml.parse(packaged.read_text(encoding="utf-8"), packaged.name)
-            if path is None
-            else plain_yaml.read(path)
-        )
-    except ValidationError as error:
-        raise ConfigError(f"{path} does not hold the paper's numbers: {problems(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -129,8 +85,10 @@ def latex(number: int, sections: Sequence[Section]) -> str:
 
 
 NOTE = (
-    "Mean ± standard deviation over the runs; ratios are those of the means to vanilla's. In brackets the "
-    "paper's own numbers, where they are known; the last row is its abstract's, over all of its experiments."
+    "Mean ± standard deviation over the runs; ratios are those of the means to vanilla's. Times are CPU time "
+    "where one thread trained. In brackets the paper's own numbers, and their ratios; a row of these "
+    "alone was not run here. Rows with † the paper took from Pal et al. (2021), with the clock of another machine. "
+    "The last row is its abstract's, over all of its experiments."
 )
 
 HEADER = (
@@ -143,59 +101,84 @@ HEADER = (
     "runs",
 )
 
+Write = Callable[[float], str]
+
 
 def _section(comparison: Comparison, paper: Paper) -> Section:
     scores = ("train accuracy, %", "test accuracy, %")
     if comparison.any_run.metric == "mse":
         scores = ("train MSE", "test MSE")
-    cells = paper.cells.get(comparison.experiment, {})
-    rows = [_row(comparison, method, cells.get(method.name, Cells())) for method in comparison.methods]
+    theirs = paper.cells.get(comparison.experiment, {})
+    rows = [_row(comparison, method, theirs) for method in comparison.methods]
+    run = {paper_row(method.any_run) for method in comparison.methods}
+    rows += [_papers(comparison, name, theirs) for name in theirs if name not in run]
     ranges = paper.abstract
-    abstract = [
+    abstract = (
         "the paper's abstract",
         *[""] * 5,
-        _range(ranges.nfe_ratio),
+        f"[{_range(ranges.nfe_ratio)}]",
         "",
-        _range(ranges.prediction_speedup),
+        f"[{_range(ranges.prediction_speedup)}]",
         "",
-    ]
+    )
     return Section(
         EXPERIMENTS[comparison.experiment],
         comparison.conditions,
         ("method", *scores, *HEADER),
-        (*rows, tuple(abstract)),
+        (*rows, abstract),
     )
 
 
-def _row(comparison: Comparison, method: Method, paper: Cells) -> tuple[str, ...]:
+def _columns(comparison: Comparison) -> tuple[tuple[str, Write], ...]:
+    """The attributes of a record with a column, and how their numbers are written."""
     score = _accuracy if comparison.any_run.metric == "accuracy" else _significant
-
-    def cell(attribute: str, write: Callable[[float], str]) -> str:
-        ours = _spread(method.spread(attribute), write)
-        theirs = getattr(paper, attribute)
-        return ours if theirs is None else f"{ours} [{write(theirs)}]"
-
-    def ratio(attribute: str, *, inverse: bool = False) -> str:
-        if comparison.vanilla is None:
-            return ""
-        value = method.ratio(comparison.vanilla, attribute)
-        return f"{1 / value if inverse else value:.2f}"
-
     return (
-        method.label,
-        cell("train_score", score),
-        cell("test_score", score),
-        cell("train_seconds", _significant),
-        cell("prediction_seconds", _significant),
-        cell("test_nfe", _one_digit),
-        ratio("test_nfe"),
-        ratio("train_seconds"),
-        ratio("prediction_seconds", inverse=True),
-        str(len(method.runs)),
+        ("train_score", score),
+        ("test_score", score),
+        ("train_seconds", _significant),
+        ("prediction_seconds", _significant),
+        ("test_nfe", _one_digit),
     )
 
 
-def _spread(value: Spread, write: Callable[[float], str]) -> str:
+RATIOS = (("test_nfe", False), ("train_seconds", False), ("prediction_seconds", True))
+"""The attributes with a column of ratios to vanilla's; the last one's is the inverse."""
+
+
+def _row(comparison: Comparison, method: Method, theirs: dict[str, Cells]) -> tuple[str, ...]:
+    beside = _papers(comparison, paper_row(method.any_run), theirs)
+    ours = [_spread(method.spread(attribute), write) for attribute, write in _columns(comparison)]
+    for attribute, inverse in RATIOS:
+        vanilla = comparison.vanilla
+        ours.append("" if vanilla is None else _ratio(method.ratio(vanilla, attribute), inverse))
+    cells = [f"{one} {other}".strip() for one, other in zip(ours, beside[1:-1], strict=True)]
+    return (method.label + _dagger(theirs, paper_row(method.any_run)), *cells, str(len(method.runs)))
+
+
+def _papers(comparison: Comparison, name: str, theirs: dict[str, Cells]) -> tuple[str, ...]:
+    """The paper's row of a method, in brackets; empty cells where it has none."""
+    steps = comparison.any_run.settings["train"]["steps"]
+    row, vanilla = theirs.get(name, Cells()), theirs.get("vanilla", Cells())
+    cells = []
+    for attribute, write in _columns(comparison):
+        printed = row.of(attribute, steps)
+        cells.append("" if printed is None else f"[{_spread(Spread(*printed), write)}]")
+    for attribute, inverse in RATIOS:
+        one, other = row.of(attribute, steps), vanilla.of(attribute, steps)
+        known = one is not None and other is not None
+        cells.append(f"[{_ratio(one[0] / other[0], inverse)}]" if known else "")  # type: ignore[index]
+    return (METHODS[name] + _dagger(theirs, name), *cells, "")
+
+
+def _dagger(theirs: dict[str, Cells], name: str) -> str:
+    return " †" if theirs.get(name, Cells()).from_2021 else ""
+
+
+def _ratio(value: float, inverse: bool) -> str:
+    return f"{1 / value if inverse else value:.2f}"
+
+
+def _spread(value: Spread, write: Write) -> str:
     return write(value.mean) if value.deviation is None else f"{write(value.mean)} ± {write(value.deviation)}"
 
 
@@ -218,4 +201,4 @@ def _one_digit(value: float) -> str:
 def _escape(text: str) -> str:
     for character in "&%_#":
         text = text.replace(character, "\\" + character)
-    return text.replace("±", r"$\pm$")
+    return text.replace("±", r"$\pm$").replace("†", r"$\dagger$")
