@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import pylocalreg as plr
+from pylocalreg.experiments import paper
 
 STEPS = (16, 64, 256, 1024)
 BATCH, WIDTH = 256, 16
@@ -133,8 +134,8 @@ def growth(peaks: list[float]) -> str:
 def table(results: dict[str, dict[str, list[float]]]) -> str:
     steps = " | ".join(f"{n} steps" for n in STEPS)
     rows = [
-        f"| adjoint | {steps} | growth | unbiased adds | biased adds |",
-        "|---|" + "---:|" * (len(STEPS) + 3),
+        f"| adjoint | {steps} | growth | unbiased adds | biased adds | paper: without | paper: with |",
+        "|---|" + "---:|" * (len(STEPS) + 3) + "---|" * 2,
     ]
     for name, peaks in results.items():
         vanilla = peaks["vanilla"]
@@ -142,7 +143,9 @@ def table(results: dict[str, dict[str, list[float]]]) -> str:
         for regularizer in ("unbiased", "biased"):
             extra = [a - b for a, b in zip(peaks[regularizer], vanilla, strict=True)]
             added.append(f"{min(extra):.0f} to {max(extra):.0f}")
-        columns = [name, *(f"{peak:.0f}" for peak in vanilla), growth(vanilla), *added]
+        said = paper.load().memory.get(name.replace(", ", "_"))
+        theirs = ["", ""] if said is None else [said.without, said.with_local]
+        columns = [name, *(f"{peak:.0f}" for peak in vanilla), growth(vanilla), *added, *theirs]
         rows.append(f"| {' | '.join(columns)} |")
     return "\n".join(rows)
 

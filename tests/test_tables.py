@@ -199,25 +199,33 @@ def test_every_experiment_is_in_a_table_and_a_figure() -> None:
 def test_figures_are_whole_files(tmp_path: Path) -> None:
     assert figures.drawable(RECORDS) == [1, 2, 3]
     for number in (1, 2, 3):
-        png, pdf = figures.draw(number, RECORDS, tmp_path)
+        png, pdf = figures.draw(number, RECORDS, tmp_path, NONE)
         assert png.read_bytes().startswith(b"\x89PNG")
         assert pdf.read_bytes().startswith(b"%PDF")
     assert len(list(tmp_path.iterdir())) == 6
     with pytest.raises(CheckpointError, match="figure 7"):
-        figures.draw(7, RECORDS, tmp_path)
+        figures.draw(7, RECORDS, tmp_path, NONE)
     with pytest.raises(CheckpointError, match="vanilla"):
-        figures.draw(1, RECORDS[:3], tmp_path)
+        figures.draw(1, RECORDS[:3], tmp_path, NONE)
 
 
 def test_the_bars_are_the_ratios(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And the paper's ratios are marks on them."""
     heights: list[float] = []
-    bar = Axes.bar
+    marks: list[Any] = []
+    bar, plot = Axes.bar, Axes.plot
+
+    def marked(self: Axes, *given: Any, **named: Any) -> Any:
+        marks.append(given[1])
+        return plot(self, *given, **named)
 
     def watched(self: Axes, at: float, height: float, *others: Any, **named: Any) -> Any:
         heights.append(height)
         return bar(self, at, height, *others, **named)
 
     monkeypatch.setattr(Axes, "bar", watched)
-    figures.draw(1, RECORDS, tmp_path)
+    monkeypatch.setattr(Axes, "plot", marked)
+    figures.draw(1, RECORDS, tmp_path, paper.load())
     nfe = statistics.mean([40.0, 41.0, 42.0]) / statistics.mean([100.0, 101.0, 102.0])
     assert heights == pytest.approx([nfe - 1, -0.6, -0.6])
+    assert marks == pytest.approx([187.961 / 303.559, 0.49 / 0.54, 0.046 / 0.088])

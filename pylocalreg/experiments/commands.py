@@ -37,6 +37,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Board = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard's files too.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Start over where the folder holds another run.")]
 Runs = Annotated[list[Path], typer.Argument(help="Folders with runs, at any depth.")]
+PaperFile = Annotated[
+    Path | None, typer.Option("--paper", help="The paper's numbers, in place of the packaged.")
+]
 
 RUNS, PRINTED = Path("results/runs"), Path("results")
 
@@ -96,7 +99,7 @@ def table(
         list[int] | None, typer.Option("--number", help="2, 3 or 4; by default all that have runs.")
     ] = None,
     output: Annotated[Path, typer.Option(help="Where table-N.md and table-N.tex go.")] = PRINTED,
-    paper: Annotated[Path | None, typer.Option(help="The paper's numbers, in place of the packaged.")] = None,
+    paper: PaperFile = None,
 ) -> None:
     """Print the paper's tables from finished runs, beside the paper's numbers; write Markdown and LaTeX."""
     found, numbers = records.load_all(folders), paper_numbers.load(paper)
@@ -114,13 +117,14 @@ def figure(
         list[int] | None, typer.Option("--number", help="1 to 7; by default all that have runs.")
     ] = None,
     output: Annotated[Path, typer.Option(help="Where figure-N.png and figure-N.pdf go.")] = PRINTED,
+    paper: PaperFile = None,
 ) -> None:
     """Draw the figures from finished runs, as PNG and PDF."""
     from pylocalreg.experiments import figures
 
-    found = records.load_all(folders)
+    found, numbers = records.load_all(folders), paper_numbers.load(paper)
     for wanted in _numbers(number, figures.FIGURES) or figures.drawable(found):
-        for path in figures.draw(wanted, found, output):
+        for path in figures.draw(wanted, found, output, numbers):
             typer.echo(path)
 
 

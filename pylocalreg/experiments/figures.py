@@ -12,14 +12,16 @@ import torch
 
 import pylocalreg as plr
 from pylocalreg.errors import CheckpointError
-from pylocalreg.experiments.comparison import EXPERIMENTS, Comparison, Method, compare
+from pylocalreg.experiments.comparison import EXPERIMENTS, Comparison, Method, compare, paper_row
 from pylocalreg.experiments.files import replacing
 from pylocalreg.experiments.generators import seeded
+from pylocalreg.experiments.paper import Cells, Paper
 from pylocalreg.experiments.records import Record
 from pylocalreg.regularizers.sampling import Reservoirs
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 TRAINING = dict(enumerate(EXPERIMENTS, start=3))
@@ -41,10 +43,11 @@ def drawable(records: Sequence[Record]) -> list[int]:
     return [*costs, 2, *(number for number, experiment in TRAINING.items() if experiment in run)]
 
 
-def draw(number: int, records: Sequence[Record], output: Path) -> list[Path]:
+def draw(number: int, records: Sequence[Record], output: Path, paper: Paper) -> list[Path]:
     """Figure ``number`` as ``figure-<number>.png`` and ``.pdf`` in the folder ``output``.
 
-    Figure 1: NFE, training time and prediction time of every experiment and method, as ratios to vanilla's.
+    Figure 1: NFE, training time and prediction time of every experiment and method, as ratios to vanilla's,
+    with the paper's own ratios as marks.
     Figure 2: where the unbiased and the biased regularizer take their steps in one solve; it needs no record.
     Figures 3 to 7: validation score and NFE over training, and those of the test, one against the other, an
     experiment each.
@@ -53,7 +56,7 @@ def draw(number: int, records: Sequence[Record], output: Path) -> list[Path]:
         CheckpointError: there is no record of the figure's experiment.
     """
     if number == 1:
-        figure = _costs(compare(records))
+        figure = _costs(compare(records), paper)
     elif number == 2:
         figure = _samplings()
     else:
@@ -66,8 +69,8 @@ def draw(number: int, records: Sequence[Record], output: Path) -> list[Path]:
     return paths
 
 
-def _costs(comparisons: Sequence[Comparison]) -> Any:
-    """Bars from 1 to the ratio, one group a comparison: what hangs down is saved."""
+def _costs(comparisons: Sequence[Comparison], paper: Paper) -> Any:
+    """Bars from 1 to the ratio, one group a comparison: what hangs down is saved. A mark is the paper's."""
     shown = [(c, vanilla) for c in comparisons if (vanilla := c.vanilla) is not None]
     if not shown:
         raise CheckpointError("figure 1 shows ratios to vanilla: there is no record of a vanilla run")
@@ -81,12 +84,18 @@ def _costs(comparisons: Sequence[Comparison]) -> Any:
     }
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.5), layout="constrained", sharey=True)
     for axis, (attribute, title) in zip(axes, panels.items(), strict=True):
-        for place, ((_, vanilla), beside) in enumerate(zip(shown, methods, strict=True)):
+        for place, ((comparison, vanilla), beside) in enumerate(zip(shown, methods, strict=True)):
+            theirs = paper.cells.get(comparison.experiment, {})
             width = 0.8 / max(len(beside), 1)
             for i, method in enumerate(beside):
                 at = place - 0.4 + (i + 0.5) * width
                 saved = method.ratio(vanilla, attribute) - 1
                 axis.bar(at, saved, width, bottom=1, color=colours[method.label])
+                printed = theirs.get(paper_row(method.any_run), Cells()).ratio(
+                    theirs.get("vanilla"), attribute
+                )
+                if printed is not None:
+                    axis.plot(at, printed, "kD", markersize=4)
         axis.axhline(1, color="0.3", linewidth=1)
         names = [(EXPERIMENTS[c.experiment], c.any_run.data) for c, _ in shown]
         wrapped = ["\n".join(fill(text, CHARACTERS // len(shown)) for text in name) for name in names]
@@ -94,8 +103,10 @@ def _costs(comparisons: Sequence[Comparison]) -> Any:
         axis.set_xticklabels(wrapped, fontsize=7)
         axis.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
         axis.minorticks_off()
-    bars = [Patch(color=colours[label]) for label in labels]
-    figure.legend(bars, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
+    handles: list[Any] = [Patch(color=colours[label]) for label in labels]
+    handles.append(Line2D([], [], color="k", marker="D", markersize=4, linestyle=""))
+    labels.append("the paper's")
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
     return figure
 
 

@@ -49,6 +49,11 @@ class Cells(_Part):
         }
         return known[attribute]
 
+    def ratio(self, vanilla: "Cells | None", attribute: str) -> float | None:
+        """Of the means, to vanilla's; None where one of them is not known."""
+        one, other = self.of(attribute, 1), None if vanilla is None else vanilla.of(attribute, 1)
+        return None if one is None or other is None else one[0] / other[0]
+
 
 def _times(printed: Printed | None, factor: float) -> Printed | None:
     return None if printed is None else (printed[0] * factor, printed[1] * factor)

@@ -87,8 +87,8 @@ def latex(number: int, sections: Sequence[Section]) -> str:
 NOTE = (
     "Mean ± standard deviation over the runs; ratios are those of the means to vanilla's. Times are CPU time "
     "where one thread trained. In brackets the paper's own numbers, and their ratios; a row of these "
-    "alone was not run here. Rows with † the paper took from Pal et al. (2021), with the clock of another machine. "
-    "The last row is its abstract's, over all of its experiments."
+    "alone was not run here. Rows with † the paper took from Pal et al. (2021), with the clock of another "
+    "machine. The last row is its abstract's, over all of its experiments."
 )
 
 HEADER = (
@@ -158,15 +158,14 @@ def _row(comparison: Comparison, method: Method, theirs: dict[str, Cells]) -> tu
 def _papers(comparison: Comparison, name: str, theirs: dict[str, Cells]) -> tuple[str, ...]:
     """The paper's row of a method, in brackets; empty cells where it has none."""
     steps = comparison.any_run.settings["train"]["steps"]
-    row, vanilla = theirs.get(name, Cells()), theirs.get("vanilla", Cells())
+    row = theirs.get(name, Cells())
     cells = []
     for attribute, write in _columns(comparison):
         printed = row.of(attribute, steps)
         cells.append("" if printed is None else f"[{_spread(Spread(*printed), write)}]")
     for attribute, inverse in RATIOS:
-        one, other = row.of(attribute, steps), vanilla.of(attribute, steps)
-        known = one is not None and other is not None
-        cells.append(f"[{_ratio(one[0] / other[0], inverse)}]" if known else "")  # type: ignore[index]
+        ratio = row.ratio(theirs.get("vanilla"), attribute)
+        cells.append("" if ratio is None else f"[{_ratio(ratio, inverse)}]")
     return (METHODS[name] + _dagger(theirs, name), *cells, "")
 
 
