@@ -26,14 +26,21 @@ Setting = tuple[plr.Regularizer | None, Callable[[int], float] | None]
 # A function each: a regularizer and a budget are of one run.
 METHODS: dict[str, Callable[[], Setting]] = {
     "vanilla": lambda: (None, None),
-    "local, unbiased": lambda: (plr.LocalRegularizer("unbiased"), exponential(250, 100)),
-    "local, biased": lambda: (plr.LocalRegularizer("biased"), exponential(250, 100)),
-    "local, biased, 2 samples": lambda: (plr.LocalRegularizer("biased", samples=2), exponential(250, 100)),
+    "local, unbiased": lambda: (plr.LocalRegularizer("unbiased"), plr.schedules.Constant(1.0)),
+    "local, biased": lambda: (plr.LocalRegularizer("biased"), plr.schedules.Constant(1.0)),
+    "local, biased, 2 samples": lambda: (
+        plr.LocalRegularizer("biased", samples=2),
+        plr.schedules.Constant(1.0),
+    ),
+    "local, biased, linear": lambda: (
+        plr.LocalRegularizer("biased", scale="linear"),
+        exponential(250, 100),
+    ),
     "local, by importance": lambda: (
         plr.LocalRegularizer("biased", importance="estimate"),
         exponential(25, 10),
     ),
-    "local, budget of 60 NFE": lambda: (plr.LocalRegularizer("biased"), plr.schedules.NFEBudget(60, 50.0)),
+    "local, budget of 60 NFE": lambda: (plr.LocalRegularizer("biased"), plr.schedules.NFEBudget(60, 0.3)),
     "local stiffness": lambda: (
         plr.LocalRegularizer("biased", quantity="stiffness"),
         exponential(1.0, 0.3),

@@ -165,7 +165,7 @@ def test_adjoints_against_those_of_vern7(solver: str, adjoint: plr.Adjoint) -> N
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_local_regularizer(solver: str, through_state: bool, seed: int) -> None:
     u0 = normal(4, 3).requires_grad_()
-    regularizer = plr.LocalRegularizer("biased", through_state=through_state)
+    regularizer = plr.LocalRegularizer("biased", through_state=through_state, scale="linear")
     node = make(solver, regularizer=regularizer, saveat=SAVEAT)
     torch.manual_seed(seed)
     solution = node(u0)

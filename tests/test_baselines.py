@@ -143,7 +143,7 @@ def test_stiffness_needs_two_stages_at_the_end() -> None:
 def test_many_biased_samples(through_state: bool, adjoint: plr.Adjoint) -> None:
     """The mean of the drawn steps' estimates, a step drawn twice counted twice."""
     u0, samples = normal(4, 3).requires_grad_(), 5
-    regularizer = plr.LocalRegularizer("biased", through_state=through_state, samples=samples)
+    regularizer = plr.LocalRegularizer("biased", through_state=through_state, samples=samples, scale="linear")
     node = make(regularizer, adjoint=adjoint)
     torch.manual_seed(2)
     solution = node(u0)

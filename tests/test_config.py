@@ -19,11 +19,11 @@ STAND_INS = ["mnist_node_standin", "mnist_nsde_standin", "physionet_standin"]
 
 def test_each_experiment_has_a_config_and_a_short_one() -> None:
     kinds = [f"{name}{kind}" for name in EXPERIMENTS for kind in ("", "_short")]
-    assert packaged() == sorted([*kinds, *STAND_INS])
+    assert packaged() == sorted([*kinds, *STAND_INS, "mnist_node_cpu"])
     for name in packaged():
         config = load(name)
         assert config.task.name in (name, name.rpartition("_")[0])
-        assert config.data.offline == (name not in EXPERIMENTS)
+        assert config.data.offline == (name not in [*EXPERIMENTS, "mnist_node_cpu"])
 
 
 @pytest.mark.parametrize("name", STAND_INS)
@@ -199,8 +199,8 @@ def test_every_method_by_name() -> None:
 
     assert load("mnist_node").available_methods == list(get_args(Method))
     assert regularizer("vanilla") is None
-    assert regularizer("local_unbiased") == plr.LocalRegularizer("unbiased", generator=generator)
-    assert regularizer("local_biased") == plr.LocalRegularizer("biased", generator=generator)
+    assert regularizer("local_unbiased") == plr.LocalRegularizer("unbiased", generator=generator, scale="log")
+    assert regularizer("local_biased") == plr.LocalRegularizer("biased", generator=generator, scale="log")
     assert regularizer("paper") == plr.LocalRegularizer.paper("unbiased", generator)
     assert regularizer("global_error") == plr.GlobalRegularizer("error")
     assert regularizer("global_stiffness") == plr.GlobalRegularizer("stiffness")

@@ -18,7 +18,7 @@ def _train(name: str, steps: int, seed: int = 0, sampling: plr.Sampling | None =
     config = digits.Config(
         name=name,
         regularizer=plr.LocalRegularizer(sampling) if sampling else None,
-        coefficient=plr.schedules.Exponential(250.0, 100.0, steps) if sampling else None,
+        coefficient=plr.schedules.Constant(1.0) if sampling else None,
         steps=steps,
         seed=seed,
     )

@@ -62,7 +62,8 @@ def test_a_regularizing_step_ends_with_the_span() -> None:
     u0, cut = normal(3), 0
     for seed in range(30):
         tau = float(torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
-        regularizer = plr.LocalRegularizer("unbiased", generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        regularizer = plr.LocalRegularizer("unbiased", generator=generator, scale="linear")
         node = plr.NeuralODE(f, abstol=1e-3, reltol=1e-3, regularizer=regularizer, engine="torch")
         solution = node(u0, dense=True)
         steps = solution.steps
@@ -77,7 +78,7 @@ def test_a_regularizing_step_ends_with_the_span() -> None:
 def test_the_gradient_of_an_sdes_recorded_step(gradient: Gradient) -> None:
     """Of the step that was drawn, beside that of the estimate alone, with the first stage held or not."""
     regularizer = plr.LocalRegularizer(
-        "biased", gradient=gradient, generator=torch.Generator().manual_seed(1)
+        "biased", gradient=gradient, generator=torch.Generator().manual_seed(1), scale="linear"
     )
     node = sde("SOSRI2", regularizer=regularizer, generator=torch.Generator().manual_seed(0))
     u0 = normal(4, 3)

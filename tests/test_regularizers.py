@@ -17,7 +17,8 @@ SAMPLINGS: tuple[plr.Sampling, ...] = ("unbiased", "biased")
 STEPS: tuple[Step, ...] = ("solver", "initial")
 GRADIENTS: tuple[Gradient, ...] = ("exact", "frozen")
 COMBINATIONS = [
-    plr.LocalRegularizer(*choice) for choice in product(SAMPLINGS, STEPS, GRADIENTS, (False, True))
+    plr.LocalRegularizer(*choice, scale="linear")
+    for choice in product(SAMPLINGS, STEPS, GRADIENTS, (False, True))
 ]
 
 
@@ -113,7 +114,8 @@ def test_calls_are_counted_apart(regularizer: plr.LocalRegularizer, extra: int) 
 
 def test_biased_draws_every_step_alike_and_never_the_end() -> None:
     f, u0 = Net(3), normal(4, 3)
-    node = _node(f, plr.LocalRegularizer("biased", generator=torch.Generator().manual_seed(0)))
+    generator = torch.Generator().manual_seed(0)
+    node = _node(f, plr.LocalRegularizer("biased", generator=generator, scale="linear"))
     with torch.no_grad():
         first = node(u0)
         recorded = first.steps.EEst * np.abs(first.steps.dt)

@@ -555,7 +555,12 @@ def test_local_regularizer(solver: str, adjoint: Any, sampling: Any, step: Any, 
     """Value and gradient of R, through the state too, with interior times in the loss."""
     tol = 1e-6 if adjoint == "interpolating" else 1e-2 if solver == "Rosenbrock23" else 1e-3
     regularizer = plr.LocalRegularizer(
-        sampling, step, gradient, through_state=True, generator=torch.Generator().manual_seed(3)
+        sampling,
+        step,
+        gradient,
+        through_state=True,
+        generator=torch.Generator().manual_seed(3),
+        scale="linear",
     )
     node = make(solver, tol, saveat=SAVEAT, adjoint=adjoint, regularizer=regularizer, jacobian="per_sample")
     u0, w = normal(2, 3).requires_grad_(), normal(3, 2, 3, seed=1)

@@ -24,7 +24,7 @@ def estimate(
 @pytest.mark.parametrize("solver", ADAPTIVE)
 def test_biased_takes_a_recorded_step(solver: str) -> None:
     torch.manual_seed(0)
-    node = sde(solver, regularizer=plr.LocalRegularizer("biased"))
+    node = sde(solver, regularizer=plr.LocalRegularizer("biased", scale="linear"))
     solution = node(U0)
     assert solution.regularization is not None
     assert (solution.stats.nfe_regularizer, solution.stats.nfe_diffusion_regularizer) == (0, 0)
@@ -48,7 +48,8 @@ def test_biased_takes_a_recorded_step(solver: str) -> None:
 def test_unbiased_takes_a_new_step(solver: str, noise: Noise | None, gradient: Gradient) -> None:
     torch.manual_seed(1)
     generator = torch.Generator().manual_seed(2)
-    node = sde(solver, regularizer=plr.LocalRegularizer(gradient=gradient, noise=noise, generator=generator))
+    regularizer = plr.LocalRegularizer(gradient=gradient, noise=noise, generator=generator, scale="linear")
+    node = sde(solver, regularizer=regularizer)
     solution = node(U0)
     value = solution.regularization
     assert value is not None

@@ -140,7 +140,12 @@ def test_regularizers(tableau: Tableau, adjoint: str, sampling: Sampling, step: 
     """Value and gradient of R, through the state too, with an interior time in the loss."""
     tol = 1e-4 if adjoint == "discrete" else 1e-8
     regularizer = plr.LocalRegularizer(
-        sampling, step, gradient, through_state=True, generator=torch.Generator().manual_seed(3)
+        sampling,
+        step,
+        gradient,
+        through_state=True,
+        generator=torch.Generator().manual_seed(3),
+        scale="linear",
     )
     node = make(tableau, tol, saveat=SAVEAT, adjoint=adjoint, regularizer=regularizer)
     u0, w = normal(4, 3).requires_grad_(), normal(3, 4, 3, seed=1)

@@ -239,7 +239,7 @@ def test_regularizers_do_not_step_over_a_tstop(options: dict[str, Any], engine: 
     values = []
     for seed in range(12):
         generator = torch.Generator().manual_seed(seed)
-        regularizer = plr.LocalRegularizer(**options, generator=generator)
+        regularizer = plr.LocalRegularizer(**options, generator=generator, scale="linear")
         ode = node(jumping("before"), tstops=[JUMP], regularizer=regularizer, engine=engine)
         values.append(float(ode(torch.full((2,), 2.0, dtype=F64)).regularization))
     assert max(values) < 1

@@ -27,6 +27,7 @@ from pylocalreg.engines.base import (
     StepSample,
     Trajectory,
 )
+from pylocalreg.engines.scale import Scale, scaled, slope
 from pylocalreg.errors import ChangedError, DoubleBackwardError, OptionError
 from pylocalreg.observed import AsSolved, Observed
 from pylocalreg.observed.draws import Draws
@@ -40,7 +41,8 @@ Maybe = torch.Tensor | None
 
 @dataclass(frozen=True)
 class Recorded:
-    """A regularizer's wish for accepted steps: the weighted sum of their estimates, or their states.
+    """A regularizer's wish for accepted steps: the weighted sum of their estimates, on ``scale``, or their
+    states.
 
     ``sample`` None is every step, each with weight 1. ``states`` asks for the states the sampled steps start
     from, and for no sum.
@@ -51,6 +53,7 @@ class Recorded:
     through_state: bool = False
     sample: StepSample | None = None
     states: bool = False
+    scale: Scale = "linear"
 
     def weights(self, trajectory: Trajectory) -> dict[int, float]:
         """The steps by index, in rising order, and their weights."""
@@ -122,7 +125,10 @@ class Solve:
         if recorded is not None and recorded.states:
             states = [trajectory.u[i].clone() for i in self.weights]
         elif recorded is not None:
-            terms = [weight * trajectory.estimate(recorded.quantity, i) for i, weight in self.weights.items()]
+            terms = [
+                weight * scaled(recorded.scale, trajectory.estimate(recorded.quantity, i), trajectory.dt[i])
+                for i, weight in self.weights.items()
+            ]
             value = u0.new_full((), sum(terms))
         # an output kept by its own graph is a cycle that nothing frees
         outputs, trajectory.outputs = trajectory.outputs, []
@@ -140,9 +146,13 @@ class Solve:
         self.as_solved.check()
         own = [x.detach().requires_grad_() if _has_side_effects(x) else x for x in params]
         at_times, steps = self._asked(cotangents)
+        trajectory = self.trajectory
+        by_estimates = [
+            dataclasses.replace(step, cotangent=step.cotangent * self._slope(step)) for step in steps
+        ]
 
         def sweep(problem: Problem) -> tuple[torch.Tensor, list[Maybe]]:
-            return self.engine.pull_back(problem, self.trajectory, self.adjoint, at_times, steps)
+            return self.engine.pull_back(problem, trajectory, self.adjoint, at_times, by_estimates)
 
         return self._again(own, sweep)
 
@@ -169,7 +179,10 @@ class Solve:
 
             states, estimates = self._again(of_params, sweep)
             terms = [(g * u).sum() for (_, g), u in zip(at_times, states, strict=True)]
-            terms += [step.cotangent * estimate for step, estimate in zip(steps, estimates, strict=True)]
+            terms += [
+                step.cotangent * scaled(self._scale, estimate, self.trajectory.dt[step.index])
+                for step, estimate in zip(steps, estimates, strict=True)
+            ]
             first = _gradients(terms, [start, *of_params], create_graph=True)
             pairs = [
                 (g, by) for g, by in zip(first, by_gradients, strict=True) if g is not None and by is not None
@@ -204,10 +217,18 @@ class Solve:
     def device(self) -> torch.device:
         return self.trajectory.u[self.trajectory.naccept].device
 
+    @property
+    def _scale(self) -> Scale:
+        return "linear" if self.recorded is None else self.recorded.scale
+
+    def _slope(self, step: StepCotangent) -> float:
+        estimate = self.trajectory.estimate(step.quantity, step.index)
+        return slope(self._scale, estimate, self.trajectory.dt[step.index])
+
     def _asked(
         self, cotangents: Sequence[Maybe]
     ) -> tuple[list[tuple[float, torch.Tensor]], list[StepCotangent]]:
-        """Cotangents of states by their times, in the span's order, and of steps' estimates."""
+        """Cotangents of states by their times, in the span's order, and of steps' scaled estimates."""
         by_value, *by_states = cotangents
         recorded, weights = self.recorded, self.weights
         times = list(self.times)

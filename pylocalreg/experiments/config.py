@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pylocalreg.engines.base import Adjoint
+from pylocalreg.engines.scale import Scale
 from pylocalreg.errors import ConfigError
 from pylocalreg.experiments import plain_yaml
 from pylocalreg.experiments.typed import problems
@@ -152,9 +153,13 @@ class Weighted(Section):
     coefficient: Coefficient
 
 
-class Local(Weighted):
-    """`LocalRegularizer` with the solver's own step and the exact gradient."""
+class Local(Section):
+    """`LocalRegularizer` with the solver's own step, the exact gradient and, by default, the logarithm of the
+    error, whose coefficient of 1 has no units.
+    """
 
+    coefficient: Coefficient = Coefficient(start=1.0, end=1.0)
+    scale: Scale = "log"
     samples: Size = 1
 
 

@@ -21,8 +21,8 @@ SAMPLINGS: tuple[Sampling, ...] = ("unbiased", "biased")
 
 
 def configs(steps: int, seed: int, engine: str) -> list[digits.Config]:
-    """Vanilla, local unbiased, local biased; the coefficient falls from 250 to 100."""
-    coefficient = plr.schedules.Exponential(250.0, 100.0, steps)
+    """Vanilla, local unbiased, local biased; the coefficient is 1."""
+    coefficient = plr.schedules.Constant(1.0)
     vanilla = digits.Config(steps=steps, seed=seed, engine=engine)
     return [vanilla] + [
         digits.Config(

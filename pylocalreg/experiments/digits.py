@@ -125,10 +125,10 @@ def train(
     shuffle = torch.Generator().manual_seed(config.seed)
     row, steps = evaluate(model, data, 0, float("nan"))
     run = Run(config, steps, steps, [row])
-    batches = _batches(len(data.train_y), config.batch, shuffle)
+    drawn = batches(len(data.train_y), config.batch, shuffle)
     for step in range(config.steps):
         started = time.perf_counter()
-        chosen = next(batches)
+        chosen = next(drawn)
         logits, solution = model(data.train_x[chosen])
         loss = torch.nn.functional.cross_entropy(logits, data.train_y[chosen])
         objective = loss
@@ -148,7 +148,7 @@ def train(
     return run
 
 
-def _batches(count: int, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+def batches(count: int, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
     """Random batches for ever, one shuffle an epoch; an epoch's rest is left out."""
     while True:
         order = torch.randperm(count, generator=generator)

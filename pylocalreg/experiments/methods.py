@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 
 import pylocalreg as plr
-from pylocalreg.experiments.config import Config, Weighted
+from pylocalreg.experiments.config import Config, Local, Weighted
+from pylocalreg.regularizers import Sampling
 
 
 def regularizer(config: Config, generator: torch.Generator) -> plr.Regularizer | None:
@@ -13,11 +14,9 @@ def regularizer(config: Config, generator: torch.Generator) -> plr.Regularizer |
     methods = config.methods
     match config.method:
         case "local_unbiased" if methods.local_unbiased:
-            samples = methods.local_unbiased.samples
-            return plr.LocalRegularizer("unbiased", samples=samples, generator=generator)
+            return _local("unbiased", methods.local_unbiased, generator)
         case "local_biased" if methods.local_biased:
-            samples = methods.local_biased.samples
-            return plr.LocalRegularizer("biased", samples=samples, generator=generator)
+            return _local("biased", methods.local_biased, generator)
         case "paper" if methods.paper:
             return plr.LocalRegularizer.paper(methods.paper.sampling, generator)
         case "global_error":
@@ -31,10 +30,14 @@ def regularizer(config: Config, generator: torch.Generator) -> plr.Regularizer |
     return None
 
 
+def _local(sampling: Sampling, own: Local, generator: torch.Generator) -> plr.LocalRegularizer:
+    return plr.LocalRegularizer(sampling, samples=own.samples, scale=own.scale, generator=generator)
+
+
 def coefficient(config: Config) -> Callable[[int], float]:
     """The regularizer's coefficient by training step; 0 where the method adds no term to the loss."""
     settings = getattr(config.methods, config.method, None)
-    if not isinstance(settings, Weighted):
+    if not isinstance(settings, Weighted | Local):
         return plr.schedules.Constant(0.0)
     ends = settings.coefficient
     return plr.schedules.Exponential(ends.start, ends.end, config.train.steps)

@@ -9,6 +9,7 @@ import torch
 from pylocalreg.checks import check_count, check_finite, check_flag, round_time
 from pylocalreg.engines.autograd import Recorded, Solve
 from pylocalreg.engines.base import Adjoint, Calls, Engine, Gradient, Quantity
+from pylocalreg.engines.scale import Scale, scaled
 from pylocalreg.errors import OptionError
 from pylocalreg.regularizers.base import Regularized, check_generator, choose, draw, draw_seed
 from pylocalreg.regularizers.sampling import Importance, Reservoirs
@@ -20,7 +21,12 @@ Noise = Literal["recorded", "fresh"]
 
 @dataclass(frozen=True)
 class LocalRegularizer:
-    """R = EEst * |dt| of one solver step at a sampled time tau (Pal, Edelman, Rackauckas 2023, section 3).
+    """The error of one solver step at a sampled time tau (Pal, Edelman, Rackauckas 2023, section 3).
+
+    The paper's value is R = EEst * |dt|. A solver makes EEst the same in all of its steps, so that R, and
+    with it the pull on the dynamics, falls as they get costlier and the steps shorter: a run whose NFE once
+    rises is held less, and may come loose. The default's pull, that of log10(1 + EEst / 0.01), is the same at
+    every NFE, tolerance and span: a coefficient of 1 is right beside a cross entropy (docs/training.md).
 
     Args:
         sampling: ``"unbiased"``: tau is uniform over the time span; ``"biased"``: uniform over the starts of
@@ -30,8 +36,10 @@ class LocalRegularizer:
         gradient: ``"exact"``: through every stage; ``"frozen"``: the first stage is held constant, as in
             the paper's code.
         through_state: whether the gradient also flows through u(tau). dt is held constant always.
-        quantity: ``"error"``: R; ``"stiffness"``: the estimate S = rms(f(a) - f(b)) / rms(a - b) of the
+        quantity: ``"error"``: EEst; ``"stiffness"``: the estimate S = rms(f(a) - f(b)) / rms(a - b) of the
             step's last two stages in its place.
+        scale: ``"log"``: log10(1 + EEst / 0.01); ``"linear"``: R, or S. By default log where it can
+            be: for the error, without importance.
         samples: how many times are drawn in a solve, independently; the value is the mean over them.
         importance: for biased sampling with the solver's step. ``"none"``: the mean. ``"uniform"``: weighted
             so that the value is unbiased for the sum over all accepted steps, which `GlobalRegularizer`
@@ -56,6 +64,7 @@ class LocalRegularizer:
     importance: Importance = "none"
     noise: Noise | None = None
     generator: torch.Generator | None = None
+    scale: Scale | None = None
 
     def __post_init__(self) -> None:
         choose("sampling", self.sampling, ("unbiased", "biased"))
@@ -72,6 +81,13 @@ class LocalRegularizer:
                 f"importance = {self.importance!r} weights accepted steps: it needs sampling='biased', "
                 f"step='solver' and no fresh noise, not {self.sampling!r}, {self.step!r}, {self.noise!r}"
             )
+        if self.scale is not None:
+            choose("scale", self.scale, ("log", "linear"))
+        if self.scale == "log" and (self.quantity != "error" or self.importance != "none"):
+            raise OptionError(
+                f"scale = 'log' with quantity = {self.quantity!r} and importance = {self.importance!r}: it "
+                "is of the error alone, and importance is for its sum over all steps; take scale='linear'"
+            )
         check_generator(self.generator)
 
     @classmethod
@@ -79,7 +95,12 @@ class LocalRegularizer:
         cls, sampling: Sampling = "unbiased", generator: torch.Generator | None = None
     ) -> "LocalRegularizer":
         """What LocalRegNeuralDE.jl (2023) computes: automatic step at tau, first stage held constant."""
-        return cls(sampling, step="initial", gradient="frozen", generator=generator)
+        return cls(sampling, step="initial", gradient="frozen", generator=generator, scale="linear")
+
+    @property
+    def _scale(self) -> Scale:
+        linear = self.quantity != "error" or self.importance != "none"
+        return self.scale or ("linear" if linear else "log")
 
     @property
     def _reads_record(self) -> bool:
@@ -116,7 +137,12 @@ class LocalRegularizer:
         """Accepted steps, or new ones from where those start."""
         sample = Reservoirs(self.samples, self.importance, self.generator)
         solve.recorded = Recorded(
-            self.quantity, self.gradient, self.through_state, sample, states=not self._reads_record
+            self.quantity,
+            self.gradient,
+            self.through_state,
+            sample,
+            states=not self._reads_record,
+            scale=self._scale,
         )
         stiffness = self._reads_record and self.quantity == "stiffness"
         solve.keep = dataclasses.replace(solve.keep, sample=sample, stiffness=stiffness)
@@ -153,6 +179,6 @@ class LocalRegularizer:
             value, calls = engine.estimate(problem, self.quantity, tau, u, dt, self.gradient)
             check_finite(value, tau, dt)
             total += calls
-            values.append(value)
+            values.append(scaled(self._scale, value, dt))
         every = torch.stack(values)
         return every.mean() if weights is None else every @ every.new_tensor(weights), total
