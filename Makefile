@@ -4,7 +4,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench mutants clean
+.PHONY: demo test lint bench mutants results clean
 
 demo: $(VENV)/ready
 	$(BIN)/pylocalreg demo
@@ -21,6 +21,9 @@ bench: $(VENV)/ready-bench
 	$(BIN)/python -m benchmarks.mnist_shape
 	$(BIN)/python -m benchmarks.sde
 	$(BIN)/python -m benchmarks.memory
+
+results: $(VENV)/ready
+	$(BIN)/python -m benchmarks.results
 
 mutants: $(VENV)/ready
 	$(BIN)/python -m tests.mutants

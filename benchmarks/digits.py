@@ -5,9 +5,11 @@ the weights, the batches and the sampled times; all methods of a seed share the 
 """
 
 import argparse
+import json
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -58,45 +60,64 @@ def spread(values: Sequence[float], digits: int = 1) -> str:
     return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
 
 
+def table(runs: Sequence[dict[str, Any]]) -> str:
+    """By the records of runs; ratios are to the vanilla run of the same seed."""
+    vanilla = {run["seed"]: run for run in runs if run["method"] == "vanilla"}
+    rows = [
+        "| method | test accuracy, % | NFE | ratio to vanilla | training time, median ratio | runs |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name in dict.fromkeys(run["method"] for run in runs):
+        its = [run for run in runs if run["method"] == name and run["seed"] in vanilla]
+        columns = (
+            name,
+            spread([run["accuracy"] for run in its]),
+            spread([run["nfe"] for run in its]),
+            spread([run["nfe"] / vanilla[run["seed"]]["nfe"] for run in its], 2),
+            f"{statistics.median(run['seconds'] / vanilla[run['seed']]['seconds'] for run in its):.2f}",
+            str(len(its)),
+        )
+        rows.append(f"| {' | '.join(columns)} |")
+    return "\n".join(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="every regularizer on the digits classifier, over seeds")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=STEPS, help="training steps a run")
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--output", type=Path, help="where to write the table too (markdown)")
+    parser.add_argument("--records", type=Path, default=Path("results/digits.jsonl"))
     options = parser.parse_args()
     torch.set_num_threads(1)
 
-    runs: dict[str, list[digits.Run]] = {name: [] for name in options.methods}
+    options.records.parent.mkdir(parents=True, exist_ok=True)
+    runs = []
+    if options.records.exists():
+        runs = [json.loads(line) for line in options.records.read_text().splitlines()]
+    done = {(run["method"], run["seed"], run["steps"]) for run in runs}
     for seed in range(options.seeds):
         data = digits.load(seed)
         for name in options.methods:
+            if (name, seed, options.steps) in done:
+                continue
             regularizer, coefficient = METHODS[name]()
             config = digits.Config(
                 name, regularizer=regularizer, coefficient=coefficient, steps=options.steps, seed=seed
             )
-            runs[name].append(digits.train(config, data, evaluate_every=options.steps))
-            last = runs[name][-1].last
-            print(f"seed {seed}, {name}: NFE {last.nfe}, {last.accuracy:.1f}%", flush=True)
-
-    vanilla = runs[options.methods[0]]
-    rows = [
-        f"| method | test accuracy, % | NFE | ratio to {options.methods[0]} | training time, median ratio |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    for name, its in runs.items():
-        nfe = [run.last.nfe / base.last.nfe for run, base in zip(its, vanilla, strict=True)]
-        seconds = [run.seconds / base.seconds for run, base in zip(its, vanilla, strict=True)]
-        accuracy, counts = [run.last.accuracy for run in its], [float(run.last.nfe) for run in its]
-        time_ratio = f"{statistics.median(seconds):.2f}"
-        columns = (name, spread(accuracy), spread(counts), spread(nfe, 2), time_ratio)
-        rows.append(f"| {' | '.join(columns)} |")
-    table = "\n".join(rows)
-    print(table)
-    if options.output:
-        partial = options.output.with_suffix(".partial")
-        partial.write_text(table + "\n")
-        partial.replace(options.output)
+            run = digits.train(config, data, evaluate_every=options.steps)
+            found = {
+                "method": name,
+                "seed": seed,
+                "steps": options.steps,
+                "accuracy": run.last.accuracy,
+                "nfe": run.last.nfe,
+                "seconds": run.seconds,
+            }
+            runs.append(found)
+            with options.records.open("a") as file:
+                file.write(json.dumps(found) + "\n")
+            print(f"seed {seed}, {name}: NFE {run.last.nfe}, {run.last.accuracy:.1f}%", flush=True)
+    print(table(runs))
 
 
 if __name__ == "__main__":

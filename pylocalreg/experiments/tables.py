@@ -53,15 +53,18 @@ def table(number: int, records: Sequence[Record], paper: Paper) -> list[Section]
 
 
 def markdown(number: int, sections: Sequence[Section]) -> str:
-    lines = [f"# Table {number}"]
+    """A page of its own."""
+    return "\n\n".join([f"# Table {number}", sections_markdown(sections), NOTE]) + "\n"
+
+
+def sections_markdown(sections: Sequence[Section]) -> str:
+    """For a page that has a title."""
+    parts = []
     for section in sections:
-        lines += ["", f"## {section.title}", "", f"{section.conditions}.", ""]
-        lines += [
-            "| " + " | ".join(section.header) + " |",
-            "|---" + "|---:" * (len(section.header) - 1) + "|",
-        ]
-        lines += ["| " + " | ".join(row) + " |" for row in section.rows]
-    return "\n".join([*lines, "", NOTE, ""])
+        rows = ["| " + " | ".join(row) + " |" for row in (section.header, *section.rows)]
+        rows.insert(1, "|---" + "|---:" * (len(section.header) - 1) + "|")
+        parts += [f"## {section.title}", f"{section.conditions}.", "\n".join(rows)]
+    return "\n\n".join(parts)
 
 
 def latex(number: int, sections: Sequence[Section]) -> str:

@@ -6,7 +6,6 @@ import shutil
 import signal
 import statistics
 import threading
-import time
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,6 +20,7 @@ from pylocalreg.checks import check_count
 from pylocalreg.errors import CheckpointError, NonFiniteError, OptionError, StoppedError
 from pylocalreg.experiments import checkpoint, generators, log, records, resume
 from pylocalreg.experiments.checkpoint import Checkpoint
+from pylocalreg.experiments.clock import clock_of
 from pylocalreg.experiments.distributed import Team
 from pylocalreg.experiments.files import read_json, write_json, writing
 from pylocalreg.experiments.identity import (
@@ -404,12 +404,6 @@ def evaluate(task: Task, samples: Samples, batch: int, team: Team) -> Evaluation
     median = statistics.median(times) if times else 0.0
     score, loss, calls, seconds, ranks = team.total([score, loss, nfe, median, len(times) > 0])
     return Evaluation(_mean_score(task, score, count), loss / count, calls / len(batches), seconds / ranks)
-
-
-def clock_of(device: torch.device) -> Callable[[], float]:
-    """CPU time where one thread does all the work, so that other work on the machine does not count."""
-    alone = device.type == "cpu" and torch.get_num_threads() == 1
-    return time.process_time if alone else time.perf_counter
 
 
 def _mean_score(task: Task, score: float, samples: int) -> float:

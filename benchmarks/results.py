@@ -1,0 +1,102 @@
+"""Every table and picture of README and docs from the runs' records: ``make results``.
+
+``docs/records`` holds the records: ``record.json`` of training runs (``pylocalreg train``), ``digits.jsonl``
+and ``loose.jsonl`` of the two benchmarks. What stands between ``<!-- results: NAME -->`` and ``<!-- end -->`` in
+a page is written here, by name.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import digits, loose
+from pylocalreg.experiments import figures, paper, records, tables
+from pylocalreg.experiments.comparison import EXPERIMENTS, compare
+from pylocalreg.experiments.files import write_text
+from pylocalreg.experiments.records import Record
+
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "docs/records"
+PAGES = ("README.md", "docs/results.md", "docs/digits.md")
+PICTURES = "docs/pictures"
+
+PLACE = re.compile(r"(<!-- results: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def runs() -> list[Record]:
+    return records.load_all([RECORDS])
+
+
+def lines(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (RECORDS / name).read_text().splitlines()]
+
+
+def table(number: int) -> str:
+    """A section for each group of runs, without the page's own title."""
+    return tables.sections_markdown(tables.table(number, runs(), paper.load()))
+
+
+def summary() -> str:
+    """Both samplings against vanilla, an experiment each: the README's."""
+    rows = [
+        "| against vanilla | NFE | score | training time | prediction |",
+        "|---|---:|---|---:|---:|",
+    ]
+    for comparison in compare(runs()):
+        vanilla = comparison.vanilla
+        for method in comparison.methods:
+            if vanilla is None or method.name not in ("local_unbiased", "local_biased"):
+                continue
+            accuracy = comparison.any_run.metric == "accuracy"
+            ours, theirs = (
+                f"{one.spread('test_score').mean:.1f}%"
+                if accuracy
+                else f"MSE {one.spread('test_score').mean:.2g}"
+                for one in (method, vanilla)
+            )
+            rows.append(
+                f"| {EXPERIMENTS[comparison.experiment]}, {method.label} ({len(method.runs)} runs) "
+                f"| {method.ratio(vanilla, 'test_nfe'):.2f} | {ours}, vanilla's {theirs} "
+                f"| {method.ratio(vanilla, 'train_seconds'):.2f} "
+                f"| {1 / method.ratio(vanilla, 'prediction_seconds'):.1f} times faster |"
+            )
+    return "\n".join(rows)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "summary": summary,
+    "table-2": lambda: table(2),
+    "table-3": lambda: table(3),
+    "table-4": lambda: table(4),
+    "digits": lambda: digits.table(lines("digits.jsonl")),
+    "loose": lambda: loose.table(lines("loose.jsonl")),
+}
+
+
+def filled(page: str) -> str:
+    """The page with its tables as the records have them."""
+    return PLACE.sub(lambda found: f"{found[1]}\n{PARTS[found['name']]()}\n\n{found[3]}", page)
+
+
+def main() -> None:
+    """With ``--check`` nothing is written: the exit status tells whether a page is behind the records."""
+    behind = []
+    for name in PAGES:
+        before = (ROOT / name).read_text()
+        now = filled(before)
+        if now != before:
+            behind.append(name)
+        if "--check" not in sys.argv:
+            write_text(ROOT / name, now)
+    if "--check" in sys.argv:
+        sys.exit(f"behind the records: {', '.join(behind)}: make results" if behind else 0)
+    found = runs()
+    for number in figures.drawable(found):
+        figures.draw(number, found, ROOT / PICTURES, paper.load())
+
+
+if __name__ == "__main__":
+    main()
