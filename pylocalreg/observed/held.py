@@ -42,15 +42,11 @@ def held_by(f: Any) -> Iterator[Held]:
             yield at
             continue
         for inner in _inside(at):
-            if id(inner) not in seen and (
-                inner in DRAWING if isinstance(inner, types.ModuleType) else _open(inner)
-            ):
+            if id(inner) in seen or inner is None or isinstance(inner, _OPAQUE):
+                continue
+            if not isinstance(inner, types.ModuleType) or inner in DRAWING:
                 seen.add(id(inner))
                 waiting.append(inner)
-
-
-def _open(inner: Any) -> bool:
-    return inner is not None and not isinstance(inner, _OPAQUE)
 
 
 def _inside(at: Any) -> Iterator[Any]:

@@ -8,6 +8,7 @@ from pylocalreg.engines.base import Problem, StepCotangent, Trajectory
 from pylocalreg.engines.torch_engine.error_norm import scaled_rms, stiffness
 from pylocalreg.engines.torch_engine.explicit_rk.step import combine
 from pylocalreg.engines.torch_engine.gradient_sum import GradientSum
+from pylocalreg.engines.torch_engine.pulled_back import pulled_back
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import Tableau
 
@@ -115,7 +116,7 @@ class ExplicitRKReplay:
             wanted = (*params, self.inputs[i]) if i > 0 or grad_u is not None else params
             if not wanted:
                 continue
-            grads = torch.autograd.grad(k, wanted, cotangent, retain_graph=keep_graph, allow_unused=True)
+            grads = pulled_back(k, wanted, cotangent, keep_graph)
             self.grad_params.add(grads[:count])
             grad_stage = grads[count] if len(grads) > count else None
             if grad_stage is None:
