@@ -124,11 +124,12 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 def _bits(x: torch.Tensor) -> torch.Tensor:
     """The elements as integers, which a NaN is equal to itself among."""
-    x = torch.view_as_real(x.detach().resolve_conj()) if x.is_complex() else x.detach()
+    x = x.detach().resolve_conj().resolve_neg()
+    x = torch.view_as_real(x) if x.is_complex() else x
     return x.view(_INTEGERS[x.element_size()])
 
 
 def _checksum(x: torch.Tensor) -> torch.Tensor:
     """A sum of all elements' bits, each with an odd weight of its own: another where one element is."""
     bits = _bits(x).reshape(-1)
-    return (bits * torch.arange(1, 2 * len(bits), 2, device=x.device)).sum()
+    return (bits * torch.arange(1, 2 * len(bits) + 1, 2, device=x.device)).sum()
