@@ -10,13 +10,12 @@ from pylocalreg.errors import ChangedError, DtypeError, OptionError
 from pylocalreg.observed.draws import Draws
 from pylocalreg.observed.held import Held, held_by
 from pylocalreg.observed.reached import (
+    Edge,
     Entering,
-    Stop,
     edge_of,
     is_transformed,
     other_leaf,
     reached,
-    stop_at,
     transforming,
 )
 
@@ -41,7 +40,7 @@ class Observed(torch.nn.Module):
     wasted = 0
     """Calls that were made to see what the dynamics do, and that no engine had a use for."""
     _first: tuple[float, torch.Tensor, Any] | None = None
-    _stops: set[Stop] | None = None
+    _stops: set[Edge] | None = None
     _plain = False
     _calls = 0
     _looked_at = 1
@@ -188,16 +187,16 @@ class Observed(torch.nn.Module):
     @contextmanager
     def replayed(self, given: Sequence[torch.Tensor]) -> Iterator[None]:
         """Within, calls with a graph may reach these tensors and the state alone; others are looked for."""
-        self._stops, self._calls = {stop_at(x) for x in given if x.requires_grad}, 0
+        self._stops, self._calls = {edge_of(x) for x in given if x.requires_grad}, 0
         try:
             yield
         finally:
             self._stops = None
 
-    def _check(self, t: torch.Tensor, u: torch.Tensor, k: Any, stops: set[Stop]) -> None:
+    def _check(self, t: torch.Tensor, u: torch.Tensor, k: Any, stops: set[Edge]) -> None:
         if not isinstance(k, torch.Tensor) or not k.requires_grad or is_transformed(k):
             return
-        other = other_leaf(k, stops | {stop_at(u)} if u.requires_grad else stops)
+        other = other_leaf(k, stops | {edge_of(u)} if u.requires_grad else stops)
         if other is not None:
             raise ChangedError(
                 f"at t = {float(t):.6g} the dynamics reach a tensor of shape {tuple(other.shape)} that wants "

@@ -41,24 +41,15 @@ def reached(k: torch.Tensor, start: Edge) -> tuple[list[torch.Tensor], list[Edge
     return list(leaves.values()), before
 
 
-Stop = int | Edge
-
-
-def stop_at(x: torch.Tensor) -> Stop:
-    """A tensor that asks for a gradient, in a graph: a leaf, which stays there as itself, by its id."""
-    return id(x) if x.is_leaf else edge_of(x)
-
-
-def other_leaf(k: torch.Tensor, stops: set[Stop]) -> torch.Tensor | None:
+def other_leaf(k: torch.Tensor, stops: set[Edge]) -> torch.Tensor | None:
     """A leaf that ``k`` was computed from by a way that leads over none of the ``stops``."""
     others: list[torch.Tensor] = []
 
     def beyond(edge: Edge) -> bool:
-        leaf = _leaf(edge)
-        if (edge if leaf is None else id(leaf)) in stops:
+        if edge in stops:
             return False
-        if leaf is not None:
-            others.append(leaf)
+        leaf = _leaf(edge)
+        others.extend([] if leaf is None else [leaf])
         return leaf is None
 
     _walk(k, beyond)
