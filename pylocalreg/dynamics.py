@@ -212,9 +212,10 @@ class LayerDynamics(torch.nn.Module):
         """Each layer's weight, in a timed Dense the time's row of it, and bias: views of ``p``, made once
         for all calls between two updates.
         """
-        key = (id(self.p), self.p.data_ptr(), self.p._version, torch.is_grad_enabled())
+        p = self.p
+        key = (id(p), p.data_ptr(), p._version, torch.is_grad_enabled())
         if self._unpacked is None or self._unpacked[0] != key:
-            pieces = torch.split(self.p, self.sizes)
+            pieces = torch.split(p, self.sizes)
             self._unpacked = key, [piece.view(s) for piece, s in zip(pieces, self.shapes, strict=True)]
         return self._unpacked[1]
 

@@ -175,9 +175,10 @@ class NeuralODE(NeuralDE):
             packed = layout.pack(u0)
             self._check_samples(u0, inputs)
             times = self._times(saveat, packed.dtype)
-            dynamics = WithInputs(self.dynamics, inputs) if inputs else self.dynamics
-            named = (*self.dynamics.parameters(), *inputs)
-            problem = self._problem(packed, times, [layout.dynamics(dynamics)], named)
+            dynamics = self.dynamics
+            named = (*dynamics.parameters(), *inputs)
+            called = layout.dynamics(WithInputs(dynamics, inputs) if inputs else dynamics)
+            problem = self._problem(packed, times, [called], named)
             return self._solve(problem, packed, times, layout.unpack, dense=dense, regularize=regularize)
 
     def _check_samples(self, u0: State, inputs: Sequence[torch.Tensor]) -> None:

@@ -2,8 +2,8 @@
 
 import functools
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 
@@ -20,14 +20,9 @@ def autocasting(device: torch.device) -> bool:
         return False
 
 
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
     """Within, autocast is off."""
-    if not autocasting(device):
-        yield
-        return
-    with torch.autocast(device.type, enabled=False):
-        yield
+    return torch.autocast(device.type, enabled=False) if autocasting(device) else nullcontext()
 
 
 def at_the_door(x: torch.Tensor) -> torch.Tensor:

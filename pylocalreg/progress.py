@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from pylocalreg.engines.base import Problem
 from pylocalreg.errors import OptionError
@@ -26,12 +26,13 @@ def check_progress(progress: bool) -> bool:
     return progress
 
 
-@contextmanager
-def following(problem: Problem) -> Iterator[Update | None]:
+def following(problem: Problem) -> AbstractContextManager[Update | None]:
     """The bar of one solve, closed at the end of it whatever that is; None where none is asked for."""
-    if not problem.progress:
-        yield None
-        return
+    return _bar(problem) if problem.progress else nullcontext()
+
+
+@contextmanager
+def _bar(problem: Problem) -> Iterator[Update]:
     from tqdm.auto import tqdm
 
     start, end = problem.tspan

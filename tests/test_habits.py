@@ -19,6 +19,7 @@ from pylocalreg.errors import (
     ShapeError,
     ToleranceError,
 )
+from pylocalreg.observed import as_solved
 from tests.conftest import Net, assert_close, normal
 from tests.julia import ENGINES
 
@@ -316,8 +317,12 @@ def test_batch_norm_is_updated_by_the_forward_solve_alone(engine: str, adjoint: 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("adjoint", ["discrete", "interpolating"])
-def test_a_solve_is_differentiated_as_it_was_solved(engine: str, adjoint: Any) -> None:
-    """Buffers and modes may change in between; parameters may not."""
+@pytest.mark.parametrize("copied", [0, as_solved.COPIED])
+def test_a_solve_is_differentiated_as_it_was_solved(
+    engine: str, adjoint: Any, copied: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Buffers and modes may change in between; parameters may not, whether copies or checksums tell."""
+    monkeypatch.setattr(as_solved, "COPIED", copied)
     norm = torch.nn.BatchNorm1d(3).double().eval()
     net = torch.nn.Sequential(torch.nn.Linear(3, 3).double(), norm, torch.nn.Tanh())
     node, u0 = plr.NeuralODE(net, engine=engine, adjoint=adjoint), normal(8, 3).requires_grad_()
@@ -349,6 +354,34 @@ def test_a_solve_is_differentiated_as_it_was_solved(engine: str, adjoint: Any) -
         with pytest.raises(ChangedError, match=r"changed after|written to after"):
             gradient(change)
         net.double()
+
+
+@pytest.mark.parametrize("copied", [0, as_solved.COPIED])
+def test_tensors_of_any_kind_are_told_from_what_they_were(
+    copied: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(as_solved, "COPIED", copied)
+    spectrum = torch.complex(normal(3, seed=1), normal(3, seed=2)).requires_grad_()
+    node = plr.NeuralODE(lambda t, u, x: torch.tanh(u + x.real.nan_to_num().sum()), engine="torch")
+    kept = as_solved.AsSolved([])
+    for x in (
+        spectrum,
+        spectrum.conj(),
+        spectrum.conj().imag,
+        normal(1).requires_grad_().expand(3),
+        normal(2, 3).requires_grad_().T,
+        normal().requires_grad_(),
+        normal(0, 3).requires_grad_(),
+        torch.full((3,), torch.nan, dtype=torch.float64).requires_grad_(),
+    ):
+        node(normal(4, 3), inputs=x).u.sum().backward()
+        kept.keep([x])
+        kept.check()
+        kept.tensors = (x.detach().nan_to_num() + 1,)
+        kept.versions = [as_solved._version(x) for x in kept.tensors]
+        if x.numel():
+            with pytest.raises(ChangedError):
+                kept.check()
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -1,6 +1,5 @@
 """What a solve's dynamics held, so that its steps can be taken again as they were."""
 
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TypeVar
@@ -34,7 +33,8 @@ class AsSolved:
     def keep(self, tensors: Sequence[torch.Tensor]) -> None:
         """The solve is done: what its steps have to be taken again with.
 
-        Buffers are copied. Of the ``tensors``, which gradients are wanted by, version and checksum are kept.
+        Buffers are copied. Of the ``tensors``, which gradients are wanted by, version and content are kept:
+        copies, or checksums where there are many elements.
         """
         if any(module._buffers for module in self.modules):
             each = ((path, module._buffers) for path, module in _named_modules(self.held))
@@ -42,12 +42,13 @@ class AsSolved:
             self.buffers = {name: x.detach().clone() for name, x in every if x is not None}
         self.tensors = tuple(tensors)
         self.versions = [_version(x) for x in tensors]
-        self.checksums = [_checksum(x) for x in tensors]
+        self.content = _bits if sum(x.numel() for x in tensors) <= COPIED else _checksum
+        self.contents = [self.content(x).clone() for x in tensors]
 
     def check(self) -> None:
         """Raise `ChangedError` where a tensor that a gradient is wanted by has another value."""
-        for x, version, checksum in zip(self.tensors, self.versions, self.checksums, strict=True):
-            if _version(x) != version or not torch.equal(_checksum(x), checksum):
+        for x, version, kept in zip(self.tensors, self.versions, self.contents, strict=True):
+            if _version(x) != version or not torch.equal(self.content(x), kept):
                 raise changed(x)
 
     def lending(
@@ -116,22 +117,19 @@ def _version(x: torch.Tensor) -> tuple[object, ...]:
     return x.dtype, x.device, x.shape, None if x.is_inference() else x._version
 
 
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+COPIED = 2**18
+"""Elements of all tensors together, a megabyte of float32."""
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _bits(x: torch.Tensor) -> torch.Tensor:
+    """The elements as integers, which a NaN is equal to itself among."""
+    x = x.detach().resolve_conj().resolve_neg()
+    x = torch.view_as_real(x) if x.is_complex() else x
+    return x.view(_INTEGERS[x.element_size()])
 
 
 def _checksum(x: torch.Tensor) -> torch.Tensor:
     """A sum of all elements' bits, each with an odd weight of its own: another where one element is."""
-    bits = x.detach().contiguous().view(_BITS[x.element_size()]).reshape(-1)
-    return (bits * _weights(len(bits), x.device)).sum()
-
-
-def _weights(count: int, device: torch.device) -> torch.Tensor:
-    return _kept_weights(count, device) if count <= KEPT else torch.arange(1, 2 * count, 2, device=device)
-
-
-KEPT = 10_000
-
-
-@functools.lru_cache(maxsize=64)
-def _kept_weights(count: int, device: torch.device) -> torch.Tensor:
-    return torch.arange(1, 2 * count, 2, device=device)
+    bits = _bits(x).reshape(-1)
+    return (bits * torch.arange(1, 2 * len(bits) + 1, 2, device=x.device)).sum()

@@ -15,15 +15,19 @@ Source: TypeAlias = tuple[Callable[[], Any], Callable[[Any], Any]]
 """How the state of a generator is read, and how it is set."""
 
 
+_CPU: Source = (torch.default_generator.get_state, torch.default_generator.set_state)
+_NO_SOURCES = (torch.Tensor, torch.nn.Module)
+
+
 class Draws:
     """The states of the generators that dynamics may draw from: torch's on the CPU and on the state's device,
     and those that the dynamics hold, Python's and numpy's global ones among them where they name these.
     """
 
     def __init__(self, device: torch.device, held: Iterable[Held] = ()) -> None:
-        sources: dict[int, Source] = {}
-        for at in (torch.default_generator, *_of_device(device), *held):
-            if not isinstance(at, torch.Tensor | torch.nn.Module):
+        sources = {id(torch.default_generator): _CPU}
+        for at in (*_of_device(device), *held):
+            if not isinstance(at, _NO_SOURCES):
                 key, source = _source(at)
                 sources[key] = source
         self._sources = list(sources.values())
@@ -31,7 +35,7 @@ class Draws:
 
     def moved(self) -> bool:
         """Whether anything was drawn since."""
-        return not all(_same(before, now) for before, now in zip(self.start, self._states(), strict=True))
+        return not all(map(_same, self.start, self._states()))
 
     @contextmanager
     def again(self) -> Iterator[None]:

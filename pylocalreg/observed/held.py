@@ -14,6 +14,7 @@ SEARCHED = 2_000  # objects looked into: a callable may hold a whole program
 Held: TypeAlias = torch.Tensor | torch.nn.Module | torch.Generator | np.random.Generator | types.ModuleType
 """A tensor, a module of layers, a generator, or what draws by a global one: ``random`` and ``numpy``."""
 DRAWING = (random, np, np.random)
+_ENDS = (torch.Tensor, torch.Generator, np.random.Generator, types.ModuleType)
 _OPAQUE = (
     str,
     bytes,
@@ -37,19 +38,15 @@ def held_by(f: Any) -> Iterator[Held]:
         at = waiting.popleft()
         if isinstance(at, torch.nn.Module):
             yield at
-        elif isinstance(at, torch.Tensor | torch.Generator | np.random.Generator | types.ModuleType):
+        elif isinstance(at, _ENDS):
             yield at
             continue
         for inner in _inside(at):
-            if id(inner) not in seen and (
-                inner in DRAWING if isinstance(inner, types.ModuleType) else _open(inner)
-            ):
+            if id(inner) in seen or inner is None or isinstance(inner, _OPAQUE):
+                continue
+            if not isinstance(inner, types.ModuleType) or inner in DRAWING:
                 seen.add(id(inner))
                 waiting.append(inner)
-
-
-def _open(inner: Any) -> bool:
-    return inner is not None and not isinstance(inner, _OPAQUE)
 
 
 def _inside(at: Any) -> Iterator[Any]:

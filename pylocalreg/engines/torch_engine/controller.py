@@ -3,6 +3,7 @@
 All arithmetic is in the state's own precision, as in Julia: ``T`` is numpy's float32 or float64.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,6 @@ class PIController:
 
     def reject(self, dt: Scalar, error: Scalar) -> Scalar:
         """The step to try after one that was rejected; a non-finite estimate shrinks it the most."""
-        if not np.isfinite(error):
+        if not math.isfinite(error):
             return dt / self.largest_q
         return dt / min(self.largest_q, self.T(fastpower(error, self.beta1)) / self.gamma)

@@ -6,6 +6,7 @@ into every step size, so an exact power would leave the stack's step sequence in
 repeated here rounding by rounding, fused multiply-adds included.
 """
 
+import ctypes
 import math
 
 import numpy as np
@@ -29,7 +30,7 @@ _EXP2 = tuple(
 
 
 def _round32(x: float) -> float:
-    return float(_F32(x))
+    return ctypes.c_float(x).value  # as numpy's float32, in half the time: every step takes two powers
 
 
 def _log2(x: float) -> float:
@@ -44,12 +45,12 @@ def _log2(x: float) -> float:
 
 
 def _exp2(x: float) -> float:
-    whole = float(np.rint(x))
+    whole = round(x)  # half to even
     fraction = x - whole
     value = _EXP2[-1]
-    for coefficient in reversed(_EXP2[:-1]):
+    for coefficient in _EXP2[-2::-1]:
         value = _round32(fraction * value + coefficient)
-    return math.ldexp(value, int(whole))
+    return math.ldexp(value, whole)
 
 
 def fastpower(x: npt.ArrayLike, y: npt.ArrayLike) -> float:

@@ -1,5 +1,7 @@
 """The automatic first step (Hairer, Norsett, Wanner I, II.4) as OrdinaryDiffEqCore takes it (initdt.jl)."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -38,7 +40,7 @@ def initial_step(f: RightHandSide, problem: Problem, order: float, t: Scalar, u:
     g0 = None if g is None else g(float(t), u) * 3
     slope = f0 if g0 is None else _larger(f0, g0)
     d0, d1 = (T(x) for x in torch.stack((rms(u / scale), rms(slope / scale))).tolist())
-    if not (np.isfinite(d0) and np.isfinite(d1)):
+    if not (math.isfinite(d0) and math.isfinite(d1)):
         raise_if_not_finite(u, f"the state at t = {float(t):.6g}", "check the initial state and its scale")
         f.raise_if_not_finite(float(t), u, f"at t = {float(t):.6g}")
     dt0 = small if d0 < T(1e-5) or d1 < T(1e-5) else d0 / d1 / T(100)
@@ -55,7 +57,7 @@ def initial_step(f: RightHandSide, problem: Problem, order: float, t: Scalar, u:
     if g is not None and g0 is not None:
         d2 = T(float(rms(_larger(change, _larger(g0, g(t1, u1) * 3)) / scale))) / dt0
     largest = max(d1, d2)
-    if not np.isfinite(largest):
+    if not math.isfinite(largest):
         f.raise_if_not_finite(t1, u1, f"at t = {t1:.6g}")
     if largest <= T(1e-15):
         dt1 = max(T(1e-6), dt0 * T(1e-3))

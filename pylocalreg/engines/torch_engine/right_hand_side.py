@@ -43,7 +43,7 @@ class RightHandSide:
         self.nfe += 1
         k = self.f(u.new_full((), t), u)
         if not (
-            isinstance(k, torch.Tensor) and k.shape == u.shape and k.dtype == u.dtype and k.device == u.device
+            isinstance(k, torch.Tensor) and k.shape == u.shape and k.dtype is u.dtype and k.device == u.device
         ):
             check_output(k, t, u, self.name)
         return k

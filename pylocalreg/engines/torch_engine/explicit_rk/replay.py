@@ -8,6 +8,7 @@ from pylocalreg.engines.base import Problem, StepCotangent, Trajectory
 from pylocalreg.engines.torch_engine.error_norm import scaled_rms, stiffness
 from pylocalreg.engines.torch_engine.explicit_rk.step import combine
 from pylocalreg.engines.torch_engine.gradient_sum import GradientSum
+from pylocalreg.engines.torch_engine.pulled_back import pulled_back
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import Tableau
 
@@ -82,15 +83,15 @@ class ExplicitRKReplay:
         self.graphs: list[torch.Tensor] = []
         self.k: list[torch.Tensor] = []
         nodes = (0.0, *tableau.c)
-        for i in range(stages):
-            if i > 0:
-                combine(u, tableau.a[i - 1], self.k, dt, out=self._stages[i - 1])
-            stage = (u if i == 0 else self._stages[i - 1]).detach().requires_grad_()
-            with torch.enable_grad():
+        with torch.enable_grad():  # the sums are of tensors that want none, and have no graph
+            for i in range(stages):
+                if i > 0:
+                    combine(u, tableau.a[i - 1], self.k, dt, out=self._stages[i - 1])
+                stage = (u if i == 0 else self._stages[i - 1]).detach().requires_grad_()
                 k = self.f(t + nodes[i] * dt, stage)
-            self.inputs.append(stage)
-            self.graphs.append(k)
-            self.k.append(k.detach())
+                self.inputs.append(stage)
+                self.graphs.append(k)
+                self.k.append(k.detach())
 
     def _no_cotangents(self) -> list[torch.Tensor | None]:
         """Cotangents of the stages to add to; one such list is in use at a time."""
@@ -107,20 +108,17 @@ class ExplicitRKReplay:
 
         ``grad_u`` None holds the step's start constant. The cotangents are overwritten.
         """
+        params, count = self.params, len(self.params)
         for i in reversed(range(1 if frozen_first_stage else 0, len(self.k))):
-            cotangent = cotangents[i]
-            if cotangent is None or not self.graphs[i].requires_grad:
+            k, cotangent = self.graphs[i], cotangents[i]
+            if cotangent is None or not k.requires_grad:
                 continue
-            wanted = list(self.params)
-            if i > 0 or grad_u is not None:
-                wanted.append(self.inputs[i])
+            wanted = (*params, self.inputs[i]) if i > 0 or grad_u is not None else params
             if not wanted:
                 continue
-            grads = torch.autograd.grad(
-                self.graphs[i], wanted, cotangent, retain_graph=keep_graph, allow_unused=True
-            )
-            self.grad_params.add(grads[: len(self.params)])
-            grad_stage = grads[-1] if len(grads) > len(self.params) else None
+            grads = pulled_back(k, wanted, cotangent, keep_graph)
+            self.grad_params.add(grads[:count])
+            grad_stage = grads[count] if len(grads) > count else None
             if grad_stage is None:
                 continue
             if grad_u is not None:

@@ -21,11 +21,10 @@ def combine(
 
     There may be more stages than weights.
     """
-    if u is None:
-        out = torch.mul(ks[0], dt * weights[0], out=out)
-    else:
-        out = torch.add(u, ks[0], alpha=dt * weights[0], out=out)
-    for weight, k in zip(weights[1:], ks[1:], strict=False):
+    terms = zip(weights, ks, strict=False)
+    weight, k = next(terms)
+    out = torch.mul(k, dt * weight, out=out) if u is None else torch.add(u, k, alpha=dt * weight, out=out)
+    for weight, k in terms:
         if weight:
             out.add_(k, alpha=dt * weight)
     return out
