@@ -66,6 +66,7 @@ def test_the_table_has_every_number() -> None:
     (section,) = tables.table(2, RECORDS, NONE)
     assert "digits, a stand-in" in section.conditions
     assert "10 steps of batch 512" in section.conditions
+    assert "71.0 NFE before training" in section.conditions  # (100 + 101 + 102 + 40 + 41 + 42) / 6
     vanilla, local, abstract = section.rows
     assert vanilla == (
         "vanilla",

@@ -85,10 +85,18 @@ class Comparison:
             f"{solver['name']} at abstol {solver['abstol']:g} and reltol {solver['reltol']:g}",
             f"{train['steps']} steps of batch {train['batch']}",
             f"{run.settings['dtype']} on {run.device}",
+            f"{spread([start['nfe'] for start in self._starts]).mean:.1f} NFE before training",
         ]
         if run.processes > 1:
             parts.append(f"{run.processes} processes")
         return "; ".join(parts)
+
+    @property
+    def _starts(self) -> list[dict[str, Any]]:
+        """Each run's evaluation before its first step: what the controller makes of dynamics that have learnt
+        nothing, and near which there is nothing for a regularizer to save.
+        """
+        return [run.history[0] for method in self.methods for run in method.runs]
 
     @property
     def vanilla(self) -> Method | None:
