@@ -20,6 +20,7 @@ from pylocalreg.experiments import config, files, records, tables
 from pylocalreg.experiments import paper as paper_numbers
 from pylocalreg.experiments.config import Config
 from pylocalreg.experiments.distributed import Team, joined
+from pylocalreg.experiments.metrics import METRICS
 from pylocalreg.experiments.records import Record
 from pylocalreg.experiments.train import Progress
 
@@ -192,7 +193,7 @@ def _train(
 
 
 def _line(record: Record, folder: Path) -> str:
-    score = f"{record.test_score:.2f}%" if record.metric == "accuracy" else f"MSE {record.test_score:.4g}"
+    score = METRICS[record.metric].written(record.test_score)
     return (
         f"{record.experiment} {record.method}, seed {record.seed}: test {score}, NFE {record.test_nfe:.1f}, "
         f"trained in {record.train_seconds:.1f} s, predicts {record.prediction_batch} in "
