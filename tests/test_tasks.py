@@ -15,6 +15,7 @@ from pylocalreg.experiments.task import Data, Outcome
 from pylocalreg.experiments.tasks import cifar10_conv, mnist_nsde, physionet
 from pylocalreg.experiments.tasks.base import Experiment
 from pylocalreg.experiments.tasks.ffjord import NormalizingFlow
+from pylocalreg.experiments.tasks.flow_matching import FlowMatching
 
 EXPERIMENTS = sorted(DATA_OF)
 
@@ -38,16 +39,20 @@ SMALL: dict[str, list[str]] = {
         "solver.abstol=1e-1", "solver.reltol=1e-1", "train.steps=6", "task.hidden=16",
         "optimizer.learning_rate=0.01",
     ],
+    "flow_matching": [
+        "task.hidden=32", "task.fine_tune=20", "train.steps=20", "solver.abstol=1e-1", "solver.reltol=1e-1",
+        "optimizer.learning_rate=0.01",
+    ],
 }  # fmt: skip
 BATCH = {
     "mnist_node": 64, "mnist_nsde": 64, "physionet": 32, "cifar10_conv": 8, "cifar10_multiscale": 4,
-    "ffjord": 64, "ffjord_digits": 32,
+    "ffjord": 64, "ffjord_digits": 32, "flow_matching": 32,
 }  # fmt: skip
 
 # The training loss after train.steps steps on one batch, at most, as a share of that before.
 SHARE = {
     "mnist_node": 0.7, "mnist_nsde": 0.6, "physionet": 0.2, "cifar10_conv": 0.8, "cifar10_multiscale": 0.92,
-    "ffjord": 0.9, "ffjord_digits": 0.98,
+    "ffjord": 0.9, "ffjord_digits": 0.98, "flow_matching": 0.85,
 }  # fmt: skip
 
 
@@ -109,7 +114,8 @@ def test_learns(name: str, method: str) -> None:
     with_term = method not in ("vanilla", "steer")
     assert (task.weight(0) > 0) == with_term
     assert (float(first.regularization.detach()) > 0) == with_term
-    assert (first.nfe_regularizer > 0) == (method in ("local_unbiased", "paper", "taynode", "rnode"))
+    extra = method in ("local_unbiased", "paper", "taynode", "rnode")
+    assert (first.nfe_regularizer > 0) == (extra or (name == "flow_matching" and with_term))
     assert first.nfe > first.nfe_regularizer
     assert first.loss.dtype == torch.float32
 
@@ -193,7 +199,7 @@ def test_evaluation_neither_regularizes_nor_draws(name: str) -> None:
     assert float(one.regularization) == 0
     assert one.nfe_regularizer == 0
     assert not one.score.requires_grad
-    if name in ("mnist_nsde", "ffjord_digits"):
+    if name in ("mnist_nsde", "ffjord_digits", "flow_matching"):
         assert not torch.equal(task.generator.get_state(), states)  # paths and noise of their own
     else:
         assert torch.equal(task.generator.get_state(), states)
@@ -394,3 +400,46 @@ def test_rnode_regularizes_the_points_of_a_flow_alone() -> None:
     regularizer = build(config("ffjord_digits", "method=rnode")).get_submodule("node").regularizer
     assert isinstance(regularizer, plr.RNODE)
     assert regularizer.features == 64
+
+
+def test_flow_matching_solves_in_its_last_steps_and_in_evaluation_alone() -> None:
+    settings = config("flow_matching", "task.fine_tune=2", "train.steps=5", "method=local_biased")
+    task, rows = build(settings), batch(settings)
+    outcomes = [task(*rows) for _ in range(settings.train.steps)]
+    assert [outcome.nfe == 1 for outcome in outcomes] == [True, True, True, False, False]
+    for outcome in outcomes:
+        assert outcome.nfe_regularizer == outcome.nfe - 1
+        assert (float(outcome.regularization.detach()) > 0) == (outcome.nfe > 1)
+    resumed = build(settings)
+    resumed.load_state_dict(task.state_dict())
+    assert resumed(*rows).nfe > 1
+    vanilla = build(config("flow_matching", "task.fine_tune=5", "train.steps=5"))
+    assert vanilla(*rows).nfe == 1
+    with torch.no_grad():
+        assert vanilla.eval()(*rows).nfe > 1
+    assert vanilla(*rows).nfe_regularizer == 0
+
+
+def test_flow_matching_s_velocity_is_the_one_that_meets_the_images() -> None:
+    """The best velocity for a single image x_1 is (x_1 - (1 - s) x) / (1 - (1 - s) t): it has no error, and
+    takes any noise to that image.
+    """
+    task = build(config("flow_matching", "task.smallest=0.1", "dtype=float64"))
+    assert isinstance(task, FlowMatching)
+    image = torch.randint(256, (1, 784), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    x1 = 2 * image.double() / 255 - 1
+
+    class Best(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dtype = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+        def forward(self, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            velocity: torch.Tensor = (x1 - 0.9 * x) / (1 - 0.9 * t)
+            return velocity
+
+    task.node.dynamics = Best()
+    assert float(task(image.expand(8, -1), torch.zeros(8)).score) == pytest.approx(0, abs=1e-24)
+    noise = torch.randn(4, 784, dtype=torch.float64)
+    ends = plr.NeuralODE(Best(), abstol=1e-10, reltol=1e-10, engine="torch")(noise).u
+    torch.testing.assert_close(ends, x1 + 0.1 * noise)

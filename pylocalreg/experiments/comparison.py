@@ -20,6 +20,7 @@ EXPERIMENTS = {
     "cifar10_multiscale": "CIFAR10, multiscale neural ODE",
     "ffjord": "Densities in two dimensions, FFJORD",
     "ffjord_digits": "Digits of 8 x 8, FFJORD",
+    "flow_matching": "MNIST, flow matching",
 }
 
 OF_THE_PAPER = ("mnist_node", "mnist_nsde", "physionet", "cifar10_conv", "cifar10_multiscale")

@@ -108,8 +108,29 @@ class FfjordDigits(Section):
     margin: Annotated[float, Field(gt=0, lt=0.5)]
 
 
+class FlowMatching(Section):
+    """Flow matching over the flattened image, its velocity a network of residual ``blocks``, each ``hidden``
+    wide; ``smallest`` is the deviation that is left of the noise at the path's end. A method fine-tunes: it
+    regularizes a solve of ``solved`` samples in each of the last ``fine_tune`` training steps.
+    """
+
+    name: Literal["flow_matching"]
+    hidden: Size
+    blocks: Size
+    smallest: Annotated[float, Field(ge=0, lt=1)]
+    fine_tune: Count
+    solved: Size
+
+
 TaskSection = Annotated[
-    MnistNode | MnistNsde | Physionet | Cifar10Conv | Cifar10Multiscale | Ffjord | FfjordDigits,
+    MnistNode
+    | MnistNsde
+    | Physionet
+    | Cifar10Conv
+    | Cifar10Multiscale
+    | Ffjord
+    | FfjordDigits
+    | FlowMatching,
     Field(discriminator="name"),
 ]
 
@@ -175,6 +196,7 @@ DATA_OF = {
     "cifar10_multiscale": "cifar10",
     "ffjord": "points",
     "ffjord_digits": "small_digits",
+    "flow_matching": "mnist",
 }
 """The data set of each task."""
 

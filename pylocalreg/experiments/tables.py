@@ -23,6 +23,7 @@ TABLES = {
     3: ("physionet",),
     4: ("cifar10_conv", "cifar10_multiscale"),
     5: ("ffjord", "ffjord_digits"),
+    6: ("flow_matching",),
 }
 """The experiments of each table: 2 to 4 are the paper's."""
 

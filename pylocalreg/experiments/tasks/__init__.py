@@ -10,6 +10,7 @@ from pylocalreg.experiments.tasks.base import Experiment
 from pylocalreg.experiments.tasks.cifar10_conv import Cifar10Conv
 from pylocalreg.experiments.tasks.cifar10_multiscale import Cifar10Multiscale
 from pylocalreg.experiments.tasks.ffjord import Ffjord, FfjordDigits
+from pylocalreg.experiments.tasks.flow_matching import FlowMatching
 from pylocalreg.experiments.tasks.mnist_node import MnistNode
 from pylocalreg.experiments.tasks.mnist_nsde import MnistNsde
 from pylocalreg.experiments.tasks.physionet import Physionet
@@ -22,6 +23,7 @@ TASKS: dict[str, Callable[[Config, Data, torch.Generator], Experiment]] = {
     "cifar10_multiscale": Cifar10Multiscale,
     "ffjord": Ffjord,
     "ffjord_digits": FfjordDigits,
+    "flow_matching": FlowMatching,
 }
 
 
