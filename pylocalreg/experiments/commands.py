@@ -97,7 +97,7 @@ def sweep(
 def table(
     folders: Runs,
     number: Annotated[
-        list[int] | None, typer.Option("--number", help="2, 3 or 4; by default all that have runs.")
+        list[int] | None, typer.Option("--number", help="2 to 6; by default all that have runs.")
     ] = None,
     output: Annotated[Path, typer.Option(help="Where table-N.md and table-N.tex go.")] = PRINTED,
     paper: PaperFile = None,
@@ -115,7 +115,7 @@ def table(
 def figure(
     folders: Runs,
     number: Annotated[
-        list[int] | None, typer.Option("--number", help="1 to 7; by default all that have runs.")
+        list[int] | None, typer.Option("--number", help="1 to 10; by default all that have runs.")
     ] = None,
     output: Annotated[Path, typer.Option(help="Where figure-N.png and figure-N.pdf go.")] = PRINTED,
     paper: PaperFile = None,

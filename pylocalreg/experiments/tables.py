@@ -1,4 +1,4 @@
-"""Tables 2, 3 and 4 of the paper from the records of runs, beside the paper's numbers; Markdown and LaTeX."""
+"""Tables from the records of runs, 2 to 4 beside the paper's numbers; Markdown and LaTeX."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

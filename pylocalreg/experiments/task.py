@@ -58,7 +58,7 @@ class Task(torch.nn.Module, ABC):
     """An experiment's model with its loss: a batch in, an `Outcome` out.
 
     In training mode it regularizes and draws; in evaluation mode it does neither, but for an SDE's paths and
-    the noise of a flow over images.
+    the noise that a loss is defined by: a flow's over images, flow matching's.
     """
 
     metric: ClassVar[Metric]

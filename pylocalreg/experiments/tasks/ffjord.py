@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from abc import abstractmethod
 from itertools import pairwise
 from typing import ClassVar
 
@@ -89,9 +88,6 @@ class NormalizingFlow(Experiment):
         z, growth = solution.u[:, :-1], solution.u[:, -1]
         normal = (z.square().sum(1) + z.shape[1] * math.log(2 * math.pi)) / 2
         return normal - growth, solution
-
-    @abstractmethod
-    def forward(self, *batch: torch.Tensor) -> Outcome: ...
 
 
 class Ffjord(NormalizingFlow):
