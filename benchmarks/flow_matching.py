@@ -138,7 +138,7 @@ def main() -> None:
         rows.setdefault("a tight solve", []).append(tight.float())
         for one in found:
             distance = float((one.samples - tight).square().mean().sqrt())
-            table.append(f"| {label} | {one.solver} | {one.setting} | {one.nfe} | {distance:.3f} |")
+            table.append(f"| {label} | {one.solver} | {one.setting} | {one.nfe} | {distance:.4f} |")
             rows.setdefault(f"{one.solver}, at most {one.budget}", []).append(one.samples)
     print("\n".join(table))
     whole = {name: torch.stack(each)[:, :SHOWN] for name, each in rows.items() if len(each) == len(METHODS)}
