@@ -52,6 +52,7 @@ METHODS: dict[str, Callable[[], Setting]] = {
     "global stiffness": lambda: (plr.GlobalRegularizer("stiffness"), exponential(0.1, 0.03)),
     "STEER": lambda: (plr.STEER(0.5), None),
     "TayNODE, order 2": lambda: (plr.TayNODE(2), exponential(0.1, 0.03)),
+    "RNODE": lambda: (plr.RNODE(), plr.schedules.Constant(0.3)),
 }
 
 

@@ -16,6 +16,7 @@ from benchmarks import digits, loose
 from pylocalreg.experiments import figures, paper, records, tables
 from pylocalreg.experiments.comparison import EXPERIMENTS, compare
 from pylocalreg.experiments.files import write_text
+from pylocalreg.experiments.metrics import METRICS
 from pylocalreg.experiments.records import Record
 
 ROOT = Path(__file__).parents[1]
@@ -50,13 +51,8 @@ def summary() -> str:
         for method in comparison.methods:
             if vanilla is None or method.name not in ("local_unbiased", "local_biased"):
                 continue
-            accuracy = comparison.any_run.metric == "accuracy"
-            ours, theirs = (
-                f"{one.spread('test_score').mean:.1f}%"
-                if accuracy
-                else f"MSE {one.spread('test_score').mean:.2g}"
-                for one in (method, vanilla)
-            )
+            kind = METRICS[comparison.any_run.metric]
+            ours, theirs = (kind.written(one.spread("test_score").mean) for one in (method, vanilla))
             rows.append(
                 f"| {EXPERIMENTS[comparison.experiment]}, {method.label} ({len(method.runs)} runs) "
                 f"| {method.ratio(vanilla, 'test_nfe'):.2f} | {ours}, vanilla's {theirs} "

@@ -9,6 +9,7 @@ from pylocalreg.local_error import local_error
 from pylocalreg.neural_ode import NeuralODE
 from pylocalreg.neural_sde import NeuralSDE
 from pylocalreg.regularizers import (
+    RNODE,
     STEER,
     GlobalRegularizer,
     LocalRegularizer,
@@ -21,6 +22,7 @@ from pylocalreg.solution import Solution, Stats, Steps
 __version__ = "0.1.0"
 
 __all__ = [
+    "RNODE",
     "STEER",
     "Adjoint",
     "BatchNorm",

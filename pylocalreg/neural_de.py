@@ -30,8 +30,9 @@ from pylocalreg.moments import Moments, from_time, to_time
 from pylocalreg.observed import observe
 from pylocalreg.observed.reached import is_transformed, vmapping
 from pylocalreg.progress import check_progress
-from pylocalreg.regularizers import Regularizer, TayNODE
+from pylocalreg.regularizers import Regularizer
 from pylocalreg.regularizers.base import check_regularizer
+from pylocalreg.regularizers.integral import Integral
 from pylocalreg.replicas import OfReplica
 from pylocalreg.solution import Solution
 from pylocalreg.step_options import Tstops, check_step_options, in_dtype
@@ -213,10 +214,10 @@ class NeuralDE(torch.nn.Module):
                 "a regularizer inside torch.func.vmap: its draws would be shared by all samples. Give "
                 "regularize=False, or solve the samples as one batch"
             )
-        if isinstance(regularizer, TayNODE) and times.want_gradients:
+        if isinstance(regularizer, Integral) and times.want_gradients:
             raise OptionError(
-                "TayNODE with times that want a gradient: its integral has none by the ends. Give tspan "
-                "and saveat as numbers"
+                f"{type(regularizer).__name__} with times that want a gradient: its integral has none by the "
+                "ends. Give tspan and saveat as numbers"
             )
         wants_gradient = torch.is_grad_enabled() and (u0.requires_grad or bool(problem.params))
         engine = self._engine_on(u0.device)

@@ -1,4 +1,4 @@
-"""Global error and stiffness, local stiffness, several samples and their weights, STEER, TayNODE."""
+"""Global error and stiffness, local stiffness, several samples and their weights, STEER, TayNODE, RNODE."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ import pylocalreg as plr
 from pylocalreg.engines.torch_engine.adjoints import ADJOINTS
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
 from pylocalreg.errors import OptionError, SaveAtError
-from pylocalreg.regularizers.base import draw
+from pylocalreg.regularizers.base import draw, draw_seed
 from pylocalreg.regularizers.sampling import Reservoirs
 from pylocalreg.solution import Steps
 from tests.conftest import Net, drawn_step, normal, replay, step_error, step_stages
@@ -228,7 +228,7 @@ def test_samples_keep_only_their_states() -> None:
     assert 3 <= sum(chosen) < 60
 
 
-# -- STEER and TayNODE ----------------------------------------------------------------------------------
+# -- STEER, TayNODE and RNODE ---------------------------------------------------------------------------
 
 
 @spans
@@ -286,13 +286,18 @@ def test_taynode_of_a_known_solution(tspan: tuple[float, float], order: int) -> 
     torch.testing.assert_close(solution.u, u0 * torch.exp(a * length))
 
 
-@pytest.mark.parametrize("adjoint", ADJOINTS)
-def test_taynode_against_finite_differences(adjoint: plr.Adjoint) -> None:
+@pytest.mark.parametrize(
+    ("name", "adjoint"),
+    [*(("TayNODE", adjoint) for adjoint in ADJOINTS), ("RNODE", "discrete"), ("RNODE", "interpolating")],
+)
+def test_integrals_against_finite_differences(name: str, adjoint: plr.Adjoint) -> None:
     """With a time-dependent network, a loss beside it, and saved times that leave out the end."""
-    u0 = normal(2, 3)
-    node = make(plr.TayNODE(2), adjoint=adjoint, saveat=[0.5], abstol=1e-10, reltol=1e-10)
+    u0, generator = normal(2, 3), torch.Generator()
+    regularizer = plr.TayNODE(2) if name == "TayNODE" else plr.RNODE(0.7, 1.3, generator)
+    node = make(regularizer, adjoint=adjoint, saveat=[0.5], abstol=1e-10, reltol=1e-10)
 
     def loss() -> torch.Tensor:
+        generator.manual_seed(3)
         solution = node(u0)
         assert solution.u.shape == (1, 2, 3)
         assert solution.regularization is not None
@@ -330,3 +335,121 @@ def test_taynode_of_float32_dynamics_of_time_alone() -> None:
     start, end = node.tspan
     wanted = 0.01 * (math.exp(-0.2 * start) - math.exp(-0.2 * end)) / 0.2
     assert float(solution.regularization) == pytest.approx(wanted, rel=1e-4)
+
+
+def eps_of(seed: int, *shape: int) -> torch.Tensor:
+    """What RNODE draws from a generator of this seed."""
+    drawn = draw_seed(torch.Generator().manual_seed(seed))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(drawn), dtype=torch.float64)
+
+
+@spans
+def test_rnode_of_a_known_solution(tspan: tuple[float, float]) -> None:
+    """u' = A u with A diagonal: every element's velocity and its derivative along eps are known."""
+    a = torch.tensor([0.8, -0.5], dtype=torch.float64, requires_grad=True)
+    regularizer = plr.RNODE(2.0, 3.0, torch.Generator().manual_seed(4))
+    node = plr.NeuralODE(
+        lambda t, u: a * u,
+        tspan,
+        abstol=1e-10,
+        reltol=1e-10,
+        regularizer=regularizer,
+        params=[a],
+        engine="torch",
+    )
+    u0, eps = normal(3, 2), eps_of(4, 3, 2)
+    solution = node(u0)
+    length = tspan[1] - tspan[0]
+    kinetic = (u0.square() * a * torch.expm1(2 * a * length) / 2).mean()
+    jacobian = (a * eps).square().mean() * length
+    exact = (2 * kinetic + 3 * jacobian) * math.copysign(1, length)
+    torch.testing.assert_close(solution.regularization, exact, rtol=1e-8, atol=0)
+    ours, wanted = (torch.autograd.grad(x, a)[0] for x in (solution.regularization, exact))
+    torch.testing.assert_close(ours, wanted, rtol=1e-7, atol=0)
+    torch.testing.assert_close(solution.u, u0 * torch.exp(a * length))
+
+
+def test_rnode_by_quadrature() -> None:
+    """Of a network, along the solution: Gauss-Legendre, and the Jacobian by backward-mode differentiation."""
+    f, u0, eps = Net(3), normal(4, 3), eps_of(5, 4, 3)
+    own: dict[str, Any] = {"abstol": 1e-10, "reltol": 1e-10}
+    nodes, weights = np.polynomial.legendre.leggauss(12)
+    times = [float(x) for x in (nodes + 1) / 2]
+    states = plr.NeuralODE(f, saveat=times, engine="torch", **own)(u0).u
+    kinetic = jacobian = 0.0
+    for t, weight, u in zip(times, weights / 2, states, strict=True):
+        time = torch.tensor(t, dtype=torch.float64)
+        along = torch.einsum("abcd,cd->ab", torch.func.jacrev(f, argnums=1)(time, u.detach()), eps)
+        kinetic += weight * float(f(time, u).square().mean().detach())
+        jacobian += weight * float(along.square().mean().detach())
+
+    def value(kinetic: float, jacobian: float) -> float:
+        regularizer = plr.RNODE(kinetic, jacobian, torch.Generator().manual_seed(5))
+        return float(make(regularizer, f, **own)(u0).regularization.detach())
+
+    assert value(1.0, 0.0) == pytest.approx(kinetic, rel=1e-8)
+    assert value(0.0, 1.0) == pytest.approx(jacobian, rel=1e-8)
+    assert value(0.5, 2.0) == pytest.approx(0.5 * kinetic + 2 * jacobian, rel=1e-8)
+
+
+def test_rnode_is_an_unbiased_estimate_of_the_jacobian_s_size() -> None:
+    matrix = normal(3, 3, seed=1)
+    generator = torch.Generator().manual_seed(0)
+    node = make(plr.RNODE(0.0, 1.0, generator), plr.NeuralODE(lambda t, u: u @ matrix).dynamics)
+    with torch.no_grad():
+        values = [float(node(normal(50, 3)).regularization) for _ in range(40)]
+    exact = float(matrix.square().sum()) / 3
+    assert abs(np.mean(values) - exact) < 4 * np.std(values) / math.sqrt(40)
+    assert np.std(values) < 0.3 * exact
+
+
+def test_rnode_of_the_first_features_alone() -> None:
+    """A log density behind a flow's state moves neither term; the state is solved as before."""
+
+    class Flow(Net):
+        def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+            velocity = super().forward(t, u[..., :3])
+            return torch.cat([velocity, 5 * velocity.sum(-1, keepdim=True)], dim=-1)
+
+    own: dict[str, Any] = {"abstol": 1e-9, "reltol": 1e-9}
+
+    def value(f: torch.nn.Module, u0: torch.Tensor, features: int | None) -> float:
+        regularizer = plr.RNODE(1.0, 1.0, torch.Generator().manual_seed(2), features)
+        return float(make(regularizer, f, **own)(u0).regularization.detach())
+
+    u0 = normal(4, 4)
+    assert value(Flow(3), u0, 3) == pytest.approx(value(Net(3), u0[:, :3], None), rel=1e-7)
+    assert value(Flow(3), u0, None) > 2 * value(Flow(3), u0, 3)
+    with pytest.raises(OptionError, match=r"features = 5: a state of shape \(4, 4\) has fewer"):
+        value(Flow(3), u0, 5)
+
+
+def test_rnode_draws_from_its_generator_in_training_alone() -> None:
+    f, u0 = Net(3), normal(4, 3)
+    one, same = (make(plr.RNODE(generator=torch.Generator().manual_seed(7)), f) for _ in range(2))
+    state = torch.get_rng_state()
+    values = [float(one(u0).regularization.detach()) for _ in range(3)]
+    assert values == [float(same(u0).regularization.detach()) for _ in range(3)]
+    assert len(set(values)) == 3
+    assert torch.equal(torch.get_rng_state(), state)
+    before = one.regularizer.generator.get_state()  # type: ignore[union-attr]
+    solution = one.eval()(u0)
+    assert solution.regularization is None
+    assert solution.stats.nfe_regularizer == 0
+    assert torch.equal(one.regularizer.generator.get_state(), before)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("jacobian", "extra"), [(0.0, 0), (1.0, 1)])
+def test_rnode_counts_its_calls(jacobian: float, extra: int) -> None:
+    f = Net(3)
+    calls: list[int] = []
+    f.register_forward_pre_hook(lambda *_: calls.append(1))
+    stats = make(plr.RNODE(1.0, jacobian), f)(normal(2, 3)).stats
+    assert stats.nfe == len(calls)
+    assert stats.nfe_regularizer == extra * (stats.nfe - stats.nfe_regularizer)
+
+
+@pytest.mark.parametrize("coefficients", [(-1.0, 1.0), (1.0, float("nan")), (float("inf"), 0.0), (0.0, 0.0)])
+def test_rnode_that_can_not_be(coefficients: tuple[float, float]) -> None:
+    with pytest.raises(OptionError, match=r"kinetic = |jacobian = "):
+        plr.RNODE(*coefficients)

@@ -94,8 +94,8 @@ def test_a_config_s_name_leads_nowhere_else(name: str, tmp_path: Path) -> None:
 
 def test_a_number_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     run(tmp_path / "runs")
-    assert _call("table", tmp_path, "--number", "5", "--output", tmp_path).exit_code == 2
-    assert _call("figure", tmp_path, "--number", "8", "--output", tmp_path).exit_code == 2
+    assert _call("table", tmp_path, "--number", "7", "--output", tmp_path).exit_code == 2
+    assert _call("figure", tmp_path, "--number", "11", "--output", tmp_path).exit_code == 2
 
 
 def test_a_terminated_command_has_saved_and_goes_on(tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ STAND_INS = ["mnist_node_standin", "mnist_nsde_standin", "physionet_standin"]
 def test_each_experiment_has_a_config_and_a_short_one() -> None:
     kinds = [f"{name}{kind}" for name in EXPERIMENTS for kind in ("", "_short")]
     assert packaged() == sorted([*kinds, *STAND_INS, "mnist_node_cpu"])
+    whole = [name for name in EXPERIMENTS if name not in ("ffjord", "ffjord_digits")]
     for name in packaged():
         config = load(name)
         assert config.task.name in (name, name.rpartition("_")[0])
-        assert config.data.offline == (name not in [*EXPERIMENTS, "mnist_node_cpu"])
+        assert config.data.offline == (name not in [*whole, "mnist_node_cpu"])
 
 
 @pytest.mark.parametrize("name", STAND_INS)
@@ -119,6 +120,7 @@ def test_a_section_of_another_kind_takes_nothing_from_the_packaged_one() -> None
         (f"{'train.' * 5000}steps=1", "that deep"),
         ("train.seed=9223372036854775808", "train.seed"),
         ("task.hidden=1000000000000", "hidden"),
+        ("methods.rnode.jacobian=-1", "jacobian"),
     ],
 )
 def test_refused_by_name(change: str, message: str) -> None:
@@ -168,13 +170,23 @@ def test_bins_that_no_memory_holds_are_refused(hours: str) -> None:
     assert load("physionet", ["data.bin_hours=0.016"]).data.bin_hours == 0.016  # type: ignore[union-attr]
 
 
+def test_data_that_lie_in_no_folder() -> None:
+    for name in ("ffjord", "ffjord_digits"):
+        assert load(name, ["data.offline=true"]) == load(name)
+        for change in ("data.folder=/tmp", "data.offline=false"):
+            with pytest.raises(ConfigError, match=change.partition("=")[0].partition(".")[2]):
+                load(name, [change])
+    with pytest.raises(ConfigError, match=r"density: .*'pinwheel'.*not 'smile'"):
+        load("ffjord", ["data.density=smile"])
+
+
 def test_no_such_config() -> None:
     with pytest.raises(ConfigError, match=r"mnist_nod'.*mnist_node"):
         load("mnist_nod")
 
 
 def test_a_method_without_settings_is_refused() -> None:
-    assert "taynode" not in load("mnist_nsde").available_methods
+    assert not {"taynode", "rnode"} & set(load("mnist_nsde").available_methods)
     with pytest.raises(ConfigError, match=r"taynode.*local_biased"):
         load("mnist_nsde", ["method=taynode"])
     assert (
@@ -206,6 +218,7 @@ def test_every_method_by_name() -> None:
     assert regularizer("global_stiffness") == plr.GlobalRegularizer("stiffness")
     assert regularizer("steer") == plr.STEER(0.5, generator)
     assert regularizer("taynode") == plr.TayNODE(2)
+    assert regularizer("rnode") == plr.RNODE(1.0, 1.0, generator)
 
 
 def test_methods_without_a_term_have_no_coefficient() -> None:

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import math
 import os
 import shutil
 import struct
@@ -18,11 +19,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from pylocalreg.errors import DataError
 from pylocalreg.experiments import data
-from pylocalreg.experiments.config import Images, Records
-from pylocalreg.experiments.data import cifar10, download, mnist, physionet, physionet_files, standins
+from pylocalreg.experiments.config import Images, Points, Records, SmallDigits
+from pylocalreg.experiments.data import (
+    cifar10,
+    download,
+    mnist,
+    physionet,
+    physionet_files,
+    points,
+    standins,
+)
 from pylocalreg.experiments.task import Data
 
 
@@ -533,3 +543,56 @@ def test_parsed_records_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     shutil.rmtree(tmp_path / "cache")
     (tmp_path / "cache").write_text("no folder")  # nothing can be kept: no harm
     assert parses(source) == 10
+
+
+# -- points and small digits ----------------------------------------------------------------------------
+
+
+def test_points_of_every_density() -> None:
+    """Of the sizes asked for, the same each time, of mean and spread those of FFJORD's own code."""
+    spreads = {}
+    for density in points.DENSITIES:
+        source = Points.model_validate({"name": "points", "density": density, "samples": 5000})
+        found = data.load(source)
+        check(found)
+        (all_points,) = every(found)
+        assert all_points.shape == (10_000, 2)
+        assert all_points.dtype == torch.float64
+        assert torch.equal(every(data.load(source))[0], all_points)
+        assert density in found.name
+        assert float(all_points.abs().max()) < 5.5
+        spreads[density] = float(all_points.square().sum(1).mean().sqrt())
+    # sqrt(E |x|^2), by hand
+    wanted = {
+        "8gaussians": math.sqrt((16 + 2 * 0.25) / 2),
+        "checkerboard": math.sqrt(2 * 16 / 3),
+        "circles": math.sqrt(9 * (1 + 0.25) / 2 + 2 * 0.08**2),
+        "rings": math.sqrt(9 * (1 + 0.5625 + 0.25 + 0.0625) / 4 + 2 * 0.08**2),
+        "pinwheel": 2 * math.sqrt(1 + 0.3**2 + 0.1**2),
+        "swissroll": math.sqrt((1.5 * math.pi) ** 2 * 13 / 3 + 2) / 5,
+    }
+    for density, value in wanted.items():
+        assert spreads[density] == pytest.approx(value, rel=0.02), density
+
+
+def test_points_lie_where_the_density_is() -> None:
+    rng = np.random.default_rng(1)
+    board = points.draw("checkerboard", 1000, rng)
+    assert set((np.floor(board / 2).sum(1) % 2).tolist()) == {0.0}
+    radii = np.linalg.norm(points.draw("rings", 1000, rng), axis=1)
+    distance = np.abs(radii[:, None] - 3 * np.array([0.25, 0.5, 0.75, 1.0])).min(1)
+    assert distance.max() < 5 * 0.08
+    blades = np.angle(points.draw("8gaussians", 1000, rng) @ [1, 1j]) / (np.pi / 4)
+    assert set((np.round(blades) % 8).tolist()) == set(range(8))
+    spirals = points.draw("2spirals", 4000, rng)
+    assert abs(spirals.mean()) < 0.1  # as many on either arm
+
+
+def test_small_digits_are_those_of_scikit_learn() -> None:
+    found = data.load(SmallDigits(name="small_digits"))
+    (images,) = every(found)
+    assert images.shape == (1797, 64)
+    assert images.dtype == torch.uint8
+    bundled = torch.from_numpy(load_digits().images).reshape(-1, 64).to(torch.uint8)
+    ours, theirs = ({row.numpy().tobytes() for row in rows} for rows in (images, bundled))
+    assert ours == theirs

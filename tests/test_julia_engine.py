@@ -353,7 +353,9 @@ def test_global_regularizer(solver: str, quantity: Any) -> None:
     agree(our_grads, their_grads, 1e-6)
 
 
-@pytest.mark.parametrize("regularizer", [plr.STEER(0.3), plr.TayNODE(2)], ids=["steer", "taynode"])
+@pytest.mark.parametrize(
+    "regularizer", [plr.STEER(0.3), plr.TayNODE(2), plr.RNODE()], ids=["steer", "taynode", "rnode"]
+)
 def test_other_regularizers(regularizer: Any) -> None:
     description, shape = MODELS["Chain-deep"]
 

@@ -312,8 +312,10 @@ def test_options_are_refused_by_name() -> None:
         make("Rodas5", 1e-6, jacobian="rows")
     with pytest.raises(OptionError, match="Rodas5 has no stiffness estimate"):
         make("Rodas5", 1e-6, regularizer=plr.LocalRegularizer(quantity="stiffness"))
-    with pytest.raises(OptionError, match="couples the samples"):
-        make("Rodas5", 1e-6, jacobian="per_sample", regularizer=plr.TayNODE())(normal(2, 3))
+    for regularizer in (plr.TayNODE(), plr.RNODE()):
+        name = type(regularizer).__name__
+        with pytest.raises(OptionError, match=f"{name} with jacobian='per_sample': .* couples the samples"):
+            make("Rodas5", 1e-6, jacobian="per_sample", regularizer=regularizer)(normal(2, 3))
 
 
 class OnceDifferentiable(torch.autograd.Function):

@@ -169,6 +169,7 @@ def test_steer_ends_at_a_random_time() -> None:
         (plr.GlobalRegularizer("stiffness"), "SOSRI", "no stiffness estimate"),
         (plr.GlobalRegularizer(), "EM", "no error estimate"),
         (plr.TayNODE(), "SOSRI2", "no derivatives"),
+        (plr.RNODE(), "SOSRI2", "no velocity"),
     ],
 )
 def test_what_a_method_has_not_is_refused_by_name(

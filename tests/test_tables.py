@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 
 from pylocalreg.errors import CheckpointError, ConfigError
 from pylocalreg.experiments import figures, paper, tables
-from pylocalreg.experiments.comparison import EXPERIMENTS, METHODS, compare
+from pylocalreg.experiments.comparison import EXPERIMENTS, METHODS, OF_THE_PAPER, compare
+from pylocalreg.experiments.metrics import METRICS, Metric
 from pylocalreg.experiments.records import Record
 
 
@@ -42,19 +43,16 @@ def _record(method: str = "vanilla", seed: int = 0, **changes: Any) -> Record:
         "prediction_batch": 512,
         "test_nfe": nfe,
         "settings": settings,
-        "history": [
-            {
-                "kind": "validation",
-                "step": step,
-                "score": 90.0 + step,
-                "loss": 0.1,
-                "nfe": nfe,
-                "seconds": step,
-            }
-            for step in (0, 5, 10)
-        ],
+        "history": _history(90.0, 95.0, 100.0, nfe=nfe),
     }
     return Record(**{**values, **changes})
+
+
+def _history(*scores: float, nfe: float = 1.0) -> list[dict[str, Any]]:
+    return [
+        {"kind": "validation", "step": 5 * i, "score": score, "loss": 0.1, "nfe": nfe, "seconds": 5 * i}
+        for i, score in enumerate(scores)
+    ]
 
 
 NONE = paper.load().model_copy(update={"cells": {}})
@@ -99,6 +97,36 @@ def test_an_error_is_not_shown_as_an_accuracy() -> None:
     assert section.rows[0][2] == "0.0123"
 
 
+@pytest.mark.parametrize(
+    ("metric", "label", "cell", "line"),
+    [
+        ("nll", "NLL, nats", "-1.500", "NLL -1.500 nats"),
+        ("bpd", "NLL, bits/dim", "-1.500", "NLL -1.500 bits/dim"),
+    ],
+)
+def test_a_likelihood_may_be_greater_than_one(
+    metric: Metric, label: str, cell: str, line: str, tmp_path: Path
+) -> None:
+    """And an experiment that is none of the paper's has no row of its abstract."""
+    record = _record(experiment="ffjord", metric=metric, test_score=-1.5)
+    (section,) = tables.table(5, [record], paper.load())
+    assert section.header[1:3] == (f"train {label}", f"test {label}")
+    assert [row[2] for row in section.rows] == [cell]
+    assert METRICS[metric].written(record.test_score) == line
+    for path in figures.draw(8, [record], tmp_path, NONE):
+        assert path.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("metric", "score"), [("accuracy", 101.0), ("accuracy", -1.0), ("mse", -1e-3), ("nll", float("nan"))]
+)
+def test_scores_that_can_not_be(metric: Metric, score: float) -> None:
+    with pytest.raises(ValueError, match="score"):
+        _record(metric=metric, train_score=1.0, validation_score=1.0, history=_history(1.0), test_score=score)
+    with pytest.raises(ValueError, match="score"):
+        _record(metric=metric, train_score=1.0, validation_score=1.0, history=_history(score), test_score=1.0)
+
+
 def test_the_papers_cells_stand_beside(tmp_path: Path) -> None:
     path = tmp_path / "paper.yaml"
     path.write_text(
@@ -133,7 +161,7 @@ def _paper_settings(sampling: str) -> dict[str, Any]:
 def test_the_packaged_numbers_are_whole() -> None:
     """Every row of the paper's tables, in the units of records; table 1 by adjoint."""
     found = paper.load()
-    assert list(found.cells) == list(EXPERIMENTS)
+    assert tuple(found.cells) == OF_THE_PAPER
     assert [len(rows) for rows in found.cells.values()] == [7, 5, 7, 3, 3]
     assert all(set(rows) <= set(METHODS) for rows in found.cells.values())
     node, latent = found.cells["mnist_node"], found.cells["physionet"]
@@ -194,7 +222,8 @@ def test_a_table_without_records_is_refused() -> None:
 def test_every_experiment_is_in_a_table_and_a_figure() -> None:
     assert [name for names in tables.TABLES.values() for name in names] == list(EXPERIMENTS)
     assert list(figures.TRAINING.values()) == list(EXPERIMENTS)
-    assert figures.FIGURES == (1, 2, 3, 4, 5, 6, 7)
+    assert figures.FIGURES == (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+    assert list(EXPERIMENTS)[:5] == list(OF_THE_PAPER)
 
 
 def test_figures_are_whole_files(tmp_path: Path) -> None:

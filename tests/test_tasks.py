@@ -1,17 +1,21 @@
-"""The five experiments by every method: they learn, their gradients are right, their draws are their own."""
+"""The experiments by every method: they learn, their gradients are right, their draws are their own."""
 
 import functools
+import math
 from typing import Any
 
 import pytest
 import torch
 
+import pylocalreg as plr
 from pylocalreg.errors import OptionError
 from pylocalreg.experiments import data, tasks
 from pylocalreg.experiments.config import DATA_OF, Config, load
 from pylocalreg.experiments.task import Data, Outcome
 from pylocalreg.experiments.tasks import cifar10_conv, mnist_nsde, physionet
 from pylocalreg.experiments.tasks.base import Experiment
+from pylocalreg.experiments.tasks.ffjord import NormalizingFlow
+from pylocalreg.experiments.tasks.flow_matching import FlowMatching
 
 EXPERIMENTS = sorted(DATA_OF)
 
@@ -30,12 +34,25 @@ SMALL: dict[str, list[str]] = {
         "task.channels=[4,8]", "task.expansion=1", "task.groups=2", "train.steps=10",
         "optimizer.learning_rate=0.03",
     ],
+    "ffjord": ["solver.abstol=1e-2", "solver.reltol=1e-2", "train.steps=6", "optimizer.learning_rate=0.03"],
+    "ffjord_digits": [
+        "solver.abstol=1e-1", "solver.reltol=1e-1", "train.steps=6", "task.hidden=16",
+        "optimizer.learning_rate=0.01",
+    ],
+    "flow_matching": [
+        "task.hidden=32", "task.fine_tune=20", "train.steps=20", "solver.abstol=1e-1", "solver.reltol=1e-1",
+        "optimizer.learning_rate=0.01",
+    ],
 }  # fmt: skip
-BATCH = {"mnist_node": 64, "mnist_nsde": 64, "physionet": 32, "cifar10_conv": 8, "cifar10_multiscale": 4}
+BATCH = {
+    "mnist_node": 64, "mnist_nsde": 64, "physionet": 32, "cifar10_conv": 8, "cifar10_multiscale": 4,
+    "ffjord": 64, "ffjord_digits": 32, "flow_matching": 32,
+}  # fmt: skip
 
 # The training loss after train.steps steps on one batch, at most, as a share of that before.
 SHARE = {
-    "mnist_node": 0.7, "mnist_nsde": 0.6, "physionet": 0.2, "cifar10_conv": 0.8, "cifar10_multiscale": 0.92
+    "mnist_node": 0.7, "mnist_nsde": 0.6, "physionet": 0.2, "cifar10_conv": 0.8, "cifar10_multiscale": 0.92,
+    "ffjord": 0.9, "ffjord_digits": 0.98, "flow_matching": 0.85,
 }  # fmt: skip
 
 
@@ -66,7 +83,15 @@ AFTER = ("head", "features", "decoder")
 CASES = [(name, method) for name in EXPERIMENTS for method in config(name).available_methods]
 
 
-@pytest.mark.parametrize(("name", "method"), CASES)
+@pytest.mark.parametrize(
+    ("name", "method"),
+    # what RNODE learns with a classifier and the flows; elsewhere its gradient alone, below
+    [
+        (name, method)
+        for name, method in CASES
+        if method != "rnode" or name in ("mnist_node", "ffjord", "ffjord_digits")
+    ],
+)
 def test_learns(name: str, method: str) -> None:
     """What comes after the solve stays as it is: all there is to learn passes through the adjoint."""
     settings = config(name, f"method={method}")
@@ -89,7 +114,8 @@ def test_learns(name: str, method: str) -> None:
     with_term = method not in ("vanilla", "steer")
     assert (task.weight(0) > 0) == with_term
     assert (float(first.regularization.detach()) > 0) == with_term
-    assert (first.nfe_regularizer > 0) == (method in ("local_unbiased", "paper", "taynode"))
+    extra = method in ("local_unbiased", "paper", "taynode", "rnode")
+    assert (first.nfe_regularizer > 0) == (extra or (name == "flow_matching" and with_term))
     assert first.nfe > first.nfe_regularizer
     assert first.loss.dtype == torch.float32
 
@@ -109,7 +135,7 @@ def test_the_regularizer_reaches_the_dynamics(name: str, method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", ["local_unbiased", "local_biased", "global_error", "global_stiffness", "taynode"]
+    "method", ["local_unbiased", "local_biased", "global_error", "global_stiffness", "taynode", "rnode"]
 )
 def test_the_regularizer_alone_saves_evaluations(method: str) -> None:
     """The paper's does not: it is not the gradient of its value."""
@@ -173,8 +199,8 @@ def test_evaluation_neither_regularizes_nor_draws(name: str) -> None:
     assert float(one.regularization) == 0
     assert one.nfe_regularizer == 0
     assert not one.score.requires_grad
-    if name == "mnist_nsde":
-        assert not torch.equal(task.generator.get_state(), states)  # paths of their own
+    if name in ("mnist_nsde", "ffjord_digits", "flow_matching"):
+        assert not torch.equal(task.generator.get_state(), states)  # paths and noise of their own
     else:
         assert torch.equal(task.generator.get_state(), states)
         assert torch.equal(one.loss, two.loss)
@@ -315,3 +341,105 @@ def test_normalization() -> None:
     for channel, value in enumerate((0.0, 1.0, 0.0)):
         expected = (value - cifar10_conv.MEAN[channel]) / cifar10_conv.DEVIATION[channel]
         torch.testing.assert_close(normalized[0, channel], torch.full((32, 32), expected))
+
+
+def flow_of(name: str) -> NormalizingFlow:
+    task = build(config(name, "dtype=float64", "solver.abstol=1e-8", "solver.reltol=1e-8"))
+    assert isinstance(task, NormalizingFlow)
+    return task
+
+
+def test_the_trace_of_a_flow_is_that_of_its_jacobian() -> None:
+    f: Any = flow_of("ffjord").node.dynamics
+    u, t = torch.randn(5, 3, dtype=torch.float64), torch.tensor(0.3, dtype=torch.float64)
+    axes = torch.eye(2, dtype=torch.float64)[:, None]
+    jacobian = torch.func.jacrev(lambda u: f(t, u, axes))(u)
+    exact = torch.stack([jacobian[i, :2, i, :2].trace() for i in range(5)])
+    rates = f(t, u, axes)
+    torch.testing.assert_close(rates[:, 2], exact, rtol=1e-12, atol=1e-14)
+    eps = torch.randn(1, 5, 2, dtype=torch.float64)
+    estimate = torch.stack([eps[0, i] @ jacobian[i, :2, i, :2] @ eps[0, i] for i in range(5)])
+    torch.testing.assert_close(f(t, u, eps)[:, 2], estimate, rtol=1e-12, atol=1e-14)
+    assert torch.equal(f(t, u, eps)[:, :2], rates[:, :2])
+
+
+def test_a_flow_s_density_integrates_to_one() -> None:
+    """Over a square that holds all but 1e-6 of it, by the midpoint rule."""
+    task = flow_of("ffjord").eval()
+    middles = torch.arange(-7, 7, 0.2, dtype=torch.float64) + 0.1
+    with torch.no_grad():
+        for parameter in task.parameters():
+            parameter.mul_(1.5)  # far from the identity
+        points = torch.cartesian_prod(middles, middles)
+        nll, _ = task.flow(points, torch.eye(2, dtype=torch.float64)[:, None])
+        mass = (-nll).exp() * 0.2**2
+    assert float(mass.sum()) == pytest.approx(1, abs=1e-5)
+    assert float((mass - mass.flip(0)).abs().max()) > 1e-3 * float(mass.max())
+
+
+def test_the_likelihood_of_images_is_that_of_their_pixels() -> None:
+    """Where the flow does not move, the density is known: the normal one of the pixels' logits."""
+    task = flow_of("ffjord_digits").eval()
+    (images,) = batch(config("ffjord_digits"), 6)
+    with torch.no_grad():
+        for parameter in task.parameters():
+            parameter.zero_()
+        task.generator.manual_seed(3)
+        outcome = task(images)
+    noise = torch.rand(6, 64, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    pixels = (images + noise).requires_grad_()
+    logits = torch.logit(0.05 + 0.9 * pixels / 17)
+    (slopes,) = torch.autograd.grad(logits.sum(), pixels)
+    normal = -(logits.square() + math.log(2 * math.pi)) / 2
+    bits = -(normal.detach() + slopes.log()).mean(1) / math.log(2)
+    assert float(outcome.score) == pytest.approx(float(bits.sum()), rel=1e-9)
+    assert float(outcome.loss) == pytest.approx(float(bits.mean()), rel=1e-9)
+
+
+def test_rnode_regularizes_the_points_of_a_flow_alone() -> None:
+    regularizer = build(config("ffjord_digits", "method=rnode")).get_submodule("node").regularizer
+    assert isinstance(regularizer, plr.RNODE)
+    assert regularizer.features == 64
+
+
+def test_flow_matching_solves_in_its_last_steps_and_in_evaluation_alone() -> None:
+    settings = config("flow_matching", "task.fine_tune=2", "train.steps=5", "method=local_biased")
+    task, rows = build(settings), batch(settings)
+    outcomes = [task(*rows) for _ in range(settings.train.steps)]
+    assert [outcome.nfe == 1 for outcome in outcomes] == [True, True, True, False, False]
+    for outcome in outcomes:
+        assert outcome.nfe_regularizer == outcome.nfe - 1
+        assert (float(outcome.regularization.detach()) > 0) == (outcome.nfe > 1)
+    resumed = build(settings)
+    resumed.load_state_dict(task.state_dict())
+    assert resumed(*rows).nfe > 1
+    vanilla = build(config("flow_matching", "task.fine_tune=5", "train.steps=5"))
+    assert vanilla(*rows).nfe == 1
+    with torch.no_grad():
+        assert vanilla.eval()(*rows).nfe > 1
+    assert vanilla(*rows).nfe_regularizer == 0
+
+
+def test_flow_matching_s_velocity_is_the_one_that_meets_the_images() -> None:
+    """The best velocity for a single image x_1 is (x_1 - (1 - s) x) / (1 - (1 - s) t): it has no error, and
+    takes any noise to that image.
+    """
+    task = build(config("flow_matching", "task.smallest=0.1", "dtype=float64"))
+    assert isinstance(task, FlowMatching)
+    image = torch.randint(256, (1, 784), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    x1 = 2 * image.double() / 255 - 1
+
+    class Best(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dtype = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+        def forward(self, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            velocity: torch.Tensor = (x1 - 0.9 * x) / (1 - 0.9 * t)
+            return velocity
+
+    task.node.dynamics = Best()
+    assert float(task(image.expand(8, -1), torch.zeros(8)).score) == pytest.approx(0, abs=1e-24)
+    noise = torch.randn(4, 784, dtype=torch.float64)
+    ends = plr.NeuralODE(Best(), abstol=1e-10, reltol=1e-10, engine="torch")(noise).u
+    torch.testing.assert_close(ends, x1 + 0.1 * noise)

@@ -14,9 +14,10 @@ import pylocalreg as plr
 from pylocalreg.errors import StoppedError
 from pylocalreg.experiments import generators
 from pylocalreg.experiments.distributed import Team
+from pylocalreg.experiments.metrics import Metric
 from pylocalreg.experiments.optimizers import Optimization
 from pylocalreg.experiments.records import Record
-from pylocalreg.experiments.task import Data, Metric, Outcome, Task
+from pylocalreg.experiments.task import Data, Outcome, Task
 from pylocalreg.experiments.train import Plan, Progress, Report, train
 from tests.conftest import Net, normal
 

@@ -20,6 +20,7 @@ from pylocalreg.experiments import config, files, records, tables
 from pylocalreg.experiments import paper as paper_numbers
 from pylocalreg.experiments.config import Config
 from pylocalreg.experiments.distributed import Team, joined
+from pylocalreg.experiments.metrics import METRICS
 from pylocalreg.experiments.records import Record
 from pylocalreg.experiments.train import Progress
 
@@ -96,7 +97,7 @@ def sweep(
 def table(
     folders: Runs,
     number: Annotated[
-        list[int] | None, typer.Option("--number", help="2, 3 or 4; by default all that have runs.")
+        list[int] | None, typer.Option("--number", help="2 to 6; by default all that have runs.")
     ] = None,
     output: Annotated[Path, typer.Option(help="Where table-N.md and table-N.tex go.")] = PRINTED,
     paper: PaperFile = None,
@@ -114,7 +115,7 @@ def table(
 def figure(
     folders: Runs,
     number: Annotated[
-        list[int] | None, typer.Option("--number", help="1 to 7; by default all that have runs.")
+        list[int] | None, typer.Option("--number", help="1 to 10; by default all that have runs.")
     ] = None,
     output: Annotated[Path, typer.Option(help="Where figure-N.png and figure-N.pdf go.")] = PRINTED,
     paper: PaperFile = None,
@@ -192,7 +193,7 @@ def _train(
 
 
 def _line(record: Record, folder: Path) -> str:
-    score = f"{record.test_score:.2f}%" if record.metric == "accuracy" else f"MSE {record.test_score:.4g}"
+    score = METRICS[record.metric].written(record.test_score)
     return (
         f"{record.experiment} {record.method}, seed {record.seed}: test {score}, NFE {record.test_nfe:.1f}, "
         f"trained in {record.train_seconds:.1f} s, predicts {record.prediction_batch} in "

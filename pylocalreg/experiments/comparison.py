@@ -18,12 +18,18 @@ EXPERIMENTS = {
     "physionet": "Physionet 2012, latent ODE",
     "cifar10_conv": "CIFAR10, convolutional neural ODE",
     "cifar10_multiscale": "CIFAR10, multiscale neural ODE",
+    "ffjord": "Densities in two dimensions, FFJORD",
+    "ffjord_digits": "Digits of 8 x 8, FFJORD",
+    "flow_matching": "MNIST, flow matching",
 }
+
+OF_THE_PAPER = ("mnist_node", "mnist_nsde", "physionet", "cifar10_conv", "cifar10_multiscale")
 
 METHODS = {
     "vanilla": "vanilla",
     "steer": "STEER",
     "taynode": "TayNODE",
+    "rnode": "RNODE",
     "global_error": "global error (ERNODE)",
     "global_stiffness": "global stiffness (SRNODE)",
     "local_unbiased": "local, unbiased",
@@ -107,7 +113,7 @@ def compare(records: Sequence[Record]) -> list[Comparison]:
     """The records in groups that can be compared, in the experiments' order.
 
     Raises:
-        CheckpointError: a record is of no experiment of the paper's, or its settings are not an experiment's.
+        CheckpointError: a record is of no experiment there is, or its settings are not an experiment's.
     """
     for record in records:
         try:
@@ -115,8 +121,8 @@ def compare(records: Sequence[Record]) -> list[Comparison]:
             EXPERIMENTS[record.experiment], METHODS[record.method]
         except (KeyError, ValidationError) as error:
             raise CheckpointError(
-                f"the record of {record.experiment!r}, {record.method!r}, seed {record.seed} is none of the "
-                f"paper's experiments: {problems(error)}"
+                f"the record of {record.experiment!r}, {record.method!r}, seed {record.seed} is of no "
+                f"experiment there is: {problems(error)}"
             ) from error
     groups: dict[str, list[Record]] = {}
     for record in records:

@@ -21,6 +21,7 @@ from pylocalreg.regularizers import Sampling
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 Size = Annotated[int, Field(ge=1, le=2**16, strict=True)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 Method = Literal[
     "vanilla",
@@ -31,6 +32,7 @@ Method = Literal[
     "global_stiffness",
     "steer",
     "taynode",
+    "rnode",
 ]
 
 
@@ -89,8 +91,47 @@ class Cifar10Multiscale(Section):
     groups: Size
 
 
+class Ffjord(Section):
+    """A continuous normalizing flow of points in two dimensions, ``layers`` hidden layers of ``hidden``."""
+
+    name: Literal["ffjord"]
+    hidden: Size
+    layers: Size
+
+
+class FfjordDigits(Section):
+    """The same flow, over images: pixels x in [0, 1] become logits of ``margin`` + (1 - 2 ``margin``) x."""
+
+    name: Literal["ffjord_digits"]
+    hidden: Size
+    layers: Size
+    margin: Annotated[float, Field(gt=0, lt=0.5)]
+
+
+class FlowMatching(Section):
+    """Flow matching over the flattened image, its velocity a network of residual ``blocks``, each ``hidden``
+    wide; ``smallest`` is the deviation that is left of the noise at the path's end. A method fine-tunes: it
+    regularizes a solve of ``solved`` samples in each of the last ``fine_tune`` training steps.
+    """
+
+    name: Literal["flow_matching"]
+    hidden: Size
+    blocks: Size
+    smallest: Annotated[float, Field(ge=0, lt=1)]
+    fine_tune: Count
+    solved: Size
+
+
 TaskSection = Annotated[
-    MnistNode | MnistNsde | Physionet | Cifar10Conv | Cifar10Multiscale, Field(discriminator="name")
+    MnistNode
+    | MnistNsde
+    | Physionet
+    | Cifar10Conv
+    | Cifar10Multiscale
+    | Ffjord
+    | FfjordDigits
+    | FlowMatching,
+    Field(discriminator="name"),
 ]
 
 
@@ -119,7 +160,33 @@ class Records(DataSource):
     bin_hours: Annotated[float, Field(ge=0.01, le=48)]
 
 
-DataSection = Annotated[Images | Records, Field(discriminator="name")]
+Density = Literal[
+    "8gaussians", "2spirals", "checkerboard", "circles", "moons", "pinwheel", "rings", "swissroll"
+]
+
+
+class Here(DataSource):
+    """Data that are made, or lie in a package: there is no folder to read and nothing to download."""
+
+    folder: None = None
+    offline: Literal[True] = True
+
+
+class Points(Here):
+    """``samples`` draws of a density in two dimensions to train on, and as many for the test."""
+
+    name: Literal["points"]
+    density: Density
+    samples: Annotated[int, Field(ge=2, le=10**7, strict=True)]
+
+
+class SmallDigits(Here):
+    """scikit-learn's digits, of 8 x 8."""
+
+    name: Literal["small_digits"]
+
+
+DataSection = Annotated[Images | Records | Points | SmallDigits, Field(discriminator="name")]
 
 DATA_OF = {
     "mnist_node": "mnist",
@@ -127,6 +194,9 @@ DATA_OF = {
     "physionet": "physionet",
     "cifar10_conv": "cifar10",
     "cifar10_multiscale": "cifar10",
+    "ffjord": "points",
+    "ffjord_digits": "small_digits",
+    "flow_matching": "mnist",
 }
 """The data set of each task."""
 
@@ -177,6 +247,13 @@ class Taylor(Weighted):
     order: Size
 
 
+class Rnode(Weighted):
+    """`RNODE`; the coefficient is that of both terms together."""
+
+    kinetic: NotNegative
+    jacobian: NotNegative
+
+
 class Methods(Section):
     """The settings of each method; one that is left out is not to be had in the experiment."""
 
@@ -187,6 +264,7 @@ class Methods(Section):
     global_stiffness: Weighted | None = None
     steer: Steer | None = None
     taynode: Taylor | None = None
+    rnode: Rnode | None = None
 
 
 class Constant(Section):

@@ -1,4 +1,4 @@
-"""Figures 1 to 7 from the records of runs: the costs, the two samplings, and each experiment's training."""
+"""Figures from the records of runs: the costs, the two samplings, and each experiment's training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +15,7 @@ from pylocalreg.errors import CheckpointError
 from pylocalreg.experiments.comparison import EXPERIMENTS, Comparison, Method, compare, paper_row
 from pylocalreg.experiments.files import replacing
 from pylocalreg.experiments.generators import seeded
+from pylocalreg.experiments.metrics import METRICS
 from pylocalreg.experiments.paper import Cells, Paper
 from pylocalreg.experiments.records import Record
 from pylocalreg.regularizers.sampling import Reservoirs
@@ -25,7 +26,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 TRAINING = dict(enumerate(EXPERIMENTS, start=3))
-"""The experiment of figures 3 to 7."""
+"""The experiment of each figure beyond the first two: those of 3 to 7 are the paper's."""
 
 FIGURES = (1, 2, *TRAINING)
 
@@ -49,7 +50,7 @@ def draw(number: int, records: Sequence[Record], output: Path, paper: Paper) -> 
     Figure 1: NFE, training time and prediction time of every experiment and method, as ratios to vanilla's,
     with the paper's own ratios as marks.
     Figure 2: where the unbiased and the biased regularizer take their steps in one solve; it needs no record.
-    Figures 3 to 7: validation score and NFE over training, and those of the test, one against the other, an
+    The others: validation score and NFE over training, and those of the test, one against the other, an
     experiment each.
 
     Raises:
@@ -147,8 +148,7 @@ def _training(comparisons: Sequence[Comparison], number: int) -> Any:
     rows = len(comparisons)
     figure, grid = plt.subplots(rows, 3, figsize=(15, 4.2 * rows), layout="constrained", squeeze=False)
     for comparison, (left, middle, right) in zip(comparisons, grid, strict=True):
-        percent = comparison.any_run.metric == "accuracy"
-        score = "accuracy, %" if percent else "MSE"
+        metric = METRICS[comparison.any_run.metric]
         colours = _colours([method.label for method in comparison.methods])
         for method in comparison.methods:
             colour = colours[method.label]
@@ -162,14 +162,19 @@ def _training(comparisons: Sequence[Comparison], number: int) -> Any:
                 label=method.label,
             )
         left.set(
-            title=EXPERIMENTS[comparison.experiment], xlabel="training step", ylabel=f"validation {score}"
+            title=EXPERIMENTS[comparison.experiment],
+            xlabel="training step",
+            ylabel=f"validation {metric.label}",
         )
-        left.set_yscale("linear" if percent else "log")
+        left.set_yscale("log" if metric.logarithmic else "linear")
         middle.set(
             title=comparison.any_run.data, xlabel="training step", ylabel="validation NFE", ylim=(0, None)
         )
         right.set(
-            title="at the end, a point a run", xlabel="test NFE", ylabel=f"test {score}", xlim=(0, None)
+            title="at the end, a point a run",
+            xlabel="test NFE",
+            ylabel=f"test {metric.label}",
+            xlim=(0, None),
         )
         left.legend(fontsize=8)
     return figure

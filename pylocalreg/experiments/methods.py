@@ -27,6 +27,8 @@ def regularizer(config: Config, generator: torch.Generator) -> plr.Regularizer |
             return plr.STEER(methods.steer.spread, generator)
         case "taynode" if methods.taynode:
             return plr.TayNODE(methods.taynode.order)
+        case "rnode" if methods.rnode:
+            return plr.RNODE(methods.rnode.kinetic, methods.rnode.jacobian, generator)
     return None
 
 

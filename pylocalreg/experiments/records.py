@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pylocalreg.errors import CheckpointError
 from pylocalreg.experiments.files import read_json, write_json
 from pylocalreg.experiments.log import Row
-from pylocalreg.experiments.task import Metric
+from pylocalreg.experiments.metrics import METRICS, Metric
 from pylocalreg.experiments.typed import Count, Index, NotNegative, Positive, Typed, problems
 
 LARGEST = 1 << 26
@@ -30,7 +30,7 @@ class Evaluation(Typed):
 
     kind: Literal["validation"]
     step: Index
-    score: NotNegative
+    score: float
     loss: float
     nfe: Positive
     seconds: NotNegative
@@ -47,7 +47,8 @@ class Record(Typed):
     Attributes:
         experiment, method, seed: which run.
         data: the data's name; it tells a stand-in.
-        metric: ``"accuracy"``: the scores are in percent; ``"mse"``: mean squared errors.
+        metric: ``"accuracy"``: the scores are in percent; ``"mse"``: mean squared errors; ``"nll"``,
+            ``"bpd"``: negative log likelihoods in nats a sample, in bits a dimension.
         device: the processor's or GPU's name.
         processes: how many trained it together.
         parameters: how many numbers were trained.
@@ -70,9 +71,9 @@ class Record(Typed):
     device: str
     processes: Count
     parameters: Count
-    train_score: NotNegative
-    validation_score: NotNegative
-    test_score: NotNegative
+    train_score: float
+    validation_score: float
+    test_score: float
     train_seconds: Positive
     prediction_seconds: Positive
     prediction_batch: Count
@@ -83,15 +84,20 @@ class Record(Typed):
     software: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
-    def _percent(self) -> "Record":
+    def _possible(self) -> "Record":
         scores = (
             self.train_score,
             self.validation_score,
             self.test_score,
             *(row["score"] for row in self.history),
         )
-        if self.metric == "accuracy" and max(scores) > 100:
-            raise ValueError(f"an accuracy of {max(scores)} percent")
+        kind = METRICS[self.metric]
+        wrong = [score for score in scores if not kind.lowest <= score <= kind.highest]
+        if wrong:
+            raise ValueError(
+                f"a score of {wrong[0]}: the metric {self.metric!r} has none below {kind.lowest} "
+                f"or above {kind.highest}"
+            )
         return self
 
 

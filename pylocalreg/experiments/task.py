@@ -2,12 +2,11 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 
-Metric = Literal["accuracy", "mse"]
-
+from pylocalreg.experiments.metrics import Metric
 
 Samples = tuple[torch.Tensor, ...]
 """Samples in the first dimension of every tensor, the same number in all."""
@@ -42,8 +41,8 @@ class Outcome:
         loss: the mean over the batch, without the regularizer. Differentiable.
         regularization: the regularizer's value without its coefficient; 0 where there is none, and in
             evaluation mode. Differentiable.
-        score: the sum over the batch that the metric is the mean of over the samples: correct predictions, or
-            the samples' mean squared errors.
+        score: the sum over the batch that the metric is the mean of over the samples: correct predictions,
+            the samples' mean squared errors or their negative log likelihoods.
         nfe: calls of the dynamics (an SDE's drift) in the forward pass, the regularizer's included.
         nfe_regularizer: those made for the regularizer alone.
     """
@@ -58,7 +57,8 @@ class Outcome:
 class Task(torch.nn.Module, ABC):
     """An experiment's model with its loss: a batch in, an `Outcome` out.
 
-    In training mode it regularizes and draws; in evaluation mode it does neither, but for an SDE's paths.
+    In training mode it regularizes and draws; in evaluation mode it does neither, but for an SDE's paths and
+    the noise that a loss is defined by: a flow's over images, flow matching's.
     """
 
     metric: ClassVar[Metric]

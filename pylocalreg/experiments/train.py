@@ -34,6 +34,7 @@ from pylocalreg.experiments.identity import (
     software,
 )
 from pylocalreg.experiments.log import Log
+from pylocalreg.experiments.metrics import METRICS
 from pylocalreg.experiments.optimizers import Optimization
 from pylocalreg.experiments.owner import owned
 from pylocalreg.experiments.records import Record
@@ -407,8 +408,7 @@ def evaluate(task: Task, samples: Samples, batch: int, team: Team) -> Evaluation
 
 
 def _mean_score(task: Task, score: float, samples: int) -> float:
-    """An accuracy in percent."""
-    return (100.0 if task.metric == "accuracy" else 1.0) * score / samples
+    return METRICS[task.metric].factor * score / samples
 
 
 def _refuse_autocast(device: torch.device) -> None:

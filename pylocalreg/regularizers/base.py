@@ -44,7 +44,7 @@ def check_regularizer(regularizer: object) -> None:
     if isinstance(regularizer, type) or not all(hasattr(regularizer, name) for name in ("check", "solve")):
         raise OptionError(
             f"regularizer = {regularizer!r} is none: give one as LocalRegularizer('biased'), "
-            "GlobalRegularizer(), STEER(0.1) or TayNODE()"
+            "GlobalRegularizer(), STEER(0.1), TayNODE() or RNODE()"
         )
 
 

@@ -6,21 +6,23 @@ import torch
 
 from pylocalreg.errors import DataError
 from pylocalreg.experiments import generators
-from pylocalreg.experiments.config import Images, Records
-from pylocalreg.experiments.data import cifar10, mnist, physionet
+from pylocalreg.experiments.config import DataSection
+from pylocalreg.experiments.data import cifar10, mnist, physionet, points, small_digits
 from pylocalreg.experiments.task import Data, DataSet, Samples
 
 READERS: dict[str, Callable[..., DataSet]] = {
     "mnist": mnist.load,
     "cifar10": cifar10.load,
     "physionet": physionet.load,
+    "points": points.load,
+    "small_digits": small_digits.load,
 }
 
 SPLIT = 0
 """The seed by which a part of the training data is for validation: the same in every run."""
 
 
-def load(source: Images | Records) -> Data:
+def load(source: DataSection) -> Data:
     """The data a config's section asks for.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The paper's five experiments: a model each, with its loss and its metric."""
+"""The experiments, the paper's five among them: a model each, with its loss and its metric."""
 
 from collections.abc import Callable
 
@@ -9,6 +9,8 @@ from pylocalreg.experiments.task import Data
 from pylocalreg.experiments.tasks.base import Experiment
 from pylocalreg.experiments.tasks.cifar10_conv import Cifar10Conv
 from pylocalreg.experiments.tasks.cifar10_multiscale import Cifar10Multiscale
+from pylocalreg.experiments.tasks.ffjord import Ffjord, FfjordDigits
+from pylocalreg.experiments.tasks.flow_matching import FlowMatching
 from pylocalreg.experiments.tasks.mnist_node import MnistNode
 from pylocalreg.experiments.tasks.mnist_nsde import MnistNsde
 from pylocalreg.experiments.tasks.physionet import Physionet
@@ -19,6 +21,9 @@ TASKS: dict[str, Callable[[Config, Data, torch.Generator], Experiment]] = {
     "physionet": Physionet,
     "cifar10_conv": Cifar10Conv,
     "cifar10_multiscale": Cifar10Multiscale,
+    "ffjord": Ffjord,
+    "ffjord_digits": FfjordDigits,
+    "flow_matching": FlowMatching,
 }
 
 

@@ -13,7 +13,8 @@ from torch.nn import Conv2d, GroupNorm, Module, ModuleList, Sequential
 
 import pylocalreg as plr
 from pylocalreg.experiments import config as settings
-from pylocalreg.experiments.task import Data, Metric, Outcome
+from pylocalreg.experiments.metrics import Metric
+from pylocalreg.experiments.task import Data, Outcome
 from pylocalreg.experiments.tasks.base import Experiment, classified, solve_options
 from pylocalreg.experiments.tasks.cifar10_conv import CLASSES, Normalize
 

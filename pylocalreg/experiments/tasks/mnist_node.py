@@ -6,7 +6,8 @@ import torch
 
 import pylocalreg as plr
 from pylocalreg.experiments import config as settings
-from pylocalreg.experiments.task import Data, Metric, Outcome
+from pylocalreg.experiments.metrics import Metric
+from pylocalreg.experiments.task import Data, Outcome
 from pylocalreg.experiments.tasks.base import Experiment, classified, solve_options
 
 PIXELS, CLASSES = 784, 10

@@ -7,7 +7,8 @@ import torch
 import pylocalreg as plr
 from pylocalreg.errors import OptionError
 from pylocalreg.experiments import config as settings
-from pylocalreg.experiments.task import Data, Metric, Outcome
+from pylocalreg.experiments.metrics import Metric
+from pylocalreg.experiments.task import Data, Outcome
 from pylocalreg.experiments.tasks.base import Experiment, classified, solve_options
 from pylocalreg.experiments.tasks.mnist_node import CLASSES, PIXELS
 

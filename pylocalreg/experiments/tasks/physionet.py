@@ -9,7 +9,8 @@ from torch.nn import Linear, Sequential, Tanh
 
 import pylocalreg as plr
 from pylocalreg.experiments import config as settings
-from pylocalreg.experiments.task import Data, Metric, Outcome
+from pylocalreg.experiments.metrics import Metric
+from pylocalreg.experiments.task import Data, Outcome
 from pylocalreg.experiments.tasks.base import Experiment, outcome, solve_options
 
 KL_WAIT, KL_RATE = 100, 0.99
