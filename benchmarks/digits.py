@@ -57,8 +57,8 @@ METHODS: dict[str, Callable[[], Setting]] = {
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 def table(runs: Sequence[dict[str, Any]]) -> str:

@@ -54,12 +54,16 @@ def summary() -> str:
             kind = METRICS[comparison.any_run.metric]
             ours, theirs = (kind.written(one.spread("test_score").mean) for one in (method, vanilla))
             rows.append(
-                f"| {EXPERIMENTS[comparison.experiment]}, {method.label} ({len(method.runs)} runs) "
+                f"| {EXPERIMENTS[comparison.experiment]}, {method.label} {_runs(len(method.runs))} "
                 f"| {method.ratio(vanilla, 'test_nfe'):.2f} | {ours}, vanilla's {theirs} "
                 f"| {method.ratio(vanilla, 'train_seconds'):.2f} "
                 f"| {1 / method.ratio(vanilla, 'prediction_seconds'):.1f} times faster |"
             )
     return "\n".join(rows)
+
+
+def _runs(count: int) -> str:
+    return "(one run)" if count == 1 else f"({count} runs)"
 
 
 PARTS: dict[str, Callable[[], str]] = {
