@@ -5,7 +5,6 @@ the weights, the batches and the sampled times; all methods of a seed share the 
 """
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 import pylocalreg as plr
+from benchmarks.records import Records
 from pylocalreg.experiments import digits
 
 STEPS = 240
@@ -91,34 +91,29 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
 
-    options.records.parent.mkdir(parents=True, exist_ok=True)
-    runs = []
-    if options.records.exists():
-        runs = [json.loads(line) for line in options.records.read_text().splitlines()]
-    done = {(run["method"], run["seed"], run["steps"]) for run in runs}
+    records = Records(options.records)
     for seed in range(options.seeds):
         data = digits.load(seed)
         for name in options.methods:
-            if (name, seed, options.steps) in done:
+            if records.has(method=name, seed=seed, steps=options.steps):
                 continue
             regularizer, coefficient = METHODS[name]()
             config = digits.Config(
                 name, regularizer=regularizer, coefficient=coefficient, steps=options.steps, seed=seed
             )
             run = digits.train(config, data, evaluate_every=options.steps)
-            found = {
-                "method": name,
-                "seed": seed,
-                "steps": options.steps,
-                "accuracy": run.last.accuracy,
-                "nfe": run.last.nfe,
-                "seconds": run.seconds,
-            }
-            runs.append(found)
-            with options.records.open("a") as file:
-                file.write(json.dumps(found) + "\n")
+            records.add(
+                {
+                    "method": name,
+                    "seed": seed,
+                    "steps": options.steps,
+                    "accuracy": run.last.accuracy,
+                    "nfe": run.last.nfe,
+                    "seconds": run.seconds,
+                }
+            )
             print(f"seed {seed}, {name}: NFE {run.last.nfe}, {run.last.accuracy:.1f}%", flush=True)
-    print(table(runs))
+    print(table(records.runs))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ where an earlier one was stopped.
 """
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +15,12 @@ from typing import Any
 import torch
 
 import pylocalreg as plr
-from benchmarks.digits import spread
+from benchmarks.digits import Setting, spread
+from benchmarks.records import Records
 from pylocalreg.experiments import digits
 
 STEPS = 1440
 LOOSE = 1.5
-Weight = Callable[[int], float]
 
 
 class RunningScale:
@@ -43,8 +42,8 @@ def linear(samples: int = 1) -> plr.LocalRegularizer:
     return plr.LocalRegularizer("biased", scale="linear", samples=samples)
 
 
-CANDIDATES: dict[str, Callable[[], tuple[plr.Regularizer | None, Any]]] = {
-    "vanilla": lambda: (None, plr.schedules.Constant(0.0)),
+CANDIDATES: dict[str, Callable[[], Setting]] = {
+    "vanilla": lambda: (None, None),
     "linear (was the default), 60": lambda: (linear(), plr.schedules.Constant(60.0)),
     "linear, 10 to 1": lambda: (linear(), plr.schedules.Exponential(10.0, 1.0, STEPS)),
     "linear, 4 samples, 60": lambda: (linear(4), plr.schedules.Constant(60.0)),
@@ -63,27 +62,15 @@ CANDIDATES: dict[str, Callable[[], tuple[plr.Regularizer | None, Any]]] = {
 def train(name: str, seed: int, steps: int) -> dict[str, Any]:
     """One run: accuracy and NFE at its end, NFE of every training step."""
     regularizer, coefficient = CANDIDATES[name]()
-    data = digits.load(seed)
-    torch.manual_seed(seed)
-    model = digits.Classifier(digits.Config(name, regularizer=regularizer, seed=seed)).double()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    batches = digits.batches(len(data.train_y), 128, torch.Generator().manual_seed(seed))
     counts = []
-    for step in range(steps):
-        chosen = next(batches)
-        logits, solution = model(data.train_x[chosen])
+
+    def observe(solution: plr.Solution) -> None:
         counts.append(solution.stats.nfe - solution.stats.nfe_regularizer)
-        loss = torch.nn.functional.cross_entropy(logits, data.train_y[chosen])
-        if solution.regularization is not None:
-            loss = loss + coefficient(step) * solution.regularization
-            if isinstance(coefficient, plr.schedules.NFEBudget):
-                coefficient.observe(solution.stats)
-            elif isinstance(coefficient, RunningScale):
-                coefficient.observe(float(solution.regularization.detach()))
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    last, _ = digits.evaluate(model, data, steps, float("nan"))
+        if isinstance(coefficient, RunningScale) and solution.regularization is not None:
+            coefficient.observe(float(solution.regularization.detach()))
+
+    config = digits.Config(name, regularizer, coefficient, steps, seed=seed)
+    last = digits.train(config, digits.load(seed), evaluate_every=steps, observe=observe).last
     late = counts[steps // 4 :]
     median = statistics.median(late)
     return {
@@ -130,20 +117,15 @@ def main() -> None:
     parser.add_argument("--records", type=Path, default=Path("results/loose.jsonl"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    options.records.parent.mkdir(parents=True, exist_ok=True)
-    runs = []
-    if options.records.exists():
-        runs = [json.loads(line) for line in options.records.read_text().splitlines()]
-    done = {(run["name"], run["seed"]) for run in runs}
+    records = Records(options.records)
     for seed in range(options.seeds):
         for name in options.candidates:
-            if (name, seed) in done:
+            if records.has(name=name, seed=seed):
                 continue
-            runs.append(train(name, seed, options.steps))
-            with options.records.open("a") as file:
-                file.write(json.dumps(runs[-1]) + "\n")
-            print(f"{name}, seed {seed}: {runs[-1]['accuracy']:.1f}%, NFE {runs[-1]['nfe']}", flush=True)
-    print(table(runs))
+            run = train(name, seed, options.steps)
+            records.add(run)
+            print(f"{name}, seed {seed}: {run['accuracy']:.1f}%, NFE {run['nfe']}", flush=True)
+    print(table(records.runs))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@
 and ``<!-- end -->`` in a page is written here, by name.
 """
 
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import digits, loose
+from benchmarks.records import read
 from pylocalreg.experiments import figures, paper, records, tables
 from pylocalreg.experiments.comparison import EXPERIMENTS, compare
 from pylocalreg.experiments.files import write_text
@@ -32,7 +32,7 @@ def runs() -> list[Record]:
 
 
 def lines(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (RECORDS / name).read_text().splitlines()]
+    return list(read(RECORDS / name))
 
 
 def table(number: int) -> str:

@@ -114,10 +114,12 @@ def train(
     report: Report | None = None,
     evaluate_every: int = 10,
     build: Callable[[Any], torch.nn.Module] = Classifier,
+    observe: Callable[[plr.Solution], None] | None = None,
 ) -> Run:
     """Train with Adam in float64; ``report`` is called after every step with (step, loss, last row).
 
-    ``build`` makes the model of a config in place of `Classifier`: images to (logits, solution).
+    ``build`` makes the model of a config in place of `Classifier`: images to (logits, solution). ``observe``
+    is called with every training step's solution, once its coefficient was asked for.
     """
     torch.manual_seed(config.seed)
     model = build(config).double()
@@ -137,6 +139,8 @@ def train(
             objective = loss + config.coefficient(step) * solution.regularization
             if isinstance(config.coefficient, plr.schedules.NFEBudget):
                 config.coefficient.observe(solution.stats)
+        if observe is not None:
+            observe(solution)
         optimizer.zero_grad()
         objective.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
