@@ -1,8 +1,6 @@
 """CIFAR10 (Krizhevsky 2009): 50,000 and 10,000 colour images of 32 x 32, in the binary format."""
 
 import hashlib
-import io
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ from pylocalreg.errors import DataError
 from pylocalreg.experiments.config import Images
 from pylocalreg.experiments.data import standins
 from pylocalreg.experiments.data.download import download, find
-from pylocalreg.experiments.data.reading import content, unpacked
+from pylocalreg.experiments.data.reading import archived, content
 from pylocalreg.experiments.task import DataSet
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -53,14 +51,10 @@ def load(source: Images) -> DataSet:
 
 
 def _packed(archive: Path) -> dict[str, bytes]:
-    """The six batches in it; no more than its largest size is unpacked, and nothing onto the disk."""
-    try:
-        with tarfile.open(fileobj=io.BytesIO(unpacked(archive))) as opened:
-            members = {Path(member.name).name: member for member in opened if member.isfile()}
-            found = {name: opened.extractfile(members[name]) for name in (*TRAIN, TEST)}
-            return {name: file.read() for name, file in found.items() if file is not None}
-    except (tarfile.TarError, EOFError, KeyError) as error:
-        raise DataError(f"{archive} is not CIFAR10's binary version, or is broken: {error}") from error
+    found = dict(archived(archive, (*TRAIN, TEST).__contains__))
+    if lacking := [name for name in (*TRAIN, TEST) if name not in found]:
+        raise DataError(f"{archive} is not CIFAR10's binary version: it lacks {lacking}")
+    return found
 
 
 def _read(found: bytes, name: str) -> tuple[torch.Tensor, torch.Tensor]:

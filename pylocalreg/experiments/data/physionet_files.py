@@ -1,15 +1,13 @@
 """The records of PhysioNet's challenge of 2012 as text: from a folder, its archives, or a download."""
 
 import hashlib
-import io
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pylocalreg.errors import DataError
 from pylocalreg.experiments.data.download import download
-from pylocalreg.experiments.data.reading import content, unpacked
+from pylocalreg.experiments.data.reading import archived, content
 
 URL = "https://physionet.org/files/challenge-2012/1.0.0/"
 SHA256 = {
@@ -78,19 +76,12 @@ def _lying(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _packed(archive: Path) -> Iterator[tuple[str, str]]:
-    """No more than the archive's records is unpacked, and nothing onto the disk."""
-    try:
-        with tarfile.open(fileobj=io.BytesIO(unpacked(archive))) as opened:
-            for member in sorted(opened.getmembers(), key=lambda member: member.name):
-                name = Path(member.name).name
-                if member.isfile() and name.endswith(".txt") and name[0].isdigit():
-                    if member.size > LARGEST:
-                        raise DataError(f"{archive}: {name} holds more than {LARGEST} bytes")
-                    file = opened.extractfile(member)
-                    assert file is not None
-                    yield f"{archive}/{name}", _text(file.read())
-    except (tarfile.TarError, EOFError) as error:
-        raise DataError(f"{archive} can not be unpacked: {error}") from error
+    for name, found in archived(archive, _is_record, LARGEST):
+        yield f"{archive}/{name}", _text(found)
+
+
+def _is_record(name: str) -> bool:
+    return name.endswith(".txt") and name[0].isdigit()
 
 
 def _text(found: bytes) -> str:
