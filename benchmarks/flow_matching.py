@@ -19,6 +19,7 @@ import torch
 import pylocalreg as plr
 from pylocalreg.experiments import config, data, generators, runs, tasks
 from pylocalreg.experiments.checkpoint import load_weights
+from pylocalreg.experiments.commands import config_changes
 from pylocalreg.experiments.config import Config
 from pylocalreg.experiments.distributed import Team
 from pylocalreg.experiments.files import replacing
@@ -124,8 +125,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results/flow_matching"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    changes = [*options.set, *(["data.offline=true"] if options.offline else [])]
-    changes += [] if options.data is None else [f"data.folder={options.data}"]
+    changes = config_changes(options.set, options.data, options.offline, engine=None)
 
     noise = torch.randn(options.samples, PIXELS, generator=generators.seeded(0))
     table = ["| model | solver | at | NFE | distance |", "|---|---|---|---:|---:|"]

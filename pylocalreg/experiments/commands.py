@@ -67,7 +67,7 @@ def train(
     """Train one model, or go on where an earlier call was stopped."""
     given = [f"method={method}"] if method is not None else []
     given += [f"train.seed={seed}"] if seed is not None else []
-    chosen = config.load(name, [*_changes(changes, data, offline, engine), *given])
+    chosen = config.load(name, [*config_changes(changes, data, offline, engine), *given])
     with joined(device) as team:
         _train(name, [chosen], output, team, tensorboard, restart)
 
@@ -86,7 +86,7 @@ def sweep(
     restart: Restart = False,
 ) -> None:
     """Train every method from several seeds; what is done already is not done again."""
-    given = _changes(changes, data, offline, engine)
+    given = config_changes(changes, data, offline, engine)
     # All configs are read before the first run starts: a mistake in the last one is found now.
     planned = {name: _planned(name, given, method, seeds) for name in names}
     with joined(device) as team:
@@ -129,9 +129,10 @@ def figure(
             typer.echo(path)
 
 
-def _changes(
+def config_changes(
     changes: Sequence[str] | None, data: Path | None, offline: bool, engine: str | None
 ) -> list[str]:
+    """What the options of a command change in a config."""
     return [
         *(changes or ()),
         *([f"data.folder={data}"] if data is not None else ()),

@@ -19,6 +19,10 @@ class Experiment(Task):
         self.generator = generator
         self.coefficient = methods.coefficient(config)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
     def weight(self, step: int) -> float:
         return self.coefficient(step)
 

@@ -78,10 +78,6 @@ class NormalizingFlow(Experiment):
             options["regularizer"] = dataclasses.replace(options["regularizer"], features=features)
         self.node = plr.NeuralODE(Flow(features, hidden, layers), adjoint=config.solver.adjoint, **options)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
-
     def flow(self, x: torch.Tensor, directions: torch.Tensor) -> tuple[torch.Tensor, plr.Solution]:
         """Negative log likelihoods in nats, ``(batch,)``, of points ``(batch, features)``."""
         solution = self.node(F.pad(x, (0, 1)), inputs=(directions,))

@@ -88,10 +88,6 @@ class FlowMatching(Experiment):
         )
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
-
     def noise(self, *shape: int) -> torch.Tensor:
         drawn = torch.randn(shape, generator=self.generator, dtype=self.dtype)
         return drawn.to(self.batches.device)
