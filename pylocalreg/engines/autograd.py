@@ -146,13 +146,13 @@ class Solve:
         self.as_solved.check()
         own = [x.detach().requires_grad_() if _has_side_effects(x) else x for x in params]
         at_times, steps = self._asked(cotangents)
-        trajectory = self.trajectory
-        by_estimates = [
-            dataclasses.replace(step, cotangent=step.cotangent * self._slope(step)) for step in steps
-        ]
+        if self._scale != "linear":
+            steps = [
+                dataclasses.replace(step, cotangent=step.cotangent * self._slope(step)) for step in steps
+            ]
 
         def sweep(problem: Problem) -> tuple[torch.Tensor, list[Maybe]]:
-            return self.engine.pull_back(problem, trajectory, self.adjoint, at_times, by_estimates)
+            return self.engine.pull_back(problem, self.trajectory, self.adjoint, at_times, steps)
 
         return self._again(own, sweep)
 

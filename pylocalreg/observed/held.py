@@ -52,9 +52,8 @@ def held_by(f: Any) -> Iterator[Held]:
 def _inside(at: Any) -> Iterator[Any]:
     if isinstance(at, torch.nn.Module):
         yield from at._modules.values()
-        if not type(at).__module__.startswith(
-            "torch.nn."
-        ):  # which hold numbers beside parameters and modules
+        # those of torch.nn hold numbers beside parameters and modules
+        if not type(at).__module__.startswith("torch.nn."):
             yield from (value for name, value in vars(at).items() if name not in _OF_MODULES)
             yield getattr(type(at), "forward", None)
     elif isinstance(at, types.MethodType):

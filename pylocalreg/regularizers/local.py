@@ -83,7 +83,7 @@ class LocalRegularizer:
             )
         if self.scale is not None:
             choose("scale", self.scale, ("log", "linear"))
-        if self.scale == "log" and (self.quantity != "error" or self.importance != "none"):
+        if self.scale == "log" and not self._has_log:
             raise OptionError(
                 f"scale = 'log' with quantity = {self.quantity!r} and importance = {self.importance!r}: it "
                 "is of the error alone, and importance is for its sum over all steps; take scale='linear'"
@@ -99,8 +99,11 @@ class LocalRegularizer:
 
     @property
     def _scale(self) -> Scale:
-        linear = self.quantity != "error" or self.importance != "none"
-        return self.scale or ("linear" if linear else "log")
+        return self.scale or ("log" if self._has_log else "linear")
+
+    @property
+    def _has_log(self) -> bool:
+        return self.quantity == "error" and self.importance == "none"
 
     @property
     def _reads_record(self) -> bool:

@@ -14,7 +14,7 @@ def pulled_back(
 
     As ``torch.autograd.grad``, without its checks in Python that the cotangent is of ``k``'s shape, which it
     is here: they take a third of the time that the pullback through a small network does. What it calls is
-    PyTorch's own and in no documentation; its arguments have been these since version 1.8.
+    PyTorch's own and in no documentation: a version with other arguments fails at the first pullback.
     """
     gradients: tuple[torch.Tensor | None, ...] = _engine.run_backward(
         (k,), (cotangent,), keep_graph, False, tuple(wanted), allow_unreachable=True, accumulate_grad=False
