@@ -32,7 +32,8 @@ class NeuralODE(NeuralDE):
             over every element of the batch.
         adjoint: ``"discrete"``: the exact gradient of the steps taken. The others solve the adjoint equation
             backwards and are right to about the tolerances: ``"interpolating"``, ``"gauss"`` and
-            ``"quadrature"`` with u(t) by dense output, ``"backsolve"`` with u(t) solved backwards too.
+            ``"quadrature"`` with u(t) by dense output, ``"backsolve"`` with u(t) solved backwards too, anew
+            from each time of ``saveat``.
         checkpoints: about how many states the forward solve keeps for the adjoint, in place of all (or for
             ``"backsolve"``, of the end alone); the steps between them are taken again. Twice the square root
             of the number of steps needs the least memory.

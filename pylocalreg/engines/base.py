@@ -149,6 +149,8 @@ class Trajectory:
     k: dict[int, tuple[torch.Tensor, ...]] = field(default_factory=dict)
     memory: dict[int, object] = field(default_factory=dict)
     outputs: list[torch.Tensor] = field(default_factory=list)
+    saved: dict[float, torch.Tensor] = field(default_factory=dict)
+    """Outputs by their times, where an adjoint restarts from them."""
     calls: Calls = Calls()
     nf: int = 0
     """What the stack counts of them."""

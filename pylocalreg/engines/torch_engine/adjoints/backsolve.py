@@ -1,5 +1,5 @@
 """SciMLSensitivity's BacksolveAdjoint: u(t) is solved backwards too, together with lambda and the parameters'
-gradient, from the end state or the nearest checkpoint.
+gradient, from the end state, or the nearest state that was asked for or is a checkpoint.
 """
 
 import torch
@@ -16,7 +16,8 @@ class Backsolve(ContinuousAdjoint):
     def __init__(self, problem: Problem, trajectory: Trajectory) -> None:
         super().__init__(problem, trajectory)
         self.system = _System(self.pullback, self.end)
-        self.kept = {trajectory.t[i]: u for i, u in trajectory.u.items() if i < trajectory.naccept}
+        checkpoints = {trajectory.t[i]: u for i, u in trajectory.u.items() if i < trajectory.naccept}
+        self.kept = trajectory.saved | checkpoints
         self.kept[problem.tspan[1]] = self.u = self.end
 
     def stops(self) -> list[float]:
