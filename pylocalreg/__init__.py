@@ -5,6 +5,7 @@ from pylocalreg.brownian import BrownianPath
 from pylocalreg.dynamics import BatchNorm, Chain, Conv, Dense, GroupNorm, TimeDependent
 from pylocalreg.engines.base import Adjoint
 from pylocalreg.errors import LocalRegError
+from pylocalreg.events import Event
 from pylocalreg.local_error import local_error
 from pylocalreg.neural_ode import NeuralODE
 from pylocalreg.neural_sde import NeuralSDE
@@ -17,7 +18,7 @@ from pylocalreg.regularizers import (
     Sampling,
     TayNODE,
 )
-from pylocalreg.solution import Solution, Stats, Steps
+from pylocalreg.solution import Occurrence, Solution, Stats, Steps
 
 __version__ = "0.1.0"
 
@@ -30,12 +31,14 @@ __all__ = [
     "Chain",
     "Conv",
     "Dense",
+    "Event",
     "GlobalRegularizer",
     "GroupNorm",
     "LocalRegError",
     "LocalRegularizer",
     "NeuralODE",
     "NeuralSDE",
+    "Occurrence",
     "Regularizer",
     "Sampling",
     "Solution",

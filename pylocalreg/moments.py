@@ -67,11 +67,16 @@ def from_time(u0: torch.Tensor, time: torch.Tensor, problem: Problem) -> torch.T
     return _at_time(u0, time, problem.tspan[0], problem, -1.0)
 
 
-def _at_time(u: torch.Tensor, time: torch.Tensor, t: float, problem: Problem, sign: float) -> torch.Tensor:
+def velocity_at(u: torch.Tensor, t: float, problem: Problem) -> torch.Tensor:
+    """f(t, u), without a graph."""
     with torch.no_grad():
         velocity = problem.f(u.detach().new_full((), t), u.detach())
     check_output(velocity, t, u)
-    state: torch.Tensor = _AtTime.apply(velocity * sign, u, time)  # type: ignore[no-untyped-call]
+    return velocity
+
+
+def _at_time(u: torch.Tensor, time: torch.Tensor, t: float, problem: Problem, sign: float) -> torch.Tensor:
+    state: torch.Tensor = _AtTime.apply(velocity_at(u, t, problem) * sign, u, time)  # type: ignore[no-untyped-call]
     return state
 
 

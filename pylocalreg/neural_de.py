@@ -24,14 +24,16 @@ from pylocalreg.checks import (
 from pylocalreg.dynamics import LayerDynamics, WithInputs, is_described
 from pylocalreg.engines import Engine, engine_for, get_engine
 from pylocalreg.engines.autograd import Solve
-from pylocalreg.engines.base import Adjoint, Calls, Jacobian, Keep, Problem
+from pylocalreg.engines.base import Adjoint, Jacobian, Keep, Problem, Watch
 from pylocalreg.errors import OptionError, SaveAtError
+from pylocalreg.events import Events
 from pylocalreg.moments import Moments, from_time, to_time
 from pylocalreg.observed import observe
 from pylocalreg.observed.reached import is_transformed, vmapping
+from pylocalreg.pieces import Piece, solve_in_pieces
 from pylocalreg.progress import check_progress
 from pylocalreg.regularizers import Regularizer
-from pylocalreg.regularizers.base import check_regularizer
+from pylocalreg.regularizers.base import check_regularizer, joined
 from pylocalreg.regularizers.integral import Integral
 from pylocalreg.replicas import OfReplica
 from pylocalreg.solution import Solution
@@ -202,6 +204,7 @@ class NeuralDE(torch.nn.Module):
         dense: bool,
         regularize: bool | None,
         noise: BrownianPath | None = None,
+        events: Events | None = None,
     ) -> Solution:
         """Solve, regularized where that is asked for; ``unpack`` gives the user's states."""
         check_flag("regularize", regularize)
@@ -219,45 +222,58 @@ class NeuralDE(torch.nn.Module):
                 f"{type(regularizer).__name__} with times that want a gradient: its integral has none by the "
                 "ends. Give tspan and saveat as numbers"
             )
-        wants_gradient = torch.is_grad_enabled() and (u0.requires_grad or bool(problem.params))
         engine = self._engine_on(u0.device)
-        keep = engine.keep_for(self.adjoint, self.checkpoints) if wants_gradient else Keep()
-        if dense:
-            keep = Keep("all", stages=True)
         if times.start is not None:
             u0 = from_time(u0, times.start, problem)
-        solve = Solve(engine, problem, times.asked, self.adjoint, keep)
-        if regularizer is None:
-            states, regularization, calls, at = solve.run(u0)[0], None, Calls(), times.asked
-        else:
+
+        def run(problem: Problem, u0: torch.Tensor, asked: Sequence[float], watch: Watch | None) -> Piece:
+            wants_gradient = torch.is_grad_enabled() and (u0.requires_grad or bool(problem.params))
+            keep = engine.keep_for(self.adjoint, self.checkpoints) if wants_gradient else Keep()
+            if dense:
+                keep = Keep("all", stages=True)
+            solve = Solve(engine, problem, asked, self.adjoint, keep, watch=watch)
+            if regularizer is None:
+                states = solve.run(u0)[0]  # after which its times are as far as it came
+                return Piece(solve, states, solve.times)
             done = regularizer.solve(solve, u0)
-            states, regularization, calls, at = done.states, done.value, done.calls, tuple(done.times)
+            return Piece(solve, done.states, done.times, done.value, done.calls)
+
+        solved = solve_in_pieces(problem, u0, times.asked, run, events)
+        rows = [row for row in times.rows if row < len(solved.times) - solved.ended]
         every = [
-            states[row] if time is None else to_time(states[row], time, at[row], problem)
-            for row, time in zip(times.rows, times.ends, strict=True)
+            solved.states[row]
+            if time is None
+            else to_time(solved.states[row], time, solved.times[row], problem)
+            for row, time in zip(rows, times.ends, strict=False)
         ]
+        if solved.ended:
+            rows.append(len(solved.times) - 1)
+            every.append(solved.states[-1])
 
         def interpolant(t: float) -> Any:
-            start, end = solve.problem.tspan
             try:
                 t = float(t)
             except NOT_NUMBERS as error:
                 raise SaveAtError(
                     f"a solution is called with one time, not with a {type(t).__name__}"
                 ) from error
-            if not min(start, end) <= t <= max(start, end):
-                raise SaveAtError(f"t = {t} is outside tspan {solve.problem.tspan}")
+            piece = solved.piece_at(t)
+            if piece is None:
+                span = solved.pieces[0].solve.problem.tspan[0], solved.pieces[-1].end
+                raise SaveAtError(f"t = {t} is outside tspan {span}")
+            solve = piece.solve
             return unpack(solve.read(engine.interpolate(solve.problem, solve.trajectory, t)))
 
         solution = Solution(
-            u=unpack(torch.stack(every) if times.saved else every[0]),
-            t=np.array([at[row] for row in times.rows]),
-            regularization=regularization,
-            stats=solve.trajectory.stats(calls),
-            steps=solve.trajectory.steps(),
+            u=unpack(torch.stack(every) if times.saved else every[-1]),
+            t=np.array([solved.times[row] for row in rows]),
+            regularization=None if regularizer is None else joined(regularizer, solved.regularized),
+            stats=solved.stats,
+            steps=solved.steps,
             engine=engine.name,
             interpolant=interpolant if dense else None,
             noise=noise,
+            events=tuple(solved.occurrences),
         )
         of_replica = getattr(self, "_is_replica", False)  # torch.nn.DataParallel's mark
         return cast(Solution, OfReplica(solution)) if of_replica else solution

@@ -9,9 +9,12 @@ from pylocalreg.compilation import uncompiled
 from pylocalreg.dynamics import Function, Layer, Layers, WithInputs, as_module
 from pylocalreg.engines.base import Adjoint, Jacobian
 from pylocalreg.errors import OptionError
+from pylocalreg.events import Event, Events, check_events
 from pylocalreg.neural_de import NeuralDE
+from pylocalreg.observed.reached import vmapping
 from pylocalreg.precision import at_the_door, full_precision
 from pylocalreg.regularizers import Regularizer
+from pylocalreg.regularizers.base import check_joining
 from pylocalreg.solution import Solution
 from pylocalreg.states import State, device_of, layout_of, mapped
 from pylocalreg.step_options import Tstops
@@ -63,7 +66,8 @@ class NeuralODE(NeuralDE):
             steps lose their order and the gradient is not exact. Not for states that are tuples or dicts.
         params: tensors that want a gradient and that the dynamics reach at some times alone; all others are
             found at the first call.
-        callback: refused: the stack's callbacks for events are not handled.
+        event: an `Event`, or several: where a condition crosses zero the solve ends, or the state changes.
+        callback: refused: the stack's name for what `Event` is here.
 
     Raises:
         TimeSpanError, ToleranceError, SaveAtError, OptionError, EngineUnavailableError: at construction.
@@ -98,12 +102,12 @@ class NeuralODE(NeuralDE):
         progress: bool = False,
         jacobian: Jacobian | None = None,
         params: Sequence[torch.Tensor] = (),
+        event: Event | Sequence[Event] | None = None,
         callback: None = None,
     ) -> None:
         if callback is not None:
             raise OptionError(
-                f"callback = {callback!r}: events are not handled; solve up to the event, change the state "
-                "and solve on from there"
+                f"callback = {callback!r}: give event=plr.Event(condition, affect), which both engines have"
             )
         super().__init__(
             tspan,
@@ -135,6 +139,9 @@ class NeuralODE(NeuralDE):
             jacobian=jacobian,
         )
         self.dynamics = as_module(dynamics)
+        self.events = torch.nn.ModuleList(check_events(event))
+        if self.events and regularizer is not None:
+            check_joining(regularizer)
 
     def extra_repr(self) -> str:
         return (
@@ -180,7 +187,14 @@ class NeuralODE(NeuralDE):
             named = (*dynamics.parameters(), *inputs)
             called = layout.dynamics(WithInputs(dynamics, inputs) if inputs else dynamics)
             problem = self._problem(packed, times, [called], named)
-            return self._solve(problem, packed, times, layout.unpack, dense=dense, regularize=regularize)
+            events = Events([*self.events], layout) if self.events else None
+            if events is not None and vmapping():
+                raise OptionError(
+                    "events inside torch.func.vmap: each sample has its own; solve them one by one"
+                )
+            return self._solve(
+                problem, packed, times, layout.unpack, dense=dense, regularize=regularize, events=events
+            )
 
     def _check_samples(self, u0: State, inputs: Sequence[torch.Tensor]) -> None:
         if self.jacobian != "per_sample":

@@ -53,6 +53,21 @@ class Steps:
 
 
 @dataclass(frozen=True, eq=False)
+class Occurrence:
+    """One event of a solve.
+
+    Attributes:
+        t: when, a scalar tensor of the state's dtype. Differentiable.
+        u: the state there, before the affect. Differentiable.
+        event: which of the module's events.
+    """
+
+    t: torch.Tensor
+    u: Any
+    event: int
+
+
+@dataclass(frozen=True, eq=False)
 class Solution:
     """A solved neural differential equation.
 
@@ -69,6 +84,8 @@ class Solution:
         steps: times, sizes and error estimates of the accepted steps.
         engine: the engine that solved, ``"torch"`` or ``"julia"``.
         noise: the Brownian path of an SDE's solve; another solve can be taken along it.
+        events: the events that happened, in order. One that ended the solve is the last, and the last of
+            ``u`` and ``t`` are those there; times of ``saveat`` beyond are left out.
     """
 
     u: Any
@@ -79,6 +96,7 @@ class Solution:
     engine: str
     interpolant: Callable[[float], Any] | None = None
     noise: BrownianPath | None = None
+    events: tuple[Occurrence, ...] = ()
 
     def __call__(self, t: float) -> Any:
         """State at any time of the span by the method's own dense output, without gradient.

@@ -8,6 +8,7 @@ import torch
 
 from pylocalreg.checks import check_state
 from pylocalreg.errors import DeviceError, DtypeError, ShapeError
+from pylocalreg.observed.output import check_output
 
 State = torch.Tensor | tuple[torch.Tensor, ...] | dict[Any, torch.Tensor]
 
@@ -40,6 +41,12 @@ class Layout(ABC):
         """The user's state, views of ``solved``; dimensions before the state's own are kept."""
 
     @abstractmethod
+    def check(self, given: Any, t: torch.Tensor, like: torch.Tensor, name: str = "dynamics") -> None:
+        """Raise where a user's function ``name`` gave something else than a state; ``like`` is a solved
+        one.
+        """
+
+    @abstractmethod
     def dynamics(self, f: torch.nn.Module) -> torch.nn.Module:
         """The dynamics of the solved tensor, where ``f`` is that of the user's state."""
 
@@ -63,6 +70,9 @@ class _Tensor(Layout):
 
     def unpack(self, solved: torch.Tensor) -> State:
         return solved
+
+    def check(self, given: Any, t: torch.Tensor, like: torch.Tensor, name: str = "dynamics") -> None:
+        check_output(given, float(t.detach()), like, name)
 
     def dynamics(self, f: torch.nn.Module) -> torch.nn.Module:
         return f
@@ -112,13 +122,13 @@ class _Parts(Layout):
     def dynamics(self, f: torch.nn.Module) -> torch.nn.Module:
         return _OfParts(f, self)
 
-    def check(self, k: Any, t: torch.Tensor) -> None:
-        """Raise `ShapeError` where the dynamics gave something else than the state's parts."""
+    def check(self, k: Any, t: torch.Tensor, like: torch.Tensor, name: str = "dynamics") -> None:
+        """Raise `ShapeError` where ``k`` is something else than the state's parts."""
         same_kind = isinstance(k, Mapping) if self.kind is dict else isinstance(k, tuple | list)
         if same_kind and len(k) == len(self.keys) and (self.kind is tuple or set(k) == set(self.keys)):
             shapes = [getattr(part, "shape", None) for part in self._parts(k)]
             if shapes == self.shapes:
-                self._check_dtypes(k, t)
+                self._check_dtypes(k, t, name)
                 return
             got = str([shape and tuple(shape) for shape in shapes])
         else:
@@ -126,15 +136,16 @@ class _Parts(Layout):
                 f" of {list(k) if self.kind is dict else len(k)}" if same_kind else ""
             )
         raise ShapeError(
-            f"the dynamics gave {got} at t = {float(t):.6g} for a state that is a {self.kind.__name__} of "
-            f"{self.keys} with the shapes {[tuple(shape) for shape in self.shapes]}: f(t, u) must give such"
+            f"the {name} gave {got} at t = {float(t.detach()):.6g} for a state that is a "
+            f"{self.kind.__name__} of {self.keys} with the shapes "
+            f"{[tuple(shape) for shape in self.shapes]}: it must give such"
         )
 
-    def _check_dtypes(self, k: Any, t: torch.Tensor) -> None:
+    def _check_dtypes(self, k: Any, t: torch.Tensor, name: str) -> None:
         for part in self._parts(k):
             if part.dtype != self.dtype:  # put together, the parts would take on the wider one
                 raise DtypeError(
-                    f"the dynamics gave a part of {part.dtype} at t = {float(t):.6g} for a state of "
+                    f"the {name} gave a part of {part.dtype} at t = {float(t.detach()):.6g} for a state of "
                     f"{self.dtype}: move the module or the state to one dtype, as in module.to(u0.dtype)"
                 )
 
@@ -146,5 +157,5 @@ class _OfParts(torch.nn.Module):
 
     def forward(self, t: torch.Tensor, solved: torch.Tensor) -> torch.Tensor:
         k = self.f(t, self.layout.unpack(solved))
-        self.layout.check(k, t)
+        self.layout.check(k, t, solved)
         return self.layout.pack(k)

@@ -452,7 +452,7 @@ def test_unknown_option(options: dict[str, str], message: str) -> None:
 
 
 def test_callbacks_are_refused_by_name() -> None:
-    with pytest.raises(OptionError, match=r"callback.*events"):
+    with pytest.raises(OptionError, match=r"callback.*event="):
         solver(callback=lambda t, u: None)
 
 

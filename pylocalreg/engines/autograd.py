@@ -26,6 +26,7 @@ from pylocalreg.engines.base import (
     StepCotangent,
     StepSample,
     Trajectory,
+    Watch,
 )
 from pylocalreg.engines.scale import Scale, scaled, slope
 from pylocalreg.errors import ChangedError, DoubleBackwardError, OptionError
@@ -78,6 +79,8 @@ class Solve:
     recorded: Recorded | None = None
     read: Callable[[torch.Tensor], torch.Tensor] = _as_it_is
     """The asked state from the solved one, should a regularizer have solved for more."""
+    watch: Watch | None = None
+    """May end the solve, within its span: ``problem`` and ``times`` are then as far as it came."""
     trajectory: Trajectory = field(default_factory=Trajectory)
     samples: "list[Solve]" = field(default_factory=list)
     """The solves of the samples, where this one is transformed by ``torch.func.vmap``."""
@@ -107,11 +110,14 @@ class Solve:
 
         def solve(other: bool) -> Trajectory:
             asked = dataclasses.replace(problem, params=tuple(params)) if aliases else problem
-            return self.engine.solve(asked, u0.detach(), self.times, self.keep)
+            return self.engine.solve(asked, u0.detach(), self.times, self.keep, self.watch)
 
         draws = self._unseen_draws(u0.device)
         self.trajectory = trajectory = self.as_solved.lending(aliases, solve) if aliases else solve(False)
-        trajectory.calls += Calls(*(sum(observed.wasted for observed in side) for side in (of_f, of_g)))
+        if trajectory.ended is not None:
+            self.times = [*self.times[: len(trajectory.outputs) - 1], trajectory.ended]
+            self.problem = dataclasses.replace(problem, tspan=(problem.tspan[0], trajectory.whole_end))
+        trajectory.calls += Calls(*(sum(observed.waste() for observed in side) for side in (of_f, of_g)))
         if draws is not None and draws.moved():
             raise OptionError(
                 "the dynamics drew random numbers in this solve, but not at their first call: they must draw "

@@ -40,6 +40,15 @@ class StepSample(Protocol):
         """The chosen steps, by index, and each one's weight in the regularizer's sum."""
 
 
+class Watch(Protocol):
+    """Looks on while steps are accepted, and may end a solve inside one."""
+
+    def __call__(self, t: float, t_new: float, at: Callable[[float], torch.Tensor]) -> float | None:
+        """The time at which the solve ends within the accepted step from ``t`` to ``t_new``, or None;
+        ``at`` is the step's dense output.
+        """
+
+
 @dataclass(frozen=True)
 class Keep:
     """What a trajectory keeps of the accepted steps beside (t, dt, EEst).
@@ -151,6 +160,13 @@ class Trajectory:
     outputs: list[torch.Tensor] = field(default_factory=list)
     saved: dict[float, torch.Tensor] = field(default_factory=dict)
     """Outputs by their times, where an adjoint restarts from them."""
+    ended: float | None = None
+    """Where a watch ended the solve, within the last step, which is recorded whole. The last output is
+    there.
+    """
+    whole_end: float = 0.0
+    proposed_dt: float = 0.0
+    """Then, the end of that step, and the size of the one that would have come next."""
     calls: Calls = Calls()
     nf: int = 0
     """What the stack counts of them."""
@@ -159,6 +175,11 @@ class Trajectory:
     @property
     def naccept(self) -> int:
         return len(self.t)
+
+    @property
+    def end(self) -> float:
+        """How far the solve came."""
+        return self.t[-1] + self.dt[-1] if self.ended is None else self.ended
 
     def step_at(self, time: float) -> int:
         """Index of the accepted step that contains ``time``; a step's end belongs to it, not to the next."""
@@ -260,8 +281,17 @@ class Engine(Protocol):
     def keep_for(self, adjoint: Adjoint, checkpoints: int | None) -> Keep:
         """What a trajectory must keep for this adjoint."""
 
-    def solve(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep) -> Trajectory:
-        """Solve over the whole span; ``outputs`` holds the states at ``times`` (ordered along the span)."""
+    def solve(
+        self,
+        problem: Problem,
+        u0: torch.Tensor,
+        times: Sequence[float],
+        keep: Keep,
+        watch: Watch | None = None,
+    ) -> Trajectory:
+        """Solve over the whole span; ``outputs`` holds the states at ``times`` (ordered along the span).
+        Where ``watch`` ends it, they are those up to there and the one there.
+        """
 
     def interpolate(self, problem: Problem, trajectory: Trajectory, time: float) -> torch.Tensor:
         """Dense output at ``time`` of a trajectory that keeps its stages."""

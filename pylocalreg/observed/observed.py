@@ -55,6 +55,11 @@ class Observed(torch.nn.Module):
         if isinstance(f, torch.nn.Module) and not hasattr(f, "f"):
             self.__dict__["_looked_at"] = LOOKED_AT
 
+    def waste(self) -> int:
+        """The wasted calls that were not asked for yet."""
+        wasted, self.wasted = self.wasted, 0
+        return wasted
+
     def __setattr__(self, name: str, value: Any) -> None:
         self.__dict__[name] = value  # none is a parameter, and every solve makes one of these
 

@@ -6,6 +6,8 @@ import torch
 
 from pylocalreg.errors import DeviceError, DtypeError, ShapeError
 
+CALLED = {"diffusion": "g", "event's affect": "affect"}
+
 
 def check_output(k: Any, t: float, u: torch.Tensor, name: str = "dynamics") -> None:
     """Raise `ShapeError`, `DtypeError` or `DeviceError` where ``k``, f(t, u), is not of the state's kind."""
@@ -13,7 +15,7 @@ def check_output(k: Any, t: float, u: torch.Tensor, name: str = "dynamics") -> N
         got = tuple(k.shape) if isinstance(k, torch.Tensor) else type(k).__name__
         raise ShapeError(
             f"the {name} gave {got} at t = {t:.6g} for a state of shape {tuple(u.shape)}: "
-            f"{'g' if name == 'diffusion' else 'f'}(t, u) must give a tensor of the state's shape"
+            f"{CALLED.get(name, 'f')}(t, u) must give a tensor of the state's shape"
         )
     if k.dtype != u.dtype:
         raise DtypeError(

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 
 from pylocalreg.engines.autograd import Solve
-from pylocalreg.engines.base import Adjoint, Calls, Engine
+from pylocalreg.engines.base import Adjoint, Calls, Engine, Trajectory
 from pylocalreg.errors import OptionError
 
 
@@ -31,6 +31,29 @@ class Regularizer(Protocol):
 
     def solve(self, solve: Solve, u0: torch.Tensor) -> Regularized:
         """Run ``solve`` once; what is asked of it may be changed first."""
+
+
+class Joining(Protocol):
+    """A regularizer of solves that events divide into pieces."""
+
+    def join(self, pieces: Sequence[tuple[torch.Tensor, Trajectory]]) -> torch.Tensor:
+        """The value of the whole from each piece's own, and its trajectory."""
+
+
+def joined(regularizer: Regularizer, pieces: Sequence[tuple[torch.Tensor, Trajectory]]) -> torch.Tensor:
+    """The regularizer's value of a solve in pieces."""
+    if len(pieces) == 1:
+        return pieces[0][0]
+    return cast(Joining, regularizer).join(pieces)
+
+
+def check_joining(regularizer: Regularizer) -> None:
+    """Raise `OptionError` for a regularizer that has no value of a solve in pieces."""
+    if not hasattr(regularizer, "join"):
+        raise OptionError(
+            f"{type(regularizer).__name__} with events: it has no value of a solve that events divide; take "
+            "LocalRegularizer or GlobalRegularizer"
+        )
 
 
 def choose(name: str, value: str, choices: tuple[str, ...]) -> None:

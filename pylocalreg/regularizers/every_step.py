@@ -1,12 +1,13 @@
 """The error or stiffness estimates of all steps as a term of the loss: ERNODE and SRNODE."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from pylocalreg.engines.autograd import Recorded, Solve
-from pylocalreg.engines.base import Adjoint, Calls, Engine, Quantity
+from pylocalreg.engines.base import Adjoint, Calls, Engine, Quantity, Trajectory
 from pylocalreg.errors import OptionError
 from pylocalreg.regularizers.base import Regularized, choose
 
@@ -43,3 +44,7 @@ class GlobalRegularizer:
         solve.keep = dataclasses.replace(solve.keep, stiffness=self.quantity == "stiffness")
         states, value, _ = solve.run(u0)
         return Regularized(states, solve.times, value, Calls())
+
+    def join(self, pieces: Sequence[tuple[torch.Tensor, Trajectory]]) -> torch.Tensor:
+        """The sum over the steps of all pieces."""
+        return torch.stack([value for value, _ in pieces]).sum()

@@ -1,6 +1,7 @@
 """The local error or stiffness of a few steps as a term of the loss: the paper's regularizer."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,7 +9,7 @@ import torch
 
 from pylocalreg.checks import check_count, check_finite, check_flag, round_time
 from pylocalreg.engines.autograd import Recorded, Solve
-from pylocalreg.engines.base import Adjoint, Calls, Engine, Gradient, Quantity
+from pylocalreg.engines.base import Adjoint, Calls, Engine, Gradient, Keep, Quantity, Trajectory
 from pylocalreg.engines.scale import Scale, scaled
 from pylocalreg.errors import OptionError
 from pylocalreg.regularizers.base import Regularized, check_generator, choose, draw, draw_seed
@@ -118,8 +119,42 @@ class LocalRegularizer:
     def solve(self, solve: Solve, u0: torch.Tensor) -> Regularized:
         return self._at_any_times(solve, u0) if self.sampling == "unbiased" else self._at_steps(solve, u0)
 
+    def join(self, pieces: Sequence[tuple[torch.Tensor, Trajectory]]) -> torch.Tensor:
+        """One draw in each piece, weighted by its share of the time, or of the steps: the mean is that
+        of one draw in the whole, the variance smaller. With importance, whose values are of sums, their sum.
+        """
+        values = torch.stack([value for value, _ in pieces])
+        if self.importance != "none":
+            return values.sum()
+        if self.sampling == "biased":
+            shares = [float(trajectory.naccept) for _, trajectory in pieces]
+        else:
+            shares = [abs(trajectory.end - trajectory.t[0]) for _, trajectory in pieces]
+        return values @ values.new_tensor(shares) / sum(shares)
+
+    def _in_a_piece(self, solve: Solve, u0: torch.Tensor) -> Regularized:
+        """New steps from (tau, u(tau)) where an event may end the solve: drawn once it is known where."""
+        if self.through_state:
+            raise OptionError(
+                "through_state=True with sampling='unbiased' and events: u(tau) is read after the solve, and "
+                "has no gradient; take sampling='biased'"
+            )
+        solve.keep = Keep("all", stages=True)
+        states, _, _ = solve.run(u0)
+        trajectory = solve.trajectory
+        steps = []
+        for _ in range(self.samples):
+            start = trajectory.t[0]
+            tau = round_time(start + (trajectory.end - start) * draw(self.generator), u0.dtype)
+            with torch.no_grad():
+                u = solve.engine.interpolate(solve.problem, trajectory, tau)
+            steps.append((tau, u, trajectory.dt[trajectory.step_at(tau)]))
+        return Regularized(states, solve.times, *self._new_steps(solve, steps))
+
     def _at_any_times(self, solve: Solve, u0: torch.Tensor) -> Regularized:
         """New steps from (tau, u(tau)), by dense output."""
+        if solve.watch is not None:
+            return self._in_a_piece(solve, u0)
         asked = list(solve.times)
         start, end = solve.problem.tspan
         taus = [

@@ -16,6 +16,7 @@ from pylocalreg.engines.base import (
     StepAsked,
     StepCotangent,
     Trajectory,
+    Watch,
 )
 from pylocalreg.engines.methods import check_estimate, check_options, is_stochastic, keep_for
 from pylocalreg.engines.torch_engine.adjoints import pull_back
@@ -54,11 +55,18 @@ class TorchEngine:
     def keep_for(self, adjoint: Adjoint, checkpoints: int | None) -> Keep:
         return keep_for(adjoint, checkpoints)
 
-    def solve(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep) -> Trajectory:
+    def solve(
+        self,
+        problem: Problem,
+        u0: torch.Tensor,
+        times: Sequence[float],
+        keep: Keep,
+        watch: Watch | None = None,
+    ) -> Trajectory:
         f = RightHandSide.of(problem)
         with following(problem) as update:
             on_step = None if update is None else lambda _, end, __: update(end, f.nfe)
-            return integrate(f, problem, u0, times, keep, on_step)
+            return integrate(f, problem, u0, times, keep, on_step, watch)
 
     def interpolate(self, problem: Problem, trajectory: Trajectory, time: float) -> torch.Tensor:
         i = trajectory.step_at(time)

@@ -8,7 +8,7 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from pylocalreg.engines.base import Keep, Problem, Quantity, Trajectory
+from pylocalreg.engines.base import Keep, Problem, Quantity, Trajectory, Watch
 from pylocalreg.engines.torch_engine.controller import PIController, Scalar
 from pylocalreg.engines.torch_engine.initial_step import initial_step
 from pylocalreg.engines.torch_engine.method import Stepper
@@ -32,8 +32,10 @@ def integrate(
     times: Sequence[float],
     keep: Keep,
     on_step: OnStep | None = None,
+    watch: Watch | None = None,
 ) -> Trajectory:
     """Solve u' = f(t, u) over ``problem.tspan``; ``times`` are ordered along the span and lie in it.
+    ``watch`` may end it earlier.
 
     Step for step the loop of OrdinaryDiffEqCore (loopheader!, perform_step!, loopfooter!).
 
@@ -95,16 +97,28 @@ def integrate(
             t = stop if lands else t + dt
             if on_step is not None:
                 on_step(start, float(t), stepper)
-            while len(outputs) < len(times) and direction * (times[len(outputs)] - float(t)) <= 0:
-                time = times[len(outputs)]
-                outputs.append(u_new.clone() if time == float(t) else stepper.interpolate(time))
+
+            def at(time: float, t: float = float(t), u_new: torch.Tensor = u_new) -> torch.Tensor:
+                return u_new.clone() if time == t else stepper.interpolate(time)
+
+            reached = float(t)
+            if watch is not None:
+                trajectory.ended = watch(start, reached, at)
+                reached = reached if trajectory.ended is None else trajectory.ended
+            while len(outputs) < len(times) and direction * (times[len(outputs)] - reached) <= 0:
+                outputs.append(at(times[len(outputs)]))
+            if trajectory.ended is not None and reached not in times[: len(outputs)]:
+                outputs.append(at(reached))
         stepper.accept()
-        if t == t_end:
+        if t == t_end or trajectory.ended is not None:
             # an error relative to an infinite state is 0: EEst need not show it, and it stays infinite
             if not math.isfinite(float(u_new.sum())):  # or a sum of finite ones overflows
                 advice = "take smaller steps" if controller is None else "the solution blows up"
                 raise_if_not_finite(u_new, f"the state at t = {float(t):.6g}", advice)
             keeper.finish(u_new)
+            trajectory.whole_end = float(t)
+            next_dt = abs(proposed) if controller is None else abs(controller.accept(T(proposed), EEst))
+            trajectory.proposed_dt = float(direction * next_dt)
             trajectory.calls, trajectory.nf = f.calls, f.nfe - stepper.uncounted
             return trajectory
         spare = None if kept or u is u0 or not method.one_step else u
