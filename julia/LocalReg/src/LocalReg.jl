@@ -5,8 +5,8 @@ Read in this order: `memory.jl` (where arrays come from), `dynamics.jl` (what a 
 (loops over elements), `layers.jl` (Lux models from descriptions),
 `noise.jl`, `solve.jl` (one solve and its record), `tableaus.jl`, `steps.jl` and `stochastic_steps.jl` (one
 step taken again, its error estimate, and its reverse), `adjoints.jl`, `regularizers.jl`, `adams_steps.jl` (all of that
-for steps that depend on those before), `paper.jl` (the paper's own code), and `host.jl` (dynamics and noise that live
-in Python).
+for steps that depend on those before), `paper.jl` (the paper's own code), and `host/` (what crosses to
+Python and back, by what it is about; `host/functions.jl` names every function that Python calls).
 """
 module LocalReg
 
@@ -49,7 +49,15 @@ include("adjoints.jl")
 include("regularizers.jl")
 include("adams_steps.jl")
 include("paper.jl")
-include("host.jl")
+include("host/arrays.jl")
+include("host/models.jl")
+include("host/problems.jl")
+include("host/solves.jl")
+include("host/gradients.jl")
+include("host/failures.jl")
+include("host/machine.jl")
+include("host/paper.jl")
+include("host/functions.jl")
 include("precompile.jl")
 
 end

@@ -104,7 +104,7 @@ def _stateless(julia: Julia, description: Layers) -> Any:
 
 
 def _row(layer: Layer) -> tuple[str, int, int, int, str]:
-    """A layer as host.jl's `lux_layer` takes it."""
+    """A layer as layers.jl's `lux_layer` takes it."""
     if isinstance(layer, Dense):
         return "dense", layer.inputs, layer.outputs, 0, layer.activation
     if isinstance(layer, Conv):
@@ -136,7 +136,7 @@ def _host(julia: Julia, problem: Problem, u0: torch.Tensor) -> Model:
 
 
 class _Callbacks:
-    """What a `HostModel` in host.jl calls."""
+    """What a `HostModel` in host/models.jl calls."""
 
     def __init__(self, f: RightHandSide, params: Sequence[torch.Tensor]) -> None:
         self.f, self.params = f, tuple(params)
