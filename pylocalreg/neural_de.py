@@ -26,6 +26,7 @@ from pylocalreg.engines import Engine, engine_for, get_engine
 from pylocalreg.engines.autograd import Solve
 from pylocalreg.engines.base import Adjoint, Calls, Jacobian, Keep, Problem
 from pylocalreg.errors import OptionError, SaveAtError
+from pylocalreg.julia.models import Drawn, JuliaModel
 from pylocalreg.moments import Moments, from_time, to_time
 from pylocalreg.observed import observe
 from pylocalreg.observed.reached import is_transformed, vmapping
@@ -57,6 +58,15 @@ class Times:
     @property
     def want_gradients(self) -> bool:
         return self.start is not None or any(end is not None for end in self.ends)
+
+
+def check_written(engine: Engine, *sides: object) -> None:
+    """Raise `OptionError` where the embedded engine would solve dynamics that are written in Julia."""
+    if engine.name != "julia" and any(isinstance(side, JuliaModel | Drawn) for side in sides):
+        raise OptionError(
+            f"engine={engine.name!r}: dynamics written in Julia are not solved there; take engine='julia' "
+            "and a state on the CPU"
+        )
 
 
 class NeuralDE(torch.nn.Module):
@@ -163,13 +173,16 @@ class NeuralDE(torch.nn.Module):
         known = list({id(p): p for p in (*named, *self.closed_over)}.values())
         check_parameters(known, u0)
         wanted = {id(p): p for p in known if p.requires_grad or is_transformed(p)}
-        called = []
+        called: list[torch.nn.Module] = []
         for side in sides:
             if is_described(side):
                 of_layers = side.f if isinstance(side, WithInputs) else side
                 assert isinstance(of_layers, LayerDynamics)
                 of_layers.check(u0)
                 called.append(side)
+            elif isinstance(side, JuliaModel):
+                side.check(u0)
+                called.append(side.drawn())
             else:
                 observed = observe(side, times.tspan[0], u0, known)
                 check_parameters(observed.reached, u0)
@@ -221,6 +234,7 @@ class NeuralDE(torch.nn.Module):
             )
         wants_gradient = torch.is_grad_enabled() and (u0.requires_grad or bool(problem.params))
         engine = self._engine_on(u0.device)
+        check_written(engine, problem.f, problem.g)
         keep = engine.keep_for(self.adjoint, self.checkpoints) if wants_gradient else Keep()
         if dense:
             keep = Keep("all", stages=True)
@@ -258,6 +272,7 @@ class NeuralDE(torch.nn.Module):
             engine=engine.name,
             interpolant=interpolant if dense else None,
             noise=noise,
+            sol=solve.trajectory.sol,
         )
         of_replica = getattr(self, "_is_replica", False)  # torch.nn.DataParallel's mark
         return cast(Solution, OfReplica(solution)) if of_replica else solution

@@ -9,7 +9,7 @@ from pylocalreg.compilation import uncompiled
 from pylocalreg.dynamics import Function, Layer, Layers, WithInputs, as_module
 from pylocalreg.engines.base import Adjoint, Jacobian
 from pylocalreg.errors import OptionError
-from pylocalreg.neural_de import NeuralDE
+from pylocalreg.neural_de import NeuralDE, check_written
 from pylocalreg.precision import at_the_door, full_precision
 from pylocalreg.regularizers import Regularizer
 from pylocalreg.solution import Solution
@@ -134,6 +134,7 @@ class NeuralODE(NeuralDE):
             jacobian=jacobian,
         )
         self.dynamics = as_module(dynamics)
+        check_written(self.engine, self.dynamics)
 
     def extra_repr(self) -> str:
         return (

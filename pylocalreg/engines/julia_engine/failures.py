@@ -8,7 +8,37 @@ import torch
 from pylocalreg.engines.base import Problem
 from pylocalreg.engines.julia_engine.start import Julia
 from pylocalreg.engines.julia_engine.streams import in_order
-from pylocalreg.errors import NonFiniteError, ShapeError, StepLimitError, StepUnderflowError
+from pylocalreg.errors import (
+    DtypeError,
+    LocalRegError,
+    NonFiniteError,
+    OptionError,
+    ShapeError,
+    StepLimitError,
+    StepUnderflowError,
+)
+
+REFUSED: dict[str, type[LocalRegError]] = {"dtype": DtypeError, "option": OptionError, "shape": ShapeError}
+
+
+@contextmanager
+def refusals(julia: Julia) -> Iterator[None]:
+    """What Julia refuses, or can not differentiate, as pylocalreg's errors."""
+    try:
+        yield
+    except julia.juliacall.JuliaError as error:
+        failure = julia.call("failure", error.exception)
+        if failure is not None and failure[0] in REFUSED:
+            kind, text = failure
+            raise REFUSED[kind](text) from error
+        if "DimensionMismatch" in str(error):
+            raise ShapeError(f"the dynamics do not fit the state: {error}") from error
+        if "Mutating arrays is not supported" in str(error):
+            raise OptionError(
+                "the dynamics write to arrays, through which Zygote takes no gradient: write them out of "
+                f"place, or as f!(du, u, p, t): {error}"
+            ) from error
+        raise
 
 
 @contextmanager
@@ -18,13 +48,11 @@ def inside(julia: Julia, problem: Problem, device: torch.device) -> Iterator[Non
     Julia's own text and trace stand behind them.
     """
     try:
-        with in_order(julia, device):
+        with refusals(julia), in_order(julia, device):
             yield
     except julia.juliacall.JuliaError as error:
         failure = julia.call("failure", error.exception)
         if failure is None:
-            if "DimensionMismatch" in str(error):
-                raise ShapeError(f"the dynamics do not fit the state: {error}") from error
             raise
         kind, t, dt, EEst, naccept, nreject = failure
         where = f"at t = {t:.6g} after {naccept} accepted and {nreject} rejected steps"

@@ -52,7 +52,7 @@ def solve(problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep
     if keep.sample is not None and not keep.stiffness:
         offer = _Offer(keep)
     with following(problem) as update, inside(julia, problem, u0.device):
-        run, t, dt, EEst, nreject, nf, calls, of_diffusion, outputs = julia.call(
+        run, t, dt, EEst, nreject, nf, calls, of_diffusion, outputs, sol = julia.call(
             "solve",
             handle,
             plain(u0),
@@ -65,7 +65,7 @@ def solve(problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep
             update or _breathe,
             update is not None,
         )
-        trajectory.run = run
+        trajectory.run, trajectory.sol = run, sol
         trajectory.t, trajectory.dt, trajectory.EEst = list(t), list(dt), list(EEst)
         trajectory.nreject = int(nreject)
         trajectory.nf, trajectory.calls = int(nf), Calls(int(calls), int(of_diffusion))

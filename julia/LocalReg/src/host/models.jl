@@ -32,11 +32,16 @@ jacobian(model::HostModel, u, p, t) = permutedims(array(model.jacobian(tensor(u)
 time_derivative(model::HostModel, u, p, t) = array(model.time_derivative(tensor(u), t))
 
 function host_layers(description, timed, injected, running, training)
+    layers, is_timed, stats = described_layers(description, timed, running)
+    return Py(Layers(layers, is_timed, pyconvert(Int, injected), stats, pyconvert(Bool, training)))
+end
+
+function described_layers(description, timed, running)
     rows = pyconvert(Vector{Tuple{String, Int, Int, Int, String}}, description)
     is_timed = pyconvert(Bool, timed)
     layers = Tuple(lux_layer(row..., is_timed) for row in rows)
     stats = Tuple(isnone(pair) ? nothing : (array(pair[0]), array(pair[1])) for pair in running)
-    return Py(Layers(layers, is_timed, pyconvert(Int, injected), stats, pyconvert(Bool, training)))
+    return layers, is_timed, stats
 end
 
 host_model(call, pull, jacobian, time_derivative) =

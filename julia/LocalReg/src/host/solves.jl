@@ -36,6 +36,7 @@ function solve_and_share(problem::HostProblem{T}, u0, times, states, spread, den
     return PythonCall.pytuple((
         Py(run), PythonCall.pylist(run.t), PythonCall.pylist(run.dt), PythonCall.pylist(run.EEst),
         run.nreject, run.nf, nf, ng, PythonCall.pylist(tensor.(run.outputs)),
+        Py(run.sol),
     ))
 end
 
