@@ -317,16 +317,21 @@ given inputs, ``f(t, u, *inputs)``. One that takes a single argument is ``f(u)``
 
 
 def as_module(dynamics: Layers | Layer | torch.nn.Module | Function) -> torch.nn.Module:
-    """What `NeuralODE` solves: descriptions are built, modules kept, callables wrapped; a module or callable
+    """What `NeuralODE` solves: descriptions are built, modules kept, callables wrapped, a
+    bare Julia function taken as one without parameters; a module or callable
     that takes one argument, ``torch.nn.Sequential`` say, is given the state alone.
 
     Raises:
         OptionError: it is none of these, or what its arguments mean is not clear.
     """
+    from pylocalreg.julia.models import function, is_julia  # which the engines' own modules import
+
     if isinstance(dynamics, Layer):
         return LayerDynamics(Chain(dynamics))
     if isinstance(dynamics, Chain | TimeDependent):
         return LayerDynamics(dynamics)
+    if is_julia(dynamics):
+        return function(dynamics)
     if not callable(dynamics) or isinstance(dynamics, type):
         raise OptionError(
             f"dynamics {dynamics!r} are not a layer description, a module or a callable f(t, u)"

@@ -27,6 +27,7 @@ from pylocalreg.engines.autograd import Solve
 from pylocalreg.engines.base import Adjoint, Jacobian, Keep, Problem, Watch
 from pylocalreg.errors import OptionError, SaveAtError
 from pylocalreg.events import Events
+from pylocalreg.julia.models import Drawn, JuliaModel
 from pylocalreg.moments import Moments, from_time, to_time
 from pylocalreg.observed import observe
 from pylocalreg.observed.reached import is_transformed, vmapping
@@ -59,6 +60,15 @@ class Times:
     @property
     def want_gradients(self) -> bool:
         return self.start is not None or any(end is not None for end in self.ends)
+
+
+def check_written(engine: Engine, *sides: object) -> None:
+    """Raise `OptionError` where the embedded engine would solve dynamics that are written in Julia."""
+    if engine.name != "julia" and any(isinstance(side, JuliaModel | Drawn) for side in sides):
+        raise OptionError(
+            f"engine={engine.name!r}: dynamics written in Julia are not solved there; take engine='julia' "
+            "and a state on the CPU"
+        )
 
 
 class NeuralDE(torch.nn.Module):
@@ -165,13 +175,16 @@ class NeuralDE(torch.nn.Module):
         known = list({id(p): p for p in (*named, *self.closed_over)}.values())
         check_parameters(known, u0)
         wanted = {id(p): p for p in known if p.requires_grad or is_transformed(p)}
-        called = []
+        called: list[torch.nn.Module] = []
         for side in sides:
             if is_described(side):
                 of_layers = side.f if isinstance(side, WithInputs) else side
                 assert isinstance(of_layers, LayerDynamics)
                 of_layers.check(u0)
                 called.append(side)
+            elif isinstance(side, JuliaModel):
+                side.check(u0)
+                called.append(side.drawn())
             else:
                 observed = observe(side, times.tspan[0], u0, known)
                 check_parameters(observed.reached, u0)
@@ -223,6 +236,7 @@ class NeuralDE(torch.nn.Module):
                 "ends. Give tspan and saveat as numbers"
             )
         engine = self._engine_on(u0.device)
+        check_written(engine, problem.f, problem.g)
         if times.start is not None:
             u0 = from_time(u0, times.start, problem)
 
@@ -274,6 +288,7 @@ class NeuralDE(torch.nn.Module):
             interpolant=interpolant if dense else None,
             noise=noise,
             events=tuple(solved.occurrences),
+            sol=solved.pieces[0].solve.trajectory.sol if len(solved.pieces) == 1 else None,
         )
         of_replica = getattr(self, "_is_replica", False)  # torch.nn.DataParallel's mark
         return cast(Solution, OfReplica(solution)) if of_replica else solution

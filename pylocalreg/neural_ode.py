@@ -10,7 +10,7 @@ from pylocalreg.dynamics import Function, Layer, Layers, WithInputs, as_module
 from pylocalreg.engines.base import Adjoint, Jacobian
 from pylocalreg.errors import OptionError
 from pylocalreg.events import Event, Events, check_events
-from pylocalreg.neural_de import NeuralDE
+from pylocalreg.neural_de import NeuralDE, check_written
 from pylocalreg.observed.reached import vmapping
 from pylocalreg.precision import at_the_door, full_precision
 from pylocalreg.regularizers import Regularizer
@@ -139,6 +139,7 @@ class NeuralODE(NeuralDE):
             jacobian=jacobian,
         )
         self.dynamics = as_module(dynamics)
+        check_written(self.engine, self.dynamics)
         self.events = torch.nn.ModuleList(check_events(event))
         if self.events and regularizer is not None:
             check_joining(regularizer)

@@ -11,7 +11,8 @@ from pylocalreg.compilation import uncompiled
 from pylocalreg.dynamics import Layer, Layers, as_module
 from pylocalreg.engines.base import Dynamics
 from pylocalreg.errors import DeviceError, DtypeError, OptionError, ShapeError, TimeSpanError
-from pylocalreg.neural_de import NeuralDE
+from pylocalreg.julia.models import JuliaModel, is_julia
+from pylocalreg.neural_de import NeuralDE, check_written
 from pylocalreg.observed.reached import vmapping
 from pylocalreg.precision import at_the_door, full_precision
 from pylocalreg.regularizers import Regularizer
@@ -154,6 +155,7 @@ class NeuralSDE(NeuralDE):
         self.generator = generator
         self.drift = as_module(drift)
         self.diffusion = _Additive(diffusion) if noise == "additive" else as_module(cast(Any, diffusion))
+        check_written(self.engine, self.drift, self.diffusion)
 
     def extra_repr(self) -> str:
         return (
@@ -264,6 +266,11 @@ class _Additive(torch.nn.Module):
         super().__init__()
         if not callable(g):
             raise OptionError(f"diffusion {g!r}: additive noise takes a module or a callable g(t)")
+        if isinstance(g, JuliaModel) or is_julia(g):
+            raise OptionError(
+                "noise='additive' takes g(t), and a diffusion written in Julia is of (u, p, t): take "
+                "noise='diagonal', which is the same where u is not used"
+            )
         self.g = g
 
     def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:

@@ -97,6 +97,25 @@ class Solution:
     interpolant: Callable[[float], Any] | None = None
     noise: BrownianPath | None = None
     events: tuple[Occurrence, ...] = ()
+    sol: Any = None
+
+    @property
+    def julia(self) -> Any:
+        """The stack's own solution, a Julia object: an ODESolution, or of an SDE an RODESolution.
+
+        It holds every step, and can be called at any time, where the solve kept them,
+        ``node(u0, dense=True)``; else the states at the start and the end.
+
+        Raises:
+            OptionError: another engine solved, or several solves were made: between events, or under
+                ``torch.func.vmap``.
+        """
+        if self.sol is None:
+            raise OptionError(
+                f"solution.julia: engine={self.engine!r} made no one solution of the stack's; solve with "
+                "engine='julia', without events and not inside torch.func.vmap"
+            )
+        return self.sol
 
     def __call__(self, t: float) -> Any:
         """State at any time of the span by the method's own dense output, without gradient.

@@ -54,7 +54,7 @@ def engine_for(name: str, check: Callable[[Engine], T]) -> tuple[Engine, T]:
 
 @functools.cache
 def _julia_engine() -> Engine:
-    from pylocalreg.engines.julia_engine import JuliaEngine
+    from pylocalreg.engines.julia_engine.engine import JuliaEngine
 
     return JuliaEngine()
 

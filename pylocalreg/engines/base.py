@@ -8,7 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -171,6 +171,8 @@ class Trajectory:
     nf: int = 0
     """What the stack counts of them."""
     nreject: int = 0
+    sol: Any = None
+    """The stack's own solution, where the stack solved."""
 
     @property
     def naccept(self) -> int:

@@ -164,11 +164,32 @@ class Observed(torch.nn.Module):
             start, k = None, self._look(time, state.clone(), held)
         if not isinstance(k, torch.Tensor):
             return  # refused by whoever calls
-        if start is not None and k.requires_grad:
-            leaves, edges = reached(k, start)
+        if start is not None:
+            leaves, edges, from_state = reached(k, start)
+            wants = bool(leaves or edges) or any(x.requires_grad for x in (u0, *known))
+            if wants and not from_state:
+                self._check_constant(time, state)
             made = self._made(edges, [*known, *held], time, state) if edges else []
             self.reached = _without(known, [*leaves, *made])
         self._first = t, state, k.detach()
+
+    def _check_constant(self, t: torch.Tensor, u: torch.Tensor) -> None:
+        """Raise `OptionError` where what has no graph from the state changes with it.
+
+        At two states beside the one that is solved from, which may lie just where the dynamics switch.
+        """
+        h = torch.finfo(u.dtype).eps ** 0.5 * (1 + u.abs())
+        with torch.no_grad():
+            one, other = self._call(t, u + h), self._call(t, u + 2 * h)
+        self.wasted += 2
+        if not isinstance(one, torch.Tensor) or not one.isfinite().all() or torch.equal(one, other):
+            return
+        raise OptionError(
+            "the dynamics change with the state that they are given, but autograd does not see how: they "
+            "leave PyTorch (for numpy, for Julia through juliacall) or detach the state, and the gradient "
+            "would be wrong. Write them in PyTorch, give a Julia function as plr.julia.function(f), or solve "
+            "within torch.no_grad()"
+        )
 
     def _made(
         self, edges: Sequence[Any], candidates: Sequence[Any], t: torch.Tensor, u: torch.Tensor

@@ -17,28 +17,34 @@ def edge_of(x: torch.Tensor) -> Edge:
     return edge.node, edge.output_nr
 
 
-def reached(k: torch.Tensor, start: Edge) -> tuple[list[torch.Tensor], list[Edge]]:
+def reached(k: torch.Tensor, start: Edge) -> tuple[list[torch.Tensor], list[Edge], bool]:
     """What ``k`` was computed from beside the state that the call was given, whose edge was ``start``:
-    leaves, and edges of tensors that were made before that state was.
+    leaves, and edges of tensors that were made before that state was; and whether it was from that state.
 
     Nodes are numbered in the order they are made.
     """
+    if not k.requires_grad:
+        return [], [], False
     since = start[0]._sequence_nr()
     leaves: dict[int, torch.Tensor] = {}
     before: list[Edge] = []
+    from_state = False
 
     def beyond(edge: Edge) -> bool:
+        nonlocal from_state
         leaf = _leaf(edge)
         if leaf is not None:
             leaves[id(leaf)] = leaf
-        elif edge[0]._sequence_nr() <= since and edge != start:
+        elif edge == start:
+            from_state = True
+        elif edge[0]._sequence_nr() <= since:
             before.append(edge)
         else:
-            return edge != start
+            return True
         return False
 
     _walk(k, beyond)
-    return list(leaves.values()), before
+    return list(leaves.values()), before, from_state
 
 
 def other_leaf(k: torch.Tensor, stops: set[Edge]) -> torch.Tensor | None:

@@ -9,7 +9,7 @@ import torch
 
 from pylocalreg.engines import get_engine
 from pylocalreg.engines.base import Keep, Problem
-from pylocalreg.engines.julia_engine import JuliaEngine
+from pylocalreg.engines.julia_engine.problems import begin
 from pylocalreg.errors import OptionError
 from pylocalreg.parity.cases import Case
 
@@ -41,7 +41,6 @@ def compare_with_paper(
         raise OptionError(
             f"--paper {checkout}: no checkout of LocalRegNeuralDE.jl, it has no src/perform_step.jl"
         )
-    julia_engine = JuliaEngine()
     code = None
     comparisons = []
     for case in cases:
@@ -52,7 +51,7 @@ def compare_with_paper(
         torch_engine = get_engine("torch")
         solved = torch_engine.solve(problem, case.u0, [case.tau], Keep())
         u = solved.outputs[0]
-        julia, _, handle = julia_engine.begin(problem, u, at=case.tau)
+        julia, _, handle = begin(problem, u, at=case.tau)
         code = code or julia.call("paper_code", str(checkout))
         R, by_p, dt = julia.call("paper_step", code, handle, case.tau, u)
         for name in engines:

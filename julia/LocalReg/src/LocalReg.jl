@@ -3,22 +3,22 @@ Neural differential equations with local regularization on the SciML stack: the 
 
 Read in this order: `memory.jl` (where arrays come from), `dynamics.jl` (what a right-hand side is), `elementwise.jl`
 (loops over elements), `layers.jl` (Lux models from descriptions),
-`noise.jl`, `solve.jl` (one solve and its record), `tableaus.jl`, `steps.jl` and `stochastic_steps.jl` (one
+`slots.jl` and `julia_models.jl` (what the user wrote in Julia), `time_dependent.jl` (descriptions as Lux's own models), `noise.jl`, `solve.jl` (one solve and its record), `tableaus.jl`, `steps.jl` and `stochastic_steps.jl` (one
 step taken again, its error estimate, and its reverse), `adjoints.jl`, `regularizers.jl`, `adams_steps.jl` (all of that
-for steps that depend on those before), `paper.jl` (the paper's own code), and `host.jl` (dynamics and noise that live
-in Python).
+for steps that depend on those before), `paper.jl` (the paper's own code), and `host/` (what crosses to
+Python and back, by what it is about; `host/functions.jl` names every function that Python calls).
 """
 module LocalReg
 
 using ADTypes: AutoFiniteDiff
-using Accessors: @reset
+using Accessors: @reset, @set
 using ChainRulesCore: ChainRulesCore, NoTangent
 using DLPack: DLPack
 using DiffEqNoiseProcess: DiffEqNoiseProcess
 using ForwardDiff: ForwardDiff
 using LinearAlgebra: mul!
 using Logging: NullLogger, with_logger
-using Lux: Lux
+using Lux: Lux, Random
 using NNlib: NNlib
 using OrdinaryDiffEqAdamsBashforthMoulton: OrdinaryDiffEqAdamsBashforthMoulton, VCAB3, VCABM3
 using OrdinaryDiffEqCore: OrdinaryDiffEqCore, PIController, get_EEst
@@ -40,6 +40,9 @@ include("memory.jl")
 include("dynamics.jl")
 include("elementwise.jl")
 include("layers.jl")
+include("slots.jl")
+include("julia_models.jl")
+include("time_dependent.jl")
 include("noise.jl")
 include("solve.jl")
 include("tableaus.jl")
@@ -49,7 +52,16 @@ include("adjoints.jl")
 include("regularizers.jl")
 include("adams_steps.jl")
 include("paper.jl")
-include("host.jl")
+include("host/arrays.jl")
+include("host/models.jl")
+include("host/julia_models.jl")
+include("host/problems.jl")
+include("host/solves.jl")
+include("host/gradients.jl")
+include("host/failures.jl")
+include("host/machine.jl")
+include("host/paper.jl")
+include("host/functions.jl")
 include("precompile.jl")
 
 end

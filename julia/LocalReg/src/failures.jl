@@ -1,4 +1,15 @@
 """
+What can not be done with what the user gave; `kind`, one of `:shape`, `:dtype`, `:option`, says which of Python's errors
+it becomes.
+"""
+struct Refusal <: Exception
+    kind::Symbol
+    text::String
+end
+
+Base.showerror(io::IO, refusal::Refusal) = print(io, refusal.text)
+
+"""
 Why a solve could not go on. `kind` is one of `:step_limit`, `:step_underflow`, `:non_finite`; `t` is where,
 after `naccept` accepted and `nreject` rejected steps, `dt` and `EEst` those of the last attempt.
 """

@@ -72,6 +72,8 @@ The record of one solve: an entry per accepted step, the states at the asked tim
 from by the step's index from 0 (that of index `length(t)` is the end's), and the stack's solution. `nf` is the stack's
 count of calls, of an SDE, which it does not count, the drift's. `rejected` is how
 many steps had been rejected by then; of Adams steps `earlier_dts` are the sizes that go with their earlier slopes.
+`ended` is where a `watch` ended the solve, within its last step, if it did, and `proposed_dt` the size of the step that would
+have come next.
 """
 mutable struct Run{T, A <: AbstractArray{T}, P <: AbstractVector{T}}
     options::Options{T}
@@ -86,6 +88,8 @@ mutable struct Run{T, A <: AbstractArray{T}, P <: AbstractVector{T}}
     nreject::Int
     nf::Int
     sol::Any
+    ended::Union{Nothing, Float64}
+    proposed_dt::Float64
 end
 
 is_read_later(keep::Keep) = keep.dense || !isempty(keep.checkpoints)
@@ -113,16 +117,20 @@ function start(prob, options::Options, keep::Keep; more...)
 end
 
 """
-    solve(f, u0, p, options, times, keep; after_step)
+    solve(f, u0, p, options, times, keep; after_step, watch)
 
 Solve an ODE; `times` lie in the span, in its order. `after_step(t, calls)` is called once a step with its end and the
-calls of `f` so far, so that the caller can interrupt.
+calls of `f` so far, so that the caller can interrupt. `watch(t, integrator)`, told of each accepted step, which started at `t`,
+may give a time within it at which the solve ends.
 """
-function solve(f::Dynamics, u0, p, options::Options, times, keep::Keep; after_step = Returns(nothing))
+function solve(
+        f::Dynamics, u0, p, options::Options, times, keep::Keep;
+        after_step = Returns(nothing), watch = Returns(nothing),
+    )
     before = f.calls
     integrator = start(problem(f, u0, p, options), options, keep; calck = true)
     after(t) = after_step(t, f.calls - before)
-    run = record!(integrator, (f,), u0, p, options, times, keep, after)
+    run = record!(integrator, (f,), u0, p, options, times, keep, after, watch)
     # as the stack counts out of place, where VCAB3's first call is left out, and with Vern7's interpolant left to be
     # computed when it is asked for
     of_interpolant = options.solver == "Vern7" && is_read_later(keep) ? 6 * length(run.t) : 0
@@ -159,15 +167,17 @@ end
 
 function record!(
         integrator, dynamics, u0::A, p::P, options::Options{T}, times, keep, after_step,
+        watch = Returns(nothing),
     ) where {T, A, P}
     run = Run{T, A, P}(
         options, p, Float64[], Float64[], Float64[], Int[], Tuple{T, T}[], Dict{Int, A}(), A[], 0, 0, nothing,
+        nothing, 0.0,
     )
     t_end = options.tspan[2]
     direction = sign(t_end - options.tspan[1])
     kept = Kept(1, Int[])
     save_outputs!(run, integrator, times, direction)
-    while direction * (t_end - integrator.t) > 0
+    while direction * (t_end - integrator.t) > 0 && run.ended === nothing
         t = integrator.t
         stop = stop_after(options, t)
         on_side(dynamics, options.tstops, t, stop - t) do
@@ -179,9 +189,11 @@ function record!(
             integrator.t == stop && (integrator.dt = direction * min(abs(integrator.dt), abs(stop - t)))
             EEst = options.adaptive ? Float64(get_EEst(integrator)) : NaN
             keep_step!(run, integrator, keep, kept, EEst)
+            run.ended = watch(t, integrator)
             save_outputs!(run, integrator, times, direction)
         end
     end
+    run.ended === nothing || end_within!(run, integrator)
     # an error relative to an infinite state is 0: EEst need not show it, and it stays infinite
     all(isfinite, integrator.u) || throw(failure(:non_finite, integrator, run))
     SciMLBase.solve!(integrator) # nothing is left to solve: the solution is finished
@@ -189,6 +201,14 @@ function record!(
     run.nreject = integrator.stats.nreject
     run.sol = integrator.sol
     return run
+end
+
+"""The solve ends with its last step, whole, and its span there; nothing is left for the stack to solve."""
+function end_within!(run, integrator)
+    run.proposed_dt = integrator.opts.adaptive ? integrator.dtpropose : integrator.dt
+    run.options = @set run.options.tspan[2] = integrator.t
+    SciMLBase.terminate!(integrator, ReturnCode.Success)
+    return nothing
 end
 
 """The tstops inside the span and its end, of a span that runs forwards."""
@@ -244,12 +264,18 @@ function keep_step!(run, integrator, keep, kept, EEst)
     return nothing
 end
 
+"""The state at a time within the last step."""
+state_at(integrator, time) = time == integrator.t ? copy(integrator.u) : integrator(time)
+
 function save_outputs!(run, integrator, times, direction)
+    reached = run.ended === nothing ? integrator.t : oftype(integrator.t, run.ended)
     while length(run.outputs) < length(times)
         time = times[length(run.outputs) + 1]
-        direction * (time - integrator.t) > 0 && break
-        push!(run.outputs, time == integrator.t ? copy(integrator.u) : integrator(time))
+        direction * (time - reached) > 0 && break
+        push!(run.outputs, state_at(integrator, time))
     end
+    run.ended === nothing || reached in view(times, 1:length(run.outputs)) ||
+        push!(run.outputs, state_at(integrator, reached))
     return nothing
 end
 

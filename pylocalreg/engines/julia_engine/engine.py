@@ -1,9 +1,7 @@
 """The contract of engines/base.py, kept by Julia."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -18,48 +16,15 @@ from pylocalreg.engines.base import (
     StepAsked,
     StepCotangent,
     Trajectory,
+    Watch,
 )
-from pylocalreg.engines.julia_engine.dynamics import Model, model_of
-from pylocalreg.engines.julia_engine.start import Julia, start, why_no_cuda, why_unavailable
-from pylocalreg.engines.julia_engine.streams import in_order
-from pylocalreg.engines.julia_engine.tableaus import has_tableau, inside_weights, needs_dZ, tableau_of
+from pylocalreg.engines.julia_engine import gradients, solves
+from pylocalreg.engines.julia_engine.start import why_unavailable
+from pylocalreg.engines.julia_engine.tableaus import has_tableau
 from pylocalreg.engines.methods import check_estimate, check_options, is_stochastic, keep_for
-from pylocalreg.errors import (
-    DeviceError,
-    DoubleBackwardError,
-    EngineUnavailableError,
-    NonFiniteError,
-    OptionError,
-    ShapeError,
-    StepLimitError,
-    StepUnderflowError,
-)
-from pylocalreg.progress import following
+from pylocalreg.errors import DoubleBackwardError, EngineUnavailableError, OptionError
 
 CHECKPOINTED = ("backsolve", "discrete", "interpolating")
-
-
-@dataclass
-class JuliaTrajectory(Trajectory):
-    """A trajectory whose states and dense output stay in Julia until they are asked for."""
-
-    problem: Problem | None = None
-    model: Model | None = None
-    handle: Any = None
-    run: Any = None
-    checkpointed: bool = False
-
-
-class _States(dict[int, torch.Tensor]):
-    """The states steps start from, brought over when they are asked for."""
-
-    def __init__(self, julia: Julia, run: Any) -> None:
-        self._julia, self._run = julia, run
-
-    def __missing__(self, index: int) -> torch.Tensor:
-        state: torch.Tensor = self._julia.call("state", self._run, index)
-        self[index] = state
-        return state
 
 
 class JuliaEngine:
@@ -115,59 +80,19 @@ class JuliaEngine:
         # a continuous adjoint's checkpoints are the stack's own
         return keep if checkpoints is None else replace(keep, stages=adjoint != "discrete")
 
-    def solve(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep) -> Trajectory:
-        julia, model, handle = self.begin(problem, u0)
-        spread, checkpoints = 0, list[float]()
-        if not isinstance(keep.states, str):
-            if keep.stages:
-                begin, end = problem.tspan
-                checkpoints = [begin + (end - begin) * i / keep.states for i in range(keep.states + 1)]
-            else:
-                spread = keep.states
-        trajectory = JuliaTrajectory(
-            problem=problem, model=model, handle=handle, checkpointed=bool(checkpoints)
-        )
-        offer = None
-        if keep.sample is not None and not keep.stiffness:
-            offer = _Offer(keep)
-        with following(problem) as update, self.inside(julia, problem, u0.device):
-            run, t, dt, EEst, nreject, nf, calls, of_diffusion, outputs = julia.call(
-                "solve",
-                handle,
-                _plain(u0),
-                list(times),
-                keep.states == "all" or keep.stiffness,
-                spread,
-                keep.stages and keep.states == "all",
-                checkpoints,
-                offer,
-                update or _breathe,
-                update is not None,
-            )
-            trajectory.run = run
-            trajectory.t, trajectory.dt, trajectory.EEst = list(t), list(dt), list(EEst)
-            trajectory.nreject = int(nreject)
-            trajectory.nf, trajectory.calls = int(nf), Calls(int(calls), int(of_diffusion))
-            trajectory.outputs = [u.view(u0.shape) for u in outputs]
-            trajectory.u = _States(julia, run)
-            if keep.stiffness:
-                for i in range(trajectory.naccept):
-                    trajectory.stiffness.append(float(julia.call("stiffness", handle, run, i)))
-                    if keep.sample is not None:
-                        keep.sample.offer(i, trajectory.stiffness[i])
-        return trajectory
+    def solve(
+        self,
+        problem: Problem,
+        u0: torch.Tensor,
+        times: Sequence[float],
+        keep: Keep,
+        watch: Watch | None = None,
+    ) -> Trajectory:
+        return solves.solve(problem, u0, times, keep, watch)
 
     def interpolate(self, problem: Problem, trajectory: Trajectory, time: float) -> torch.Tensor:
-        assert isinstance(trajectory, JuliaTrajectory)
-        assert trajectory.model is not None
-        julia = start()
-        if is_stochastic(problem.solver):  # linear between the states of the steps, as in the stack
-            i = trajectory.step_at(time)
-            u, u_new = trajectory.u[i], trajectory.u[i + 1]
-            return torch.lerp(u, u_new, (time - trajectory.t[i]) / trajectory.dt[i])
-        with self.inside(julia, problem, trajectory.model.p.device):
-            at_time: torch.Tensor = julia.call("interpolate", trajectory.run, time)
-        return at_time
+        assert isinstance(trajectory, solves.JuliaTrajectory)
+        return solves.interpolate(problem, trajectory, time)
 
     def pull_back(
         self,
@@ -177,90 +102,8 @@ class JuliaEngine:
         cotangents: Sequence[tuple[float, torch.Tensor]],
         steps: Sequence[StepCotangent],
     ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
-        assert isinstance(trajectory, JuliaTrajectory)
-        assert trajectory.model is not None
-        julia, handle, model = start(), trajectory.handle, trajectory.model
-        if problem is not trajectory.problem:  # it holds other tensors than when it was solved
-            julia, model, handle = self.begin(problem, trajectory.u[trajectory.naccept])
-        with torch.no_grad(), self.inside(julia, problem, model.p.device):
-            if adjoint == "discrete":
-                by_u0, by_p = self._replay(julia, handle, problem, trajectory, cotangents, steps)
-            else:
-                by_u0, by_p = self._continuous(julia, handle, problem, trajectory, adjoint, cotangents, steps)
-        return by_u0, model.split(by_p)
-
-    def _replay(
-        self,
-        julia: Julia,
-        handle: Any,
-        problem: Problem,
-        trajectory: JuliaTrajectory,
-        cotangents: Sequence[tuple[float, torch.Tensor]],
-        steps: Sequence[StepCotangent],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        at_end: torch.Tensor | None = None
-        inside: list[tuple[int, list[float], torch.Tensor]] = []
-        starts = {t: i for i, t in enumerate(trajectory.t)}
-        for time, cotangent in cotangents:
-            if time == problem.tspan[1]:
-                at_end = cotangent if at_end is None else at_end + cotangent
-                continue
-            index = starts.get(time, trajectory.step_at(time))
-            theta = (time - trajectory.t[index]) / trajectory.dt[index]
-            inside.append((index, inside_weights(problem.solver, theta), _plain(cotangent)))
-        end = None if at_end is None else _plain(at_end)
-        by_u0, by_p = julia.call(
-            "replay", handle, trajectory.run, inside, end, [_row(step) for step in steps]
-        )
-        return by_u0, by_p
-
-    def _continuous(
-        self,
-        julia: Julia,
-        handle: Any,
-        problem: Problem,
-        trajectory: JuliaTrajectory,
-        adjoint: Adjoint,
-        cotangents: Sequence[tuple[float, torch.Tensor]],
-        steps: Sequence[StepCotangent],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        at: dict[float, torch.Tensor] = {}
-        of_steps: list[torch.Tensor] = []
-
-        def add(time: float, cotangent: torch.Tensor) -> None:
-            at[time] = at[time] + cotangent if time in at else cotangent
-
-        for time, cotangent in cotangents:
-            add(time, cotangent)
-        for step in steps:
-            by_states, by_p = julia.call("reverse_estimate", handle, trajectory.run, _row(step))
-            of_steps.append(by_p)
-            if step.through_state:
-                for index, by_u in by_states:
-                    add(trajectory.t[index], by_u)
-        begin = problem.tspan[0]
-        last = max(at, key=lambda time: abs(time - begin), default=begin)
-        for stop in problem.steps.tstops:  # where the dynamics jump, the adjoint's solve and integrals stop
-            if min(begin, last) < stop < max(begin, last):
-                add(stop, torch.zeros_like(at[last]))
-        at_start = at.pop(begin, None)
-        times = sorted(at, reverse=problem.tspan[1] < problem.tspan[0])
-        if times:
-            by_u0, by_p = julia.call(
-                "pull_back",
-                handle,
-                trajectory.run,
-                adjoint,
-                trajectory.checkpointed,
-                times,
-                [_plain(at[t]) for t in times],
-            )
-        else:
-            by_u0 = torch.zeros_like(trajectory.u[trajectory.naccept])
-            by_p = torch.zeros_like(of_steps[0]) if of_steps else torch.zeros(0)
-        if at_start is not None:
-            by_u0 = by_u0 + at_start
-        return by_u0, sum(of_steps, by_p)
+        assert isinstance(trajectory, solves.JuliaTrajectory)
+        return gradients.pull_back(problem, trajectory, adjoint, cotangents, steps)
 
     def retake(
         self,
@@ -277,177 +120,9 @@ class JuliaEngine:
         )
 
     def initial_step(self, problem: Problem, t: float, u: torch.Tensor) -> tuple[float, Calls]:
-        julia, _, handle = self.begin(problem, u, at=t)
-        with self.inside(julia, problem, u.device):
-            dt, nf, ng = julia.call("initial_step", handle, _plain(u))
-        return float(dt), Calls(int(nf), int(ng))
+        return solves.initial_step(problem, t, u)
 
     def estimate(
         self, problem: Problem, quantity: Quantity, t: float, u: torch.Tensor, dt: float, gradient: Gradient
     ) -> tuple[torch.Tensor, Calls]:
-        asked = _Asked(self, problem, quantity, t, dt, gradient)
-        value: torch.Tensor = _Estimate.apply(asked, u, *problem.params)  # type: ignore[no-untyped-call]
-        return value, asked.calls
-
-    def begin(self, problem: Problem, u0: torch.Tensor, at: float | None = None) -> tuple[Julia, Model, Any]:
-        """The problem in Julia; ``at`` is where it starts, if not with its span."""
-        _check_device(u0.device, problem.solver)
-        julia = start()
-        begin = problem.tspan[0] if at is None else at
-        path = None
-        if problem.noise is not None:
-            path = _Increments(problem)
-        dtype = str(u0.dtype).removeprefix("torch.")
-        options = (
-            problem.solver,
-            begin,
-            problem.tspan[1],
-            problem.abstol,
-            problem.reltol,
-            problem.dt or 0.0,
-            problem.adaptive,
-            problem.maxiters,
-            problem.steps.dtmin or 0.0,
-            problem.steps.dtmax or 0.0,
-            list(problem.steps.tstops),
-            list(problem.steps.constants.items()),
-        )
-        tableau = tableau_of(julia, problem.solver, dtype)
-        with in_order(julia, u0.device):
-            model = model_of(julia, problem, u0)
-            handle = julia.call("problem", dtype, model.f, model.g, model.p, options, tableau, path)
-        return julia, model, handle
-
-    @contextmanager
-    def inside(self, julia: Julia, problem: Problem, device: torch.device) -> Iterator[None]:
-        """Where Julia computes: a GPU's work in order, and Julia's exceptions as pylocalreg's.
-
-        Julia's own text and trace stand behind them.
-        """
-        try:
-            with in_order(julia, device):
-                yield
-        except julia.juliacall.JuliaError as error:
-            failure = julia.call("failure", error.exception)
-            if failure is None:
-                if "DimensionMismatch" in str(error):
-                    raise ShapeError(f"the dynamics do not fit the state: {error}") from error
-                raise
-            kind, t, dt, EEst, naccept, nreject = failure
-            where = f"at t = {t:.6g} after {naccept} accepted and {nreject} rejected steps"
-            if kind == "step_limit":
-                raise StepLimitError(
-                    f"maxiters = {problem.maxiters} steps ended {where} of tspan {problem.tspan}: loosen "
-                    f"abstol = {problem.abstol:g} and reltol = {problem.reltol:g}, raise maxiters, or "
-                    "regularize the dynamics"
-                ) from error
-            dtmin = problem.steps.dtmin
-            if kind == "step_underflow" and dtmin is not None and abs(dt) <= dtmin:
-                raise StepUnderflowError(
-                    f"dt = {dt:.3g} is not above dtmin = {dtmin:g} {where} (EEst = {EEst:.3g}): loosen the "
-                    "tolerances, lower dtmin, or leave it out"
-                ) from error
-            if kind == "step_underflow":
-                raise StepUnderflowError(
-                    f"dt = {dt:.3g} no longer moves the time {where} (EEst = {EEst:.3g}): the dynamics are "
-                    "discontinuous, too stiff for this solver, or the tolerances are finer than the dtype "
-                    "resolves"
-                ) from error
-            raise NonFiniteError(
-                f"the dynamics or the state becomes NaN or infinite {where} (dt = {dt:.3g}): check the "
-                "parameters and the input; the solution may blow up here"
-            ) from error
-
-
-def _check_device(device: torch.device, solver: str) -> None:
-    if device.type == "cpu":
-        return
-    if device.type != "cuda":
-        reason = "Julia solves on the CPU and on CUDA"
-    elif not has_tableau(solver):
-        reason = f"{solver} solves on the CPU in Julia"
-    elif (missing := why_no_cuda()) is not None:
-        reason = missing
-    else:
-        return
-    raise DeviceError(f"engine='julia', the state is on {device}: {reason}. engine='torch' solves there")
-
-
-def _plain(u: torch.Tensor) -> torch.Tensor:
-    """As it crosses: contiguous, without a graph."""
-    return u.detach().contiguous()
-
-
-def _breathe() -> None:
-    """Called once a step in place of a bar: Python raises KeyboardInterrupt here, and other threads run."""
-
-
-def _row(step: StepCotangent) -> tuple[int, float, str, bool, bool]:
-    return step.index, float(step.cotangent), step.quantity, step.gradient == "frozen", step.through_state
-
-
-class _Offer:
-    """Tells the sample of each accepted step, and Julia which states to keep."""
-
-    def __init__(self, keep: Keep) -> None:
-        assert keep.sample is not None
-        self.sample = keep.sample
-
-    def __call__(self, index: int, t: float, dt: float, EEst: float) -> list[int] | None:
-        if not self.sample.offer(index, EEst * abs(dt)):
-            return None
-        return list(self.sample.weights)
-
-
-class _Increments:
-    """What the problem's path does over a step, written into Julia's arrays."""
-
-    def __init__(self, problem: Problem) -> None:
-        assert problem.noise is not None
-        self.noise, self.wants_dZ = problem.noise, needs_dZ(problem.solver)
-
-    def __call__(self, dW: torch.Tensor, dZ: torch.Tensor, t: float, t_new: float) -> None:
-        dW.copy_(self.noise.dW(t, t_new))
-        if self.wants_dZ:
-            dZ.copy_(self.noise.dZ(t, t_new))
-
-
-@dataclass
-class _Asked:
-    """An estimate that is asked for, and, once it was taken, the calls it took."""
-
-    engine: JuliaEngine
-    problem: Problem
-    quantity: Quantity
-    t: float
-    dt: float
-    gradient: Gradient
-    calls: Calls = field(default_factory=Calls)
-
-
-class _Estimate(torch.autograd.Function):
-    """R or S of one step; its gradient is Julia's."""
-
-    @staticmethod
-    def forward(ctx: Any, asked: _Asked, u: torch.Tensor, *params: torch.Tensor) -> torch.Tensor:
-        julia, model, handle = asked.engine.begin(asked.problem, u)
-        with asked.engine.inside(julia, asked.problem, u.device):
-            value, back, nf, ng = julia.call(
-                "estimate", handle, asked.quantity, asked.t, _plain(u), asked.dt, asked.gradient == "frozen"
-            )
-        asked.calls = Calls(int(nf), int(ng))
-        ctx.back, ctx.model, ctx.julia, ctx.asked = back, model, julia, asked
-        ctx.save_for_backward(u, *params)  # refuses tensors that were written to since
-        return u.new_full((), float(value))
-
-    @staticmethod
-    def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise DoubleBackwardError(
-                "the Julia engine's estimates have first derivatives only: call backward without "
-                "create_graph=True, or take engine='torch'"
-            )
-        u, *_ = ctx.saved_tensors
-        with ctx.asked.engine.inside(ctx.julia, ctx.asked.problem, u.device):
-            by_u, by_p = ctx.julia.apply(ctx.back, float(cotangent))
-        return None, by_u.view(u.shape) if ctx.needs_input_grad[1] else None, *ctx.model.split(by_p)
+        return gradients.estimate(problem, quantity, t, u, dt, gradient)

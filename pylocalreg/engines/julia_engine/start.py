@@ -130,13 +130,13 @@ def _start() -> "Julia":
 
 
 class Julia:
-    """The functions of LocalReg's host.jl, called under the lock, with Julia's exceptions made our own."""
+    """The functions of LocalReg's host/, called under the lock, with Julia's exceptions made our own."""
 
     def __init__(self, juliacall: ModuleType, main: Any, functions: dict[str, Callable[..., Any]]) -> None:
         self.juliacall, self.main, self._functions = juliacall, main, functions
 
     def call(self, name: str, *args: Any) -> Any:
-        """Call a function of host.jl.
+        """Call one of them.
 
         Raises:
             juliacall.JuliaError: what the function threw, its stack trace in it. An error raised by Python

@@ -1,4 +1,4 @@
-"""Methods' coefficients as host.jl takes them: the same data the embedded engine steps with."""
+"""Methods' coefficients as host/problems.jl takes them: the same data the embedded engine steps with."""
 
 import functools
 from typing import Any

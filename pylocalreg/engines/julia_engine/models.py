@@ -1,4 +1,4 @@
-"""The right-hand side on both sides of the bridge: a Lux model of a description, else a callback."""
+"""The right-hand side on both sides of the bridge: a model in Julia, else a callback."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -22,6 +22,7 @@ from pylocalreg.engines.base import Problem
 from pylocalreg.engines.julia_engine.start import Julia
 from pylocalreg.engines.torch_engine.linearization import DenseLinearization, linearize
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+from pylocalreg.julia.models import Drawn
 
 
 @dataclass(frozen=True)
@@ -40,59 +41,77 @@ class Model:
 
 
 def model_of(julia: Julia, problem: Problem, u0: torch.Tensor) -> Model:
-    """Lux models of what is described by layers alone; callbacks of everything else."""
+    """Models in Julia of what is described by layers or written in Julia; callbacks of everything else."""
     inputs = problem.f.inputs if isinstance(problem.f, WithInputs) else ()
     f = problem.f.f if isinstance(problem.f, WithInputs) else problem.f
     sides = [f] if problem.g is None else [f, problem.g]
-    described = [side for side in sides if isinstance(side, LayerDynamics)]
-    if len(described) == len(sides):
-        tensors = [side.p for side in described] + _injected(described, u0, inputs)
-        return _lux(julia, described, problem, tensors)
+    native = [side for side in sides if isinstance(side, LayerDynamics | Drawn)]
+    if len(native) == len(sides):
+        return _native(julia, native, problem, u0, inputs)
     return _host(julia, problem, u0)
 
 
-def _injected(
-    sides: Sequence[LayerDynamics], u0: torch.Tensor, inputs: Sequence[torch.Tensor]
-) -> list[torch.Tensor]:
-    """What is injected: in Julia it lies behind the parameters."""
-    if inputs or any(side.description.injected for side in sides):
-        return [side.injected(u0, inputs) for side in sides]
-    return []
-
-
-def _lux(
-    julia: Julia, sides: Sequence[LayerDynamics], problem: Problem, tensors: Sequence[torch.Tensor]
+def _native(
+    julia: Julia,
+    sides: Sequence[LayerDynamics | Drawn],
+    problem: Problem,
+    u0: torch.Tensor,
+    inputs: Sequence[torch.Tensor],
 ) -> Model:
-    """``tensors`` are the parameters of the sides, and what is injected."""
-    handles = [_layers(julia, side) for side in sides]
-    p = tensors[0].detach()
-    if len(tensors) > 1:
+    """In Julia all parameters are one vector: those of each side, and behind them what is injected."""
+    tensors = [*(p for side in sides for p in _parameters(side)), *_injected(sides, u0, inputs)]
+    handles = [_model(julia, side) for side in sides]
+    if not tensors:
+        p = u0.new_zeros(1)
+    elif len(tensors) == 1:
+        p = tensors[0].detach()
+    else:
         p = torch.cat([x.detach().reshape(-1) for x in tensors])
     if len(sides) > 1:
-        first, last = sides[0].p.numel(), p.numel()
+        first, last = sum(x.numel() for x in _parameters(sides[0])), p.numel()
         handles = [
             julia.call("part", handles[0], 1, first),
             julia.call("part", handles[1], first + 1, last),
         ]
-    own = {id(x): i for i, x in enumerate(tensors)}
     sizes = [x.numel() for x in tensors]
 
     def split(by_p: torch.Tensor) -> list[torch.Tensor | None]:
-        pieces = torch.split(by_p, sizes)
-        return [
-            pieces[own[id(param)]].view(param.shape) if id(param) in own else None for param in problem.params
-        ]
+        by_id: dict[int, torch.Tensor] = {}
+        for x, piece in zip(tensors, torch.split(by_p[: sum(sizes)], sizes), strict=True):
+            own = piece.view(x.shape)  # drift and diffusion may be one module
+            by_id[id(x)] = by_id[id(x)] + own if id(x) in by_id else own
+        return [by_id.get(id(param)) for param in problem.params]
 
     return Model(handles[0], handles[1] if len(handles) == 2 else None, p, split)
 
 
-def _layers(julia: Julia, side: LayerDynamics) -> Any:
-    layers = side.description.layers
-    if not any(isinstance(layer, BatchNorm) for layer in layers):
+def _parameters(side: LayerDynamics | Drawn) -> list[torch.Tensor]:
+    p = side.p if isinstance(side, LayerDynamics) else side.f.p
+    return [] if p is None else [p]
+
+
+def _injected(
+    sides: Sequence[LayerDynamics | Drawn], u0: torch.Tensor, inputs: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    layers = [side for side in sides if isinstance(side, LayerDynamics)]
+    if inputs or any(side.description.injected for side in layers):
+        return [side.injected(u0, inputs) for side in layers]
+    return []
+
+
+def _model(julia: Julia, side: LayerDynamics | Drawn) -> Any:
+    if isinstance(side, Drawn):
+        return side.f.at(julia, side.seed)
+    if not any(isinstance(layer, BatchNorm) for layer in side.description.layers):
         return _stateless(julia, side.description)
-    running = [_running(side, i) for i in range(len(layers))]
-    rows = [_row(layer) for layer in layers]
+    rows, running = described(side)
     return julia.call("layers", rows, side.timed, side.description.injected, running, side.training)
+
+
+def described(side: LayerDynamics) -> tuple[list[Any], list[Any]]:
+    """Layers as host/models.jl takes them, and each one's running statistics or None."""
+    layers = side.description.layers
+    return [_row(layer) for layer in layers], [_running(side, i) for i in range(len(layers))]
 
 
 @functools.lru_cache(maxsize=64)
@@ -104,7 +123,7 @@ def _stateless(julia: Julia, description: Layers) -> Any:
 
 
 def _row(layer: Layer) -> tuple[str, int, int, int, str]:
-    """A layer as host.jl's `lux_layer` takes it."""
+    """A layer as layers.jl's `lux_layer` takes it."""
     if isinstance(layer, Dense):
         return "dense", layer.inputs, layer.outputs, 0, layer.activation
     if isinstance(layer, Conv):
@@ -136,7 +155,7 @@ def _host(julia: Julia, problem: Problem, u0: torch.Tensor) -> Model:
 
 
 class _Callbacks:
-    """What a `HostModel` in host.jl calls."""
+    """What a `HostModel` in host/models.jl calls."""
 
     def __init__(self, f: RightHandSide, params: Sequence[torch.Tensor]) -> None:
         self.f, self.params = f, tuple(params)

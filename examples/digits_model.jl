@@ -1,0 +1,3 @@
+using Lux
+
+build(features, hidden) = Chain(Dense(features => hidden, tanh), Dense(hidden => features))

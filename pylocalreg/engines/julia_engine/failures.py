@@ -1,0 +1,80 @@
+"""Julia's exceptions as pylocalreg's."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from pylocalreg.engines.base import Problem
+from pylocalreg.engines.julia_engine.start import Julia
+from pylocalreg.engines.julia_engine.streams import in_order
+from pylocalreg.errors import (
+    DtypeError,
+    LocalRegError,
+    NonFiniteError,
+    OptionError,
+    ShapeError,
+    StepLimitError,
+    StepUnderflowError,
+)
+
+REFUSED: dict[str, type[LocalRegError]] = {"dtype": DtypeError, "option": OptionError, "shape": ShapeError}
+
+
+@contextmanager
+def refusals(julia: Julia) -> Iterator[None]:
+    """What Julia refuses, or can not differentiate, as pylocalreg's errors."""
+    try:
+        yield
+    except julia.juliacall.JuliaError as error:
+        failure = julia.call("failure", error.exception)
+        if failure is not None and failure[0] in REFUSED:
+            kind, text = failure
+            raise REFUSED[kind](text) from error
+        if "DimensionMismatch" in str(error):
+            raise ShapeError(f"the dynamics do not fit the state: {error}") from error
+        if "Mutating arrays is not supported" in str(error):
+            raise OptionError(
+                "the dynamics write to arrays, through which Zygote takes no gradient: write them out of "
+                f"place, or as f!(du, u, p, t): {error}"
+            ) from error
+        raise
+
+
+@contextmanager
+def inside(julia: Julia, problem: Problem, device: torch.device) -> Iterator[None]:
+    """Where Julia computes: a GPU's work in order, and Julia's exceptions as pylocalreg's.
+
+    Julia's own text and trace stand behind them.
+    """
+    try:
+        with refusals(julia), in_order(julia, device):
+            yield
+    except julia.juliacall.JuliaError as error:
+        failure = julia.call("failure", error.exception)
+        if failure is None:
+            raise
+        kind, t, dt, EEst, naccept, nreject = failure
+        where = f"at t = {t:.6g} after {naccept} accepted and {nreject} rejected steps"
+        if kind == "step_limit":
+            raise StepLimitError(
+                f"maxiters = {problem.maxiters} steps ended {where} of tspan {problem.tspan}: loosen "
+                f"abstol = {problem.abstol:g} and reltol = {problem.reltol:g}, raise maxiters, or "
+                "regularize the dynamics"
+            ) from error
+        dtmin = problem.steps.dtmin
+        if kind == "step_underflow" and dtmin is not None and abs(dt) <= dtmin:
+            raise StepUnderflowError(
+                f"dt = {dt:.3g} is not above dtmin = {dtmin:g} {where} (EEst = {EEst:.3g}): loosen the "
+                "tolerances, lower dtmin, or leave it out"
+            ) from error
+        if kind == "step_underflow":
+            raise StepUnderflowError(
+                f"dt = {dt:.3g} no longer moves the time {where} (EEst = {EEst:.3g}): the dynamics are "
+                "discontinuous, too stiff for this solver, or the tolerances are finer than the dtype "
+                "resolves"
+            ) from error
+        raise NonFiniteError(
+            f"the dynamics or the state becomes NaN or infinite {where} (dt = {dt:.3g}): check the "
+            "parameters and the input; the solution may blow up here"
+        ) from error

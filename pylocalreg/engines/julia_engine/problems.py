@@ -1,0 +1,71 @@
+"""A problem in Julia: its models, its options, its method's coefficients and its path of noise."""
+
+from typing import Any
+
+import torch
+
+from pylocalreg.engines.base import Problem
+from pylocalreg.engines.julia_engine.models import Model, model_of
+from pylocalreg.engines.julia_engine.start import Julia, start, why_no_cuda
+from pylocalreg.engines.julia_engine.streams import in_order
+from pylocalreg.engines.julia_engine.tableaus import has_tableau, needs_dZ, tableau_of
+from pylocalreg.errors import DeviceError
+
+
+def begin(problem: Problem, u0: torch.Tensor, at: float | None = None) -> tuple[Julia, Model, Any]:
+    """The problem in Julia; ``at`` is where it starts, if not with its span."""
+    _check_device(u0.device, problem.solver)
+    julia = start()
+    path = None if problem.noise is None else _Increments(problem)
+    dtype = str(u0.dtype).removeprefix("torch.")
+    options = (
+        problem.solver,
+        problem.tspan[0] if at is None else at,
+        problem.tspan[1],
+        problem.abstol,
+        problem.reltol,
+        problem.dt or 0.0,
+        problem.adaptive,
+        problem.maxiters,
+        problem.steps.dtmin or 0.0,
+        problem.steps.dtmax or 0.0,
+        list(problem.steps.tstops),
+        list(problem.steps.constants.items()),
+    )
+    tableau = tableau_of(julia, problem.solver, dtype)
+    with in_order(julia, u0.device):
+        model = model_of(julia, problem, u0)
+        handle = julia.call("problem", dtype, model.f, model.g, model.p, options, tableau, path)
+    return julia, model, handle
+
+
+def _check_device(device: torch.device, solver: str) -> None:
+    if device.type == "cpu":
+        return
+    if device.type != "cuda":
+        reason = "Julia solves on the CPU and on CUDA"
+    elif not has_tableau(solver):
+        reason = f"{solver} solves on the CPU in Julia"
+    elif (missing := why_no_cuda()) is not None:
+        reason = missing
+    else:
+        return
+    raise DeviceError(f"engine='julia', the state is on {device}: {reason}. engine='torch' solves there")
+
+
+def plain(u: torch.Tensor) -> torch.Tensor:
+    """As it crosses: contiguous, without a graph."""
+    return u.detach().contiguous()
+
+
+class _Increments:
+    """What the problem's path does over a step, written into Julia's arrays."""
+
+    def __init__(self, problem: Problem) -> None:
+        assert problem.noise is not None
+        self.noise, self.wants_dZ = problem.noise, needs_dZ(problem.solver)
+
+    def __call__(self, dW: torch.Tensor, dZ: torch.Tensor, t: float, t_new: float) -> None:
+        dW.copy_(self.noise.dW(t, t_new))
+        if self.wants_dZ:
+            dZ.copy_(self.noise.dZ(t, t_new))

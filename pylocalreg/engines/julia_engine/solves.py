@@ -1,0 +1,130 @@
+"""A solve, what is read of it afterwards, and the automatic first step."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pylocalreg.engines.base import Calls, Keep, Problem, Trajectory, Watch
+from pylocalreg.engines.julia_engine.failures import inside
+from pylocalreg.engines.julia_engine.models import Model
+from pylocalreg.engines.julia_engine.problems import begin, plain
+from pylocalreg.engines.julia_engine.start import Julia, start
+from pylocalreg.engines.methods import is_stochastic
+from pylocalreg.progress import following
+
+
+@dataclass
+class JuliaTrajectory(Trajectory):
+    """A trajectory whose states and dense output stay in Julia until they are asked for."""
+
+    problem: Problem | None = None
+    model: Model | None = None
+    handle: Any = None
+    run: Any = None
+    checkpointed: bool = False
+
+
+class _States(dict[int, torch.Tensor]):
+    """The states steps start from, brought over when they are asked for."""
+
+    def __init__(self, julia: Julia, run: Any) -> None:
+        self._julia, self._run = julia, run
+
+    def __missing__(self, index: int) -> torch.Tensor:
+        state: torch.Tensor = self._julia.call("state", self._run, index)
+        self[index] = state
+        return state
+
+
+def solve(
+    problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep, watch: Watch | None = None
+) -> Trajectory:
+    julia, model, handle = begin(problem, u0)
+    spread, checkpoints = 0, list[float]()
+    if not isinstance(keep.states, str):
+        if keep.stages:
+            first, last = problem.tspan
+            checkpoints = [first + (last - first) * i / keep.states for i in range(keep.states + 1)]
+        else:
+            spread = keep.states
+    trajectory = JuliaTrajectory(problem=problem, model=model, handle=handle, checkpointed=bool(checkpoints))
+    offer = None
+    if keep.sample is not None and not keep.stiffness:
+        offer = _Offer(keep)
+    with following(problem) as update, inside(julia, problem, u0.device):
+        run, t, dt, EEst, nreject, nf, calls, of_diffusion, outputs, sol, ended, end, dt_next = julia.call(
+            "solve",
+            handle,
+            plain(u0),
+            list(times),
+            keep.states == "all" or keep.stiffness,
+            spread,
+            keep.stages and keep.states == "all",
+            checkpoints,
+            offer,
+            update or _breathe,
+            update is not None,
+            None if watch is None else _Looks(watch, u0.shape),
+        )
+        trajectory.run, trajectory.sol = run, sol
+        if ended is not None:
+            trajectory.ended, trajectory.whole_end, trajectory.proposed_dt = ended, float(end), float(dt_next)
+        trajectory.t, trajectory.dt, trajectory.EEst = list(t), list(dt), list(EEst)
+        trajectory.nreject = int(nreject)
+        trajectory.nf, trajectory.calls = int(nf), Calls(int(calls), int(of_diffusion))
+        trajectory.outputs = [u.view(u0.shape) for u in outputs]
+        trajectory.u = _States(julia, run)
+        if keep.stiffness:
+            for i in range(trajectory.naccept):
+                trajectory.stiffness.append(float(julia.call("stiffness", handle, run, i)))
+                if keep.sample is not None:
+                    keep.sample.offer(i, trajectory.stiffness[i])
+    return trajectory
+
+
+def interpolate(problem: Problem, trajectory: JuliaTrajectory, time: float) -> torch.Tensor:
+    assert trajectory.model is not None
+    julia = start()
+    if is_stochastic(problem.solver):  # linear between the states of the steps, as in the stack
+        i = trajectory.step_at(time)
+        u, u_new = trajectory.u[i], trajectory.u[i + 1]
+        return torch.lerp(u, u_new, (time - trajectory.t[i]) / trajectory.dt[i])
+    with inside(julia, problem, trajectory.model.p.device):
+        at_time: torch.Tensor = julia.call("interpolate", trajectory.run, time)
+    return at_time
+
+
+def initial_step(problem: Problem, t: float, u: torch.Tensor) -> tuple[float, Calls]:
+    julia, _, handle = begin(problem, u, at=t)
+    with inside(julia, problem, u.device):
+        dt, nf, ng = julia.call("initial_step", handle, plain(u))
+    return float(dt), Calls(int(nf), int(ng))
+
+
+def _breathe() -> None:
+    """Called once a step in place of a bar: Python raises KeyboardInterrupt here, and other threads run."""
+
+
+class _Looks:
+    """A watch, told of each accepted step with states of the problem's shape."""
+
+    def __init__(self, watch: Watch, shape: torch.Size) -> None:
+        self.watch, self.shape = watch, shape
+
+    def __call__(self, t: float, t_new: float, at: Callable[[float], torch.Tensor]) -> float | None:
+        return self.watch(float(t), float(t_new), lambda time: at(time).view(self.shape))
+
+
+class _Offer:
+    """Tells the sample of each accepted step, and Julia which states to keep."""
+
+    def __init__(self, keep: Keep) -> None:
+        assert keep.sample is not None
+        self.sample = keep.sample
+
+    def __call__(self, index: int, t: float, dt: float, EEst: float) -> list[int] | None:
+        if not self.sample.offer(index, EEst * abs(dt)):
+            return None
+        return list(self.sample.weights)

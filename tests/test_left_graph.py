@@ -1,0 +1,79 @@
+"""Dynamics whose dependence on the state autograd does not see: refused, where a gradient is wanted."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import pylocalreg as plr
+from pylocalreg.errors import OptionError
+from tests.julia import ENGINES, needs_julia
+
+W = torch.nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+
+def through_numpy(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(-2 * np.tanh(u.detach().numpy()))
+
+
+def partly_through_numpy(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    return W * through_numpy(t, u)
+
+
+def detached(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    return -u.detach()
+
+
+LEAVING = [through_numpy, partly_through_numpy, detached]
+CONSTANT: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "ones": lambda t, u: torch.ones_like(u),
+    "of time": lambda t, u: t.expand_as(u).clone(),
+    "of a parameter": lambda t, u: W.expand_as(u),
+    "switched": lambda t, u: torch.where(u > 0, -torch.ones_like(u), torch.ones_like(u)),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("f", LEAVING, ids=lambda f: f.__name__)
+def test_they_are_refused(f: Any, engine: str) -> None:
+    node = plr.NeuralODE(f, engine=engine)
+    with pytest.raises(OptionError, match="autograd does not see"):
+        node(torch.ones(2, dtype=torch.float64, requires_grad=True))
+
+
+@pytest.mark.parametrize("f", LEAVING, ids=lambda f: f.__name__)
+def test_they_are_solved_without_a_gradient(f: Any) -> None:
+    u0 = torch.ones(2, dtype=torch.float64)
+    with torch.no_grad():
+        assert plr.NeuralODE(f, engine="torch")(u0.requires_grad_()).u.shape == (2,)
+
+
+def test_as_drift_and_as_diffusion() -> None:
+    u0 = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    for sides in ((through_numpy, lambda t, u: 0.1 * u), (lambda t, u: -u, through_numpy)):
+        with pytest.raises(OptionError, match="autograd does not see"):
+            plr.NeuralSDE(*sides, engine="torch", abstol=0.1, reltol=0.1)(u0)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.7])
+@pytest.mark.parametrize("name", CONSTANT)
+def test_constant_dynamics_are_not(name: str, start: float) -> None:
+    u0 = torch.full((2,), start, dtype=torch.float64, requires_grad=True)
+    node = plr.NeuralODE(CONSTANT[name], engine="torch", dt=0.1, adaptive=False, params=(W,))
+    (by_u0,) = torch.autograd.grad(node(u0).u.sum(), u0)
+    assert torch.equal(by_u0, torch.ones(2, dtype=torch.float64))
+
+
+@needs_julia
+def test_a_julia_function_called_by_hand() -> None:
+    import juliacall
+
+    f = juliacall.Main.seval("u -> -2 .* u")
+
+    def dynamics(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(f(u.detach().numpy())))
+
+    with pytest.raises(OptionError, match=r"plr\.julia\.function"):
+        plr.NeuralODE(dynamics, engine="julia")(torch.ones(2, dtype=torch.float64, requires_grad=True))
