@@ -39,6 +39,7 @@ class Config:
     seed: int = 0
     adjoint: plr.Adjoint = "discrete"
     engine: str = "torch"
+    dtype: torch.dtype = torch.float64
 
 
 @dataclass
@@ -69,12 +70,12 @@ class Row:
 Report = Callable[[int, float, Row], None]
 
 
-def load(seed: int = 0) -> Data:
+def load(seed: int = 0, dtype: torch.dtype = torch.float64) -> Data:
     """1,797 images, 20 percent of each class held out."""
     images, labels = load_digits(return_X_y=True)
     split = train_test_split(images / 16.0, labels, test_size=0.2, stratify=labels, random_state=seed)
     train_x, test_x, train_y, test_y = (torch.from_numpy(np.ascontiguousarray(part)) for part in split)
-    return Data(train_x, train_y, test_x, test_y)
+    return Data(train_x.to(dtype), train_y, test_x.to(dtype), test_y)
 
 
 class Classifier(torch.nn.Module):
@@ -116,13 +117,14 @@ def train(
     build: Callable[[Any], torch.nn.Module] = Classifier,
     observe: Callable[[plr.Solution], None] | None = None,
 ) -> Run:
-    """Train with Adam in float64; ``report`` is called after every step with (step, loss, last row).
+    """Train with Adam on data of the config's dtype; ``report`` is called after every step with (step,
+    loss, last row).
 
     ``build`` makes the model of a config in place of `Classifier`: images to (logits, solution). ``observe``
     is called with every training step's solution, once its coefficient was asked for.
     """
     torch.manual_seed(config.seed)
-    model = build(config).double()
+    model = build(config).to(config.dtype)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     shuffle = torch.Generator().manual_seed(config.seed)
     row, steps = evaluate(model, data, 0, float("nan"))

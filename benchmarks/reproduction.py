@@ -1,0 +1,240 @@
+"""Why the paper's regularizer does what it does: ``python -m benchmarks.reproduction --seeds 2``.
+
+On the digits classifier, at the paper's tolerance of 1.4e-8 and its learning rate of 0.001, in the
+paper's float32, which does not resolve that tolerance, and in float64. Two kinds of record, a line each
+(``--records FILE``; a call goes on where an earlier one was stopped):
+
+- ``gradient``: of a network trained for a while, the gradients of each variant of the regularizer at
+sampled times:
+  their size, and how they agree with the exact one's and among each other.
+- ``training``: runs, and their NFE and test accuracy on the way. "Random signs" takes the paper's
+regularizer and
+  gives each element of its gradient, at every step, a sign at random: its size without its direction.
+- ``estimate``: EEst of one step against the step's size, in both precisions.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pylocalreg as plr
+from benchmarks.digits import spread
+from benchmarks.records import Records
+from pylocalreg.experiments import digits
+
+STEPS = 480
+TOLERANCE = 1.4e-8
+LEARNING_RATE = 0.001
+PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+DRAWS = 16
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "exact, the solver's step": {},
+    "exact, the automatic step": {"step": "initial"},
+    "first stage held, the solver's step": {"gradient": "frozen"},
+    "the paper's: first stage held, the automatic step": {"gradient": "frozen", "step": "initial"},
+}
+METHODS = ("vanilla", "the paper's, 2.5 to 1", "the paper's, random signs", "log, 1")
+
+
+class RandomSigns(digits.Classifier):
+    """The regularizer's gradient by the dynamics keeps its elements' sizes, and gets signs at random."""
+
+    def __init__(self, config: digits.Config) -> None:
+        super().__init__(config)
+        self.generator = torch.Generator().manual_seed(config.seed)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, plr.Solution]:
+        logits, solution = super().forward(x)
+        if solution.regularization is None:
+            return logits, solution
+        params = list(self.node.parameters())
+        gradients = torch.autograd.grad(solution.regularization, params, retain_graph=True)
+        signs = [torch.randint(0, 2, g.shape, generator=self.generator) * 2 - 1 for g in gradients]
+        pairs = zip(params, gradients, signs, strict=True)
+        term = torch.stack([(p * g * sign).sum() for p, g, sign in pairs]).sum()
+        return logits, dataclasses.replace(solution, regularization=term)
+
+
+def config(method: str, precision: str, seed: int, steps: int) -> digits.Config:
+    regularizer: plr.Regularizer | None = None
+    coefficient: plr.schedules.Exponential | plr.schedules.Constant | None = None
+    if method.startswith("the paper's"):
+        regularizer = plr.LocalRegularizer.paper()
+        coefficient = plr.schedules.Exponential(2.5, 1.0, steps)
+    elif method == "log, 1":
+        regularizer, coefficient = plr.LocalRegularizer("unbiased"), plr.schedules.Constant(1.0)
+    return digits.Config(
+        method,
+        regularizer=regularizer,
+        coefficient=coefficient,
+        steps=steps,
+        seed=seed,
+        tolerance=TOLERANCE,
+        learning_rate=LEARNING_RATE,
+        dtype=PRECISIONS[precision],
+    )
+
+
+def training(method: str, precision: str, seed: int, steps: int) -> dict[str, Any]:
+    build = RandomSigns if method == "the paper's, random signs" else digits.Classifier
+    data = digits.load(seed, PRECISIONS[precision])
+    run = digits.train(config(method, precision, seed, steps), data, evaluate_every=steps // 12, build=build)
+    return {
+        "history": [[row.step, row.nfe, row.accuracy] for row in run.history],
+        "nfe": run.last.nfe,
+        "accuracy": run.last.accuracy,
+        "seconds": run.seconds,
+    }
+
+
+def trained(steps: int) -> tuple[torch.nn.Module, torch.Tensor]:
+    """Dynamics after some vanilla steps in float64, and a batch."""
+    data = digits.load(0)
+    models: list[digits.Classifier] = []
+
+    def build(config: digits.Config) -> digits.Classifier:
+        models.append(digits.Classifier(config))
+        return models[0]
+
+    digits.train(
+        dataclasses.replace(config("vanilla", "float64", 0, steps), tolerance=1e-6), data, build=build
+    )
+    return models[0].node.dynamics, data.train_x[:128]
+
+
+def gradients(dynamics: torch.nn.Module, x: torch.Tensor, precision: str, variant: str) -> torch.Tensor:
+    """Of the value R at ``DRAWS`` sampled times, in rows."""
+    dtype = PRECISIONS[precision]
+    rows = []
+    for seed in range(DRAWS):
+        regularizer = plr.LocalRegularizer(
+            scale="linear", generator=torch.Generator().manual_seed(seed), **VARIANTS[variant]
+        )
+        node = plr.NeuralODE(
+            dynamics.to(dtype), abstol=TOLERANCE, reltol=TOLERANCE, regularizer=regularizer, engine="torch"
+        )
+        value = node(x.to(dtype)).regularization
+        assert value is not None
+        found = torch.autograd.grad(value, list(node.parameters()))
+        rows.append(torch.cat([g.reshape(-1) for g in found]).double())
+    dynamics.double()
+    return torch.stack(rows)
+
+
+def alignment(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Mean cosine between the rows of both; a row with itself does not count."""
+    cosines = torch.nn.functional.cosine_similarity(a[:, None], b[None], dim=-1)
+    if a is b:
+        return float((cosines.sum() - cosines.trace()) / (cosines.numel() - len(a)))
+    return float(cosines.mean())
+
+
+def compared(dynamics: torch.nn.Module, x: torch.Tensor, precision: str) -> list[dict[str, Any]]:
+    wanted = gradients(dynamics, x, "float64", "exact, the solver's step")
+    rows = []
+    for variant in VARIANTS:
+        found = gradients(dynamics, x, precision, variant)
+        rows.append(
+            {
+                "variant": variant,
+                "size": float(found.norm(dim=1).mean()),
+                "with_exact": alignment(found, wanted),
+                "among": alignment(found, found),
+            }
+        )
+    return rows
+
+
+def estimates(dynamics: torch.nn.Module, x: torch.Tensor, precision: str) -> list[list[float]]:
+    """EEst of the step from t = 0, for step sizes from 1e-4 to 1e-1."""
+    dtype = PRECISIONS[precision]
+    f = dynamics.to(dtype)
+    pairs = []
+    for exponent in range(-32, -7):
+        dt = 10 ** (exponent / 8)
+        with torch.no_grad():
+            R = plr.local_error(f, x.to(dtype), 0.0, dt, abstol=TOLERANCE, reltol=TOLERANCE)
+        pairs.append([dt, float(R) / dt])
+    dynamics.double()
+    return pairs
+
+
+def of_kind(runs: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [run for run in runs if run["kind"] == kind]
+
+
+def gradient_table(runs: Sequence[dict[str, Any]]) -> str:
+    rows = [
+        "| gradient of R | size, float64 | size, float32 | with the exact one, float64 | float32 "
+        "| among draws, float64 | float32 |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    found = {(run["precision"], run["variant"]): run for run in of_kind(runs, "gradient")}
+    for variant in VARIANTS:
+        pair = [found[precision, variant] for precision in ("float64", "float32")]
+        cells = [f"{run['size']:.1e}" for run in pair]
+        cells += [f"{run[name]:.2f}" for name in ("with_exact", "among") for run in pair]
+        rows.append(f"| {variant} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def training_table(runs: Sequence[dict[str, Any]]) -> str:
+    """Ratios are to the vanilla run of the same seed and precision."""
+    rows = [
+        "| precision | method | NFE | ratio to vanilla | test accuracy, % | runs |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    done = of_kind(runs, "training")
+    vanilla = {(run["precision"], run["seed"]): run["nfe"] for run in done if run["method"] == "vanilla"}
+    for precision in PRECISIONS:
+        for method in METHODS:
+            its = [run for run in done if (run["precision"], run["method"]) == (precision, method)]
+            its = [run for run in its if (precision, run["seed"]) in vanilla]
+            if not its:
+                continue
+            cells = (
+                precision,
+                method,
+                spread([run["nfe"] for run in its], 0),
+                spread([run["nfe"] / vanilla[precision, run["seed"]] for run in its], 2),
+                spread([run["accuracy"] for run in its]),
+                str(len(its)),
+            )
+            rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="why the paper's regularizer does what it does")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--records", type=Path, default=Path("results/reproduction.jsonl"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    records = Records(options.records)
+    if not of_kind(records.runs, "estimate"):
+        dynamics, x = trained(120)
+        for precision in PRECISIONS:
+            for row in compared(dynamics, x, precision):
+                records.add({"kind": "gradient", "precision": precision, **row})
+            records.add(
+                {"kind": "estimate", "precision": precision, "pairs": estimates(dynamics, x, precision)}
+            )
+    for seed in range(options.seeds):
+        for precision in PRECISIONS:
+            for method in METHODS:
+                key = {"kind": "training", "method": method, "precision": precision, "seed": seed}
+                if any(all(run.get(name) == value for name, value in key.items()) for run in records.runs):
+                    continue
+                records.add({**key, **training(method, precision, seed, options.steps)})
+                print(key, records.runs[-1]["history"][-1], flush=True)
+    print(gradient_table(records.runs), training_table(records.runs), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()
