@@ -25,6 +25,7 @@ import pylocalreg as plr
 from benchmarks.digits import spread
 from benchmarks.records import Records
 from pylocalreg.experiments import digits
+from pylocalreg.experiments.files import replacing
 
 STEPS = 480
 TOLERANCE = 1.4e-8
@@ -207,6 +208,33 @@ def training_table(runs: Sequence[dict[str, Any]]) -> str:
             )
             rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
+    """EEst against the step's size; then NFE over training in both precisions, means over the runs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    left, *panels = figure.subplots(1, 3)
+    for run, style in zip(of_kind(runs, "estimate"), ("o-", "s-"), strict=True):
+        sizes, values = zip(*run["pairs"], strict=True)
+        left.loglog(sizes, values, style, markersize=3, label=run["precision"])
+    left.axhline(1, color="0.5", linewidth=1)
+    left.text(sizes[0], 1.4, "a step is accepted below", fontsize=8, color="0.4")
+    left.set(title="Error estimate of one step, tolerance 1.4e-8", xlabel="step size", ylabel="EEst")
+    left.legend()
+    done = of_kind(runs, "training")
+    for panel, precision in zip(panels, PRECISIONS, strict=True):
+        for method in METHODS:
+            its = [r["history"] for r in done if (r["precision"], r["method"]) == (precision, method)]
+            if its:
+                steps = [row[0] for row in its[0]]
+                means = [sum(h[i][1] for h in its) / len(its) for i in range(len(steps))]
+                panel.plot(steps, means, ".-", label=method)
+        panel.set(title=f"NFE in {precision}", xlabel="training step", ylim=(0, None))
+    panels[-1].legend(fontsize=8)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=150, format="png")
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Every table and picture of README and docs from the runs' records: ``make results``.
 
 ``docs/records`` holds the records: ``record.json`` of training runs (``pylocalreg train``),
-``digits.jsonl`` and ``loose.jsonl`` of the two benchmarks. What stands between ``<!-- results: NAME -->``
-and ``<!-- end -->`` in a page is written here, by name.
+``digits.jsonl``, ``loose.jsonl`` and ``reproduction.jsonl`` of three benchmarks. What stands between
+``<!-- results: NAME -->`` and ``<!-- end -->`` in a page is written here, by name.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import digits, loose
+from benchmarks import digits, loose, reproduction
 from benchmarks.records import read
 from pylocalreg.experiments import figures, paper, records, tables
 from pylocalreg.experiments.comparison import EXPERIMENTS, compare
@@ -21,7 +21,7 @@ from pylocalreg.experiments.records import Record
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "docs/records"
-PAGES = ("README.md", "docs/results.md", "docs/digits.md")
+PAGES = ("README.md", "docs/results.md", "docs/digits.md", "docs/reproduction.md")
 PICTURES = "docs/pictures"
 
 PLACE = re.compile(r"(<!-- results: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -73,6 +73,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "table-4": lambda: table(4),
     "digits": lambda: digits.table(lines("digits.jsonl")),
     "loose": lambda: loose.table(lines("loose.jsonl")),
+    "gradients": lambda: reproduction.gradient_table(lines("reproduction.jsonl")),
+    "precisions": lambda: reproduction.training_table(lines("reproduction.jsonl")),
 }
 
 
@@ -96,6 +98,7 @@ def main() -> None:
     found = runs()
     for number in figures.drawable(found):
         figures.draw(number, found, ROOT / PICTURES, paper.load())
+    reproduction.draw(lines("reproduction.jsonl"), ROOT / PICTURES / "reproduction.png")
 
 
 if __name__ == "__main__":

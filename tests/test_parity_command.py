@@ -13,7 +13,9 @@ import torch
 from rich.console import Console
 
 from pylocalreg.errors import OptionError
-from pylocalreg.parity import command, compare, golden_cases, measure, own_cases
+from pylocalreg.parity import Comparison, command, compare, golden_cases, measure, own_cases
+from pylocalreg.parity.compare import FIELDS, JUDGED
+from pylocalreg.parity.report import summary, verdict
 from tests.golden import DATA
 from tests.julia import needs_julia
 
@@ -36,6 +38,9 @@ def test_golden_numbers_are_met(tmp_path: Path) -> None:
     assert row["differences"]["u"] < 1e-12
     assert row["differences"]["R_by_p"] < 1e-8
     assert row["differences"]["by_p"] is None
+    assert row["verdict"] == "the same"
+    assert "u: 1 of 1 agree" in printed
+    assert "R_by_p: 1 of 1 agree" in printed
 
     page = (tmp_path / "parity.html").read_text()
     (picture,) = re.findall(r"data:image/png;base64,([^\"]+)", page)
@@ -50,6 +55,32 @@ def test_a_difference_is_seen() -> None:
     assert not comparison.same_steps
     assert comparison.differences["t"] == float("inf")
     assert 1e-9 < (comparison.differences["u"] or 0) < 1e-3
+    assert verdict(comparison).startswith("apart: steps")
+
+
+@pytest.mark.parametrize("field", JUDGED)
+def test_the_same_steps_are_not_yet_the_same(field: str) -> None:
+    case = next(case for case in own_cases() if case.name == "dense-Tsit5-float64")
+    measured = measure(case, "torch")
+    value = getattr(measured, field)
+    other = dataclasses.replace(measured, **{field: value * (1 + 7e-4)})
+    differences: dict[str, float | None] = dict.fromkeys(FIELDS, 0.0)
+    assert verdict(Comparison(case, measured, measured, differences)) == "the same"
+    apart = Comparison(case, measured, other, differences | {field: 7e-4})
+    assert apart.same_steps
+    assert verdict(apart) == f"apart: {field}"
+    assert f"{field}: 0 of 1 agree" in summary([apart])
+
+
+def test_what_rounding_decides_is_not_judged() -> None:
+    case = next(case for case in own_cases() if case.name == "dense-Tsit5-float32")
+    case = dataclasses.replace(case, tol=1.4e-8)
+    measured = measure(case, "torch")
+    comparison = Comparison(case, measured, measured, dict.fromkeys(FIELDS, 0.5))
+    assert comparison.agrees("R") is None
+    assert comparison.agrees("R_by_p") is None
+    assert comparison.agrees("u") is False
+    assert "R: 0 of 0 agree, 1 more are rounding" in summary([comparison])
 
 
 def test_own_cases_are_measured_in_full() -> None:
@@ -97,6 +128,8 @@ def test_the_papers_code() -> None:
         assert comparison.dt < 1e-9
         assert comparison.value < 1e-4  # of the short automatic step, the small rest of a large sum
         assert comparison.gradient < 1e-6
+        assert comparison.stiffness < 1e-4  # a quotient of two small differences
+        assert comparison.stiffness_gradient < 1e-3
 
 
 @needs_julia

@@ -11,7 +11,7 @@ from pylocalreg.errors import OptionError
 from pylocalreg.parity.cases import golden_cases, own_cases
 from pylocalreg.parity.compare import Comparison, compare
 from pylocalreg.parity.paper import compare_with_paper
-from pylocalreg.parity.report import paper_table, save_html, save_json, table
+from pylocalreg.parity.report import PAPER_NOTE, paper_table, save_html, save_json, summary, table
 
 
 def run(
@@ -45,11 +45,12 @@ def run(
         comparisons += compare(case, chosen)
     wide = Console(width=max(console.width, 170), file=console.file)
     wide.print(table(comparisons))
-    same = sum(c.same_steps for c in comparisons)
-    console.print(f"{same} of {len(comparisons)} comparisons take the same steps and calls")
+    for line in summary(comparisons):
+        console.print(line)
     beside_paper = compare_with_paper(cases, chosen, paper) if paper else []
     if paper:
         wide.print(paper_table(beside_paper))
+        console.print(PAPER_NOTE)
     save_json(comparisons, beside_paper, output / "parity.json")
     save_html(comparisons, beside_paper, output / "parity.html")
     console.print(f"written: {output / 'parity.json'}, {output / 'parity.html'}")

@@ -19,7 +19,7 @@ class Measured:
         nf: calls of the dynamics as the stack counts them.
         t, dt, EEst: of the accepted steps.
         u: the state at the end.
-        R: EEst |dt| of the step from (tau, u(tau)) of the size the solve took there; ``R_by_p`` its gradient.
+        R: EEst |dt| of the step from (tau, u(tau)) of size ``dt_at_tau``; ``R_by_p`` its gradient.
         by_u0, by_p: gradients of the sum over u at the end.
     """
 
@@ -35,24 +35,24 @@ class Measured:
     R_by_p: torch.Tensor | None
     by_u0: torch.Tensor | None
     by_p: torch.Tensor | None
+    dt_at_tau: float | None
 
 
-def measure(case: Case, name: str) -> Measured:
-    """Run a case on the engine of this name."""
+def measure(case: Case, name: str, dt_at_tau: float | None = None) -> Measured:
+    """Run a case on the engine of this name. The step at tau is by default of the size that the solve
+    took there.
+    """
     engine = get_engine(name)
     module = case.dynamics()
     problem = Problem(module, (module.p,), case.tspan, case.solver, case.tol, case.tol, 1_000_000)
     end = case.tspan[1]
     trajectory = engine.solve(problem, case.u0, [end], Keep("all", stages=True))
     u = trajectory.outputs[0]
-    R, R_by_p = _regularizer(
-        engine,
-        problem,
-        case,
-        module.p,
-        engine.interpolate(problem, trajectory, case.tau),
-        trajectory.dt[trajectory.step_at(case.tau)],
-    )
+    u_tau = engine.interpolate(problem, trajectory, case.tau)
+    dt = trajectory.dt[trajectory.step_at(case.tau)] if dt_at_tau is None else dt_at_tau
+    remaining = case.tspan[1] - case.tau
+    dt = remaining if abs(remaining) < abs(dt) else dt
+    R, R_by_p = _regularizer(engine, problem, case, module.p, u_tau, dt)
     by_u0, (by_p,) = engine.pull_back(problem, trajectory, "interpolating", [(end, torch.ones_like(u))], [])
     return Measured(
         name,
@@ -67,18 +67,17 @@ def measure(case: Case, name: str) -> Measured:
         R_by_p,
         by_u0,
         by_p,
+        dt,
     )
 
 
 def _regularizer(
-    engine: Engine, problem: Problem, case: Case, p: torch.Tensor, u: torch.Tensor, solver_dt: float
+    engine: Engine, problem: Problem, case: Case, p: torch.Tensor, u: torch.Tensor, dt: float
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     try:
         engine.check_estimate(case.solver, "error")
     except OptionError:
         return None, None
-    remaining = case.tspan[1] - case.tau
-    dt = remaining if abs(remaining) < abs(solver_dt) else solver_dt
     with torch.enable_grad():
         value, _ = engine.estimate(problem, "error", case.tau, u, dt, "exact")
         (by_p,) = torch.autograd.grad(value, [p])
@@ -90,7 +89,7 @@ def golden(case: Case) -> Measured:
     arrays = case.golden
     assert arrays is not None
     t = [float(x) for x in arrays["t"]]
-    R = R_by_p = None
+    R = R_by_p = dt = None
     if "reg_eest_solver" in arrays:
         dt = float(arrays["reg_dt_solver"][0])
         R = torch.tensor(float(arrays["reg_eest_solver"][0]) * dt, dtype=torch.float64)
@@ -108,4 +107,5 @@ def golden(case: Case) -> Measured:
         R_by_p,
         None,
         None,
+        dt,
     )

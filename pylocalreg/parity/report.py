@@ -10,17 +10,17 @@ from typing import Any
 from rich.table import Column, Table
 
 from pylocalreg.experiments.files import write_json, write_text
-from pylocalreg.parity.compare import FIELDS, Comparison
+from pylocalreg.parity.compare import FIELDS, JUDGED, Comparison
 from pylocalreg.parity.paper import PaperComparison
 
-COLUMNS = ("case", "engine", "against", "steps", "nf", *FIELDS)
+COLUMNS = ("case", "engine", "against", "steps", "nf", *FIELDS, "verdict")
 
 
 def table(comparisons: Sequence[Comparison]) -> Table:
     """A row a comparison."""
     result = Table(*(Column(name, no_wrap=True) for name in COLUMNS))
     for c in comparisons:
-        result.add_row(*_cells(c), style="" if c.same_steps else "yellow")
+        result.add_row(*_cells(c), style="" if c.same else "yellow")
     return result
 
 
@@ -30,14 +30,56 @@ def _cells(c: Comparison) -> list[str]:
     if not c.same_steps:
         steps += f" (not {one.naccept}+{one.nreject})"
     nf = str(other.nf) if one.nf == other.nf else f"{other.nf} (not {one.nf})"
-    return [c.case.name, other.who, one.who, steps, nf, *(_number(c.differences[f]) for f in FIELDS)]
+    return [c.case.name, other.who, one.who, steps, nf, *(_cell(c, f) for f in FIELDS), verdict(c)]
+
+
+def verdict(c: Comparison) -> str:
+    """In words: the steps, and each field that a verdict is given on."""
+    apart = [] if c.same_steps else ["steps"]
+    return "the same" if c.same else f"apart: {', '.join([*apart, *c.apart])}"
+
+
+def _cell(c: Comparison, field: str) -> str:
+    """A difference; in brackets where rounding alone decides it."""
+    number = _number(c.differences[field])
+    unjudged = field in JUDGED and c.agrees(field) is None and c.differences[field] is not None
+    return f"({number})" if unjudged else number
 
 
 def _number(x: float | None) -> str:
     return "-" if x is None else f"{x:.1e}"
 
 
-PAPER_COLUMNS = ("case", "engine", "R by the paper's code", "dt", "R", "gradient")
+def summary(comparisons: Sequence[Comparison]) -> list[str]:
+    """How many are the same, in their steps and in each field."""
+    count = len(comparisons)
+    lines = [f"{sum(c.same_steps for c in comparisons)} of {count} comparisons take the same steps and calls"]
+    for field in JUDGED:
+        verdicts = [c.agrees(field) for c in comparisons if c.differences[field] is not None]
+        if verdicts:
+            judged = [v for v in verdicts if v is not None]
+            rounding = f", {len(verdicts) - len(judged)} more are rounding" if None in verdicts else ""
+            lines.append(f"{field}: {sum(judged)} of {len(judged)} agree{rounding}")
+    return lines
+
+
+PAPER_COLUMNS = (
+    "case",
+    "engine",
+    "R by the paper's code",
+    "dt",
+    "R",
+    "gradient",
+    "stiffness",
+    "its gradient",
+)
+
+PAPER_NOTE = (
+    "Of the paper's code: the step from (tau, u(tau)), its two estimates, and Zygote's gradient through "
+    "them. Of today's stack: u(tau), the first stage, the automatic first step and the tableau. Not run: its "
+    "SDE steps, which name caches of the stack of 2023. float32 is left out: there the estimate of so short "
+    "a step is rounding."
+)
 
 
 def paper_table(comparisons: Sequence[PaperComparison]) -> Table:
@@ -49,7 +91,12 @@ def paper_table(comparisons: Sequence[PaperComparison]) -> Table:
 
 
 def _paper_cells(c: PaperComparison) -> list[str]:
-    return [c.case.name, c.engine, f"{c.R:.4e}", *(_number(x) for x in (c.dt, c.value, c.gradient))]
+    return [
+        c.case.name,
+        c.engine,
+        f"{c.R:.4e}",
+        *(_number(x) for x in (c.dt, c.value, c.gradient, c.stiffness, c.stiffness_gradient)),
+    ]
 
 
 def save_json(comparisons: Sequence[Comparison], paper: Sequence[PaperComparison], path: Path) -> None:
@@ -61,6 +108,8 @@ def save_json(comparisons: Sequence[Comparison], paper: Sequence[PaperComparison
             "dt": c.dt,
             "value": c.value,
             "gradient": c.gradient,
+            "stiffness": c.stiffness,
+            "stiffness_gradient": c.stiffness_gradient,
         }
         for c in paper
     ]
@@ -85,17 +134,19 @@ def _as_json(c: Comparison) -> dict[str, Any]:
         "engine": c.measured.who,
         "against": c.reference.who,
         "sides": sides,
+        "verdict": verdict(c),
         "differences": {f: "other steps" if x == float("inf") else x for f, x in c.differences.items()},
     }
 
 
 def save_html(comparisons: Sequence[Comparison], paper: Sequence[PaperComparison], path: Path) -> None:
     """One page that needs nothing beside it."""
-    rows = [("" if c.same_steps else "other", _cells(c)) for c in comparisons]
+    rows = [("" if c.same else "other", _cells(c)) for c in comparisons]
     tables = _html_table(COLUMNS, rows)
     if paper:
         rows = [("", _paper_cells(c)) for c in paper]
-        tables += "<h2>The regularizer by the paper's code</h2>" + _html_table(PAPER_COLUMNS, rows)
+        tables += f"<h2>The regularizer by the paper's code</h2><p>{PAPER_NOTE}</p>"
+        tables += _html_table(PAPER_COLUMNS, rows)
     pictures = "".join(
         f"<figure><figcaption>{html.escape(c.case.name)}: {html.escape(c.measured.who)}</figcaption>"
         f'<img src="data:image/png;base64,{_picture(c)}" alt="step sizes and estimates"></figure>'
@@ -107,7 +158,8 @@ def save_html(comparisons: Sequence[Comparison], paper: Sequence[PaperComparison
         "body{font:14px sans-serif}td,th{padding:2px 8px;text-align:right}td:first-child{text-align:left}"
         ".other{background:#fd6}figure{display:inline-block;margin:8px}</style>"
         "<h1>Parity</h1><p>Largest difference over the largest "
-        f"magnitude of the reference; steps are accepted + rejected.</p>{tables}{pictures}",
+        "magnitude of the reference, in brackets where rounding decides it; steps are accepted + rejected."
+        f"</p>{tables}{pictures}",
     )
 
 

@@ -52,20 +52,20 @@ function paper_code(checkout)
 end
 
 """
-    paper_step(code, f, u, p, t, dt, options) -> R, by_p
+    paper_step(code, f, u, p, t, dt, options, quantity) -> value, by_p
 
-EEst dt of one Tsit5 step from (t, u) by the paper's code, and its gradient by the parameters as Zygote takes it
-through that code.
+EEst dt (`:error_estimate`) or the stiffness estimate (`:stiffness_estimate`) of one Tsit5 step from (t, u) by the paper's
+code, and its gradient by the parameters as Zygote takes it through that code.
 """
-function paper_step(code::Module, f::Dynamics, u, p, t, dt, options)
+function paper_step(code::Module, f::Dynamics, u, p, t, dt, options, quantity::Symbol)
     opts = (; options.abstol, options.reltol)
     k1 = f(u, p, t)
     perform_step = code._perform_step
-    function R(p)
+    function of_step(p)
         integrator = PaperIntegrator(t, dt, u, u, f, k1, k1, opts, (; destats = (; nf = 0)))
-        return perform_step(integrator, OrdinaryDiffEqTsit5.Tsit5ConstantCache(), p, Val(:error_estimate))[2]
+        return perform_step(integrator, OrdinaryDiffEqTsit5.Tsit5ConstantCache(), p, Val(quantity))[2]
     end
     # the code is younger than this function's world
-    value, back = Base.invokelatest(Zygote.pullback, R, p)
+    value, back = Base.invokelatest(Zygote.pullback, of_step, p)
     return value, only(Base.invokelatest(back, one(value)))
 end

@@ -206,7 +206,8 @@ end
 """The solve ends with its last step, whole, and its span there; nothing is left for the stack to solve."""
 function end_within!(run, integrator)
     run.proposed_dt = integrator.opts.adaptive ? integrator.dtpropose : integrator.dt
-    run.options = @set run.options.tspan[2] = integrator.t
+    options = run.options
+    run.options = @set options.tspan[2] = integrator.t
     SciMLBase.terminate!(integrator, ReturnCode.Success)
     return nothing
 end

@@ -2,12 +2,13 @@
 
 host_paper_code(checkout) = Py(paper_code(pyconvert(String, checkout)))
 
-"""R and its gradient by the paper's code, its automatic first step at (t, u) included."""
+"""R, the stiffness estimate, and the gradients of both by the paper's code, at (t, u) and the stack's automatic first step."""
 function host_paper_step(code, handle, t, u)
     problem, state = value(handle), array(u)
     options = problem.options
     time = oftype(options.abstol, pyconvert(Float64, t))
     dt = oftype(time, initial_step(problem.f, state, problem.p, options))
-    R, by_p = paper_step(value(code), problem.f, state, problem.p, time, dt, options)
-    return PythonCall.pytuple((R, tensor(by_p), dt))
+    step(quantity) = paper_step(value(code), problem.f, state, problem.p, time, dt, options, quantity)
+    (R, R_by_p), (S, S_by_p) = step(:error_estimate), step(:stiffness_estimate)
+    return PythonCall.pytuple((R, tensor(R_by_p), S, tensor(S_by_p), dt))
 end
