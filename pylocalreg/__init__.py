@@ -1,6 +1,6 @@
 """Neural differential equations that learn to be cheap to solve."""
 
-from pylocalreg import errors, schedules
+from pylocalreg import errors, julia, schedules
 from pylocalreg.brownian import BrownianPath
 from pylocalreg.dynamics import BatchNorm, Chain, Conv, Dense, GroupNorm, TimeDependent
 from pylocalreg.engines.base import Adjoint
@@ -44,6 +44,7 @@ __all__ = [
     "TayNODE",
     "TimeDependent",
     "errors",
+    "julia",
     "local_error",
     "schedules",
 ]

@@ -221,7 +221,7 @@ class NeuralDE(torch.nn.Module):
             )
         wants_gradient = torch.is_grad_enabled() and (u0.requires_grad or bool(problem.params))
         engine = self._engine_on(u0.device)
-        keep = engine.keep_for(self.adjoint, self.checkpoints) if wants_gradient else Keep()
+        keep = engine.keep_for(self.solver, self.adjoint, self.checkpoints) if wants_gradient else Keep()
         if dense:
             keep = Keep("all", stages=True)
         if times.start is not None:

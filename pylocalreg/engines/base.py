@@ -255,8 +255,11 @@ class Engine(Protocol):
     def is_stochastic(self, solver: str) -> bool:
         """Whether the solver is one of SDEs."""
 
-    def keep_for(self, adjoint: Adjoint, checkpoints: int | None) -> Keep:
-        """What a trajectory must keep for this adjoint."""
+    def keep_for(self, solver: str, adjoint: Adjoint, checkpoints: int | None) -> Keep:
+        """What a trajectory must keep for this adjoint.
+
+        Raises `OptionError` where the engine has no gradient of the solver's solves.
+        """
 
     def solve(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep) -> Trajectory:
         """Solve over the whole span; ``outputs`` holds the states at ``times`` (ordered along the span)."""

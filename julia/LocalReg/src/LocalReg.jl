@@ -2,21 +2,23 @@
 Neural differential equations with local regularization on the SciML stack: the Julia side of pylocalreg.
 
 Read in this order: `memory.jl` (where arrays come from), `dynamics.jl` (what a right-hand side is), `elementwise.jl`
-(loops over elements), `layers.jl` (Lux models from descriptions),
-`noise.jl`, `solve.jl` (one solve and its record), `tableaus.jl`, `steps.jl` and `stochastic_steps.jl` (one
+(loops over elements), `layers.jl` (Lux models from descriptions), `noise.jl`, `algorithms.jl` (any algorithm of the
+stack), `solve.jl` (one solve and its record), `tableaus.jl`, `steps.jl` and `stochastic_steps.jl` (one
 step taken again, its error estimate, and its reverse), `adjoints.jl`, `regularizers.jl`, `adams_steps.jl` (all of that
-for steps that depend on those before), `paper.jl` (the paper's own code), and `host.jl` (dynamics and noise that live
-in Python).
+for steps that depend on those before), `linearized.jl`, `rosenbrock_steps.jl` and `implicit_steps.jl` (for steps that
+solve systems with the Jacobian), `probed_steps.jl` and `formulas.jl` (for those of any algorithm whose formula can be
+found), `paper.jl` (the paper's own code), and `host.jl` and `host_algorithms.jl` (what lives in Python, and what Python
+calls).
 """
 module LocalReg
 
-using ADTypes: AutoFiniteDiff
+using ADTypes: ADTypes, AutoFiniteDiff
 using Accessors: @reset
 using ChainRulesCore: ChainRulesCore, NoTangent
 using DLPack: DLPack
 using DiffEqNoiseProcess: DiffEqNoiseProcess
 using ForwardDiff: ForwardDiff
-using LinearAlgebra: mul!
+using LinearAlgebra: diagind, lu!, mul!
 using Logging: NullLogger, with_logger
 using Lux: Lux
 using NNlib: NNlib
@@ -41,6 +43,7 @@ include("dynamics.jl")
 include("elementwise.jl")
 include("layers.jl")
 include("noise.jl")
+include("algorithms.jl")
 include("solve.jl")
 include("tableaus.jl")
 include("steps.jl")
@@ -48,8 +51,14 @@ include("stochastic_steps.jl")
 include("adjoints.jl")
 include("regularizers.jl")
 include("adams_steps.jl")
+include("linearized.jl")
+include("rosenbrock_steps.jl")
+include("implicit_steps.jl")
+include("probed_steps.jl")
+include("formulas.jl")
 include("paper.jl")
 include("host.jl")
+include("host_algorithms.jl")
 include("precompile.jl")
 
 end

@@ -27,7 +27,7 @@ Gradients of sum_i <cotangents_i, u(times_i)>, by solving the adjoint equation b
 """
 function pull_back(f::Dynamics, run::Run{T, A}, adjoint, checkpointing, times, cotangents) where {T, A}
     options = run.options
-    alg = algorithm(options.solver; of_adjoint = true)
+    alg = algorithm(options; of_adjoint = true)
     sol = run.sol
     # Zygote differentiates the call out of place
     @reset sol.prob = ODEProblem{false, SciMLBase.FullSpecialize}(
@@ -130,7 +130,7 @@ function add_new_state!(cotangents::StageCotangents{T}, step, cotangent) where {
     return nothing
 end
 
-"""Add the cotangent of u + dt sum_i weights_i k_i; of an SDE's step, of u + weights (u_new - u)."""
+"""Add the cotangent of u + unit sum_i weights_i k_i; of an SDE's step, of u + weights (u_new - u)."""
 function add_inside!(cotangents::StageCotangents{T}, step, weights, cotangent) where {T}
     push!(cotangents.by_u, (one(T), cotangent))
     add!(cotangents, step, weights, cotangent)

@@ -1,5 +1,6 @@
 """
-Why a solve could not go on. `kind` is one of `:step_limit`, `:step_underflow`, `:non_finite`; `t` is where,
+Why a solve could not go on. `kind` is one of `:step_limit`, `:step_underflow`, `:non_finite`, `:no_convergence` (of
+implicit stages); `t` is where,
 after `naccept` accepted and `nreject` rejected steps, `dt` and `EEst` those of the last attempt.
 """
 struct SolveFailure <: Exception
@@ -17,3 +18,13 @@ function Base.showerror(io::IO, failure::SolveFailure)
         failure.EEst, ", ", failure.naccept, " accepted and ", failure.nreject, " rejected steps)",
     )
 end
+
+"""What the stack does not solve or does not have, in words for the user; and which package it misses, if one."""
+struct Refusal <: Exception
+    text::String
+    package::String
+end
+
+Refusal(text) = Refusal(text, "")
+
+Base.showerror(io::IO, refusal::Refusal) = print(io, refusal.text)

@@ -39,13 +39,15 @@ end
 
 """
 A Python right-hand side. `call(du, u, t)` writes; `pull(u, t)` gives (du, back) with `back(cotangent)` giving
-(by_u, by_p), `None` for zero; `jacobian(u, t)` and `time_derivative(u, t)` give tensors.
+(by_u, by_p), `None` for zero; `jacobian(u, t)` and `time_derivative(u, t)` give tensors, `pull_directional` is as
+[`pull_directional`](@ref) without the parameters.
 """
 struct HostModel
     call::Py
     pull::Py
     jacobian::Py
     time_derivative::Py
+    pull_directional::Py
     views::Views
 end
 
@@ -67,6 +69,11 @@ optional_array(x::Py) = isnone(x) ? nothing : array(x)
 
 jacobian(model::HostModel, u, p, t) = permutedims(array(model.jacobian(tensor(u), t)))
 time_derivative(model::HostModel, u, p, t) = array(model.time_derivative(tensor(u), t))
+
+function pull_directional(model::HostModel, u, p, t, du, dt, cotangent)
+    by_u, by_p = model.pull_directional(tensor(u), t, tensor(du), dt, tensor(cotangent))
+    return optional_array(by_u), optional_array(by_p)
+end
 
 """A Python path's increments: `call(dW, dZ, t, t_new)` writes what the path does between two times."""
 struct HostPath
@@ -91,20 +98,21 @@ function host_layers(description, timed, injected, running, training)
     return Py(Layers(layers, is_timed, pyconvert(Int, injected), stats, pyconvert(Bool, training)))
 end
 
-host_model(call, pull, jacobian, time_derivative) =
-    Py(HostModel(call, pull, jacobian, time_derivative, Views()))
+host_model(call, pull, jacobian, time_derivative, pull_directional) =
+    Py(HostModel(call, pull, jacobian, time_derivative, pull_directional, Views()))
 
 host_part(model, first, last) = Py(Part(value(model), pyconvert(Int, first):pyconvert(Int, last)))
 
 function host_options(
-        T, solver, start, stop, abstol, reltol, dt, adaptive, maxiters, dtmin, dtmax, tstops, constants,
+        T, solver, start, stop, abstol, reltol, dt, adaptive, maxiters, dtmin, dtmax, tstops, constants, algorithm,
     )
     number(x) = T(pyconvert(Float64, x))
     return Options{T}(
         pyconvert(String, solver), (number(start), number(stop)), number(abstol), number(reltol), number(dt),
         pyconvert(Bool, adaptive), pyconvert(Int, maxiters), number(dtmin), number(dtmax),
         T.(pyconvert(Vector{Float64}, tstops)),
-        Dict(Symbol(pyconvert(String, name)) => number(value) for (name, value) in constants),
+        Dict(Symbol(pyconvert(String, name)) => number(x) for (name, x) in constants),
+        isnone(algorithm) ? nothing : value(algorithm),
     )
 end
 
@@ -137,8 +145,22 @@ end
 
 host_adams(T, start, corrects) = Adams{T}(host_tableau(T, start...), pyconvert(Bool, corrects))
 
-const COEFFICIENTS =
-    Dict("explicit" => host_tableau, "adams" => host_adams, "stochastic" => host_stochastic_tableau)
+function host_rosenbrock(T, gamma, a, C, c, d, b, btilde, H)
+    vectors = (T.(pyconvert(Vector{Float64}, x)) for x in (c, d, b, btilde))
+    matrices = map((a, C, H)) do rows
+        filled = zeros(T, length(rows), maximum(length, rows))
+        for (i, row) in enumerate(rows), (j, x) in enumerate(row)
+            filled[i, j] = pyconvert(Float64, x)
+        end
+        filled
+    end
+    return RosenbrockTableau{T}(T(pyconvert(Float64, gamma)), matrices[1:2]..., vectors..., matrices[3])
+end
+
+const COEFFICIENTS = Dict(
+    "explicit" => host_tableau, "adams" => host_adams, "stochastic" => host_stochastic_tableau,
+    "rosenbrock" => host_rosenbrock,
+)
 
 """A method's coefficients; `kind` says how its steps are made."""
 host_coefficients(dtype, kind, data) =
@@ -152,7 +174,7 @@ struct HostProblem{T, P <: AbstractVector{T}}
     g::Union{Nothing, Dynamics}
     p::P
     options::Options{T}
-    tableau::Union{Nothing, Tableau{T}, Adams{T}, StochasticTableau{T}}
+    tableau::Union{Nothing, Formula{T}}
     path::Union{Nothing, HostPath}
 end
 
@@ -295,7 +317,8 @@ function host_replay(handle, run, inside, at_end, estimates)
     T = eltype(solved.p)
     by_index = Dict{Int, Vector{Any}}()
     for (index, weights, cotangent) in inside
-        pair = (T.(pyconvert(Vector{Float64}, weights)), array(cotangent))
+        inside = T.(weights_inside(problem.tableau, pyconvert(Vector{Float64}, weights)))
+        pair = (inside, array(cotangent))
         push!(get!(() -> Any[], by_index, pyconvert(Int, index)), pair)
     end
     end_state = solved.states[length(solved.t)]
@@ -351,9 +374,10 @@ function host_paper_step(code, handle, t, u)
     return PythonCall.pytuple((R, tensor(by_p), dt))
 end
 
-"""What went wrong, for Python's own error: (kind, t, dt, EEst, naccept, nreject), or `None`."""
+"""What went wrong, for Python's own error: (kind, t, dt, EEst, naccept, nreject), ("refusal", text, package), or `None`."""
 function host_failure(exception)
     failure = value(exception)
+    failure isa Refusal && return PythonCall.pytuple(("refusal", failure.text, failure.package))
     failure isa SolveFailure || return PythonCall.pybuiltins.None
     return PythonCall.pytuple((
         String(failure.kind), failure.t, failure.dt, failure.EEst, failure.naccept, failure.nreject,
@@ -374,7 +398,8 @@ end
 """Every function Python calls, by name; `from_dlpack` is torch's."""
 function host_functions(from_dlpack::Py)
     PythonCall.pycopy!(FROM_DLPACK, from_dlpack)
-    functions = (
+    functions = (;
+        HOST_ALGORITHMS...,
         layers = host_layers, coefficients = host_coefficients, model = host_model, part = host_part, problem = host_problem,
         solve = host_solve, state = host_state, interpolate = host_interpolate,
         initial_step = host_initial_step, estimate = host_estimate, stiffness = host_stiffness,

@@ -11,20 +11,10 @@ const ADAMS_SOLVERS = ("VCAB3", "VCABM3")
 const STIFF_SOLVERS = ("Rodas5", "Rodas5P", "Rosenbrock23")
 
 """
-The algorithm; the adjoint equation of a stiff one has its Jacobian by finite differences. `read_later` says that the
-dense output is asked for after the solve.
-"""
-function algorithm(name; of_adjoint = false, read_later = of_adjoint)
-    # left to be computed when it is asked for, its interpolant is not there any more when an adjoint asks
-    name == "Vern7" && return Vern7(; lazy = !read_later)
-    of_adjoint && name in STIFF_SOLVERS && return ODE_SOLVERS[name](; autodiff = AutoFiniteDiff())
-    return haskey(ODE_SOLVERS, name) ? ODE_SOLVERS[name]() : SDE_SOLVERS[name]()
-end
-
-"""
 How to solve: `dt` 0 is an automatic first step. Times and tolerances have the state's element type. `dtmin` and `dtmax`
 bound the steps' sizes where they are not 0; `tstops`, in rising order, are times they end at, those outside the span none of its;
-`constants` are those of the controller that are not the method's own, by the stack's names.
+`constants` are those of the controller that are not the method's own, by the stack's names. `algorithm` is the solver
+where it is none of those that both engines have, else `nothing`.
 """
 struct Options{T}
     solver::String
@@ -38,10 +28,24 @@ struct Options{T}
     dtmax::T
     tstops::Vector{T}
     constants::Dict{Symbol, T}
+    algorithm::Any
 end
 
 function Options{T}(solver, tspan, abstol, reltol, dt, adaptive, maxiters) where {T}
-    return Options{T}(solver, tspan, abstol, reltol, dt, adaptive, maxiters, zero(T), zero(T), T[], Dict())
+    return Options{T}(solver, tspan, abstol, reltol, dt, adaptive, maxiters, zero(T), zero(T), T[], Dict(), nothing)
+end
+
+"""
+The algorithm; the adjoint equation of a stiff one has its Jacobian by finite differences. `read_later` says that the
+dense output is asked for after the solve.
+"""
+function algorithm(options::Options; of_adjoint = false, read_later = of_adjoint)
+    options.algorithm === nothing || return variant(options.algorithm; of_adjoint, read_later)
+    name = options.solver
+    # left to be computed when it is asked for, its interpolant is not there any more when an adjoint asks
+    name == "Vern7" && return Vern7(; lazy = !read_later)
+    of_adjoint && name in STIFF_SOLVERS && return ODE_SOLVERS[name](; autodiff = AutoFiniteDiff())
+    return haskey(ODE_SOLVERS, name) ? ODE_SOLVERS[name]() : SDE_SOLVERS[name]()
 end
 
 """The options as the stack's keywords, those of the tolerances and the first step left out."""
@@ -102,14 +106,16 @@ function problem(f::Dynamics, g::Dynamics, u0, p, options::Options, noise)
 end
 
 function start(prob, options::Options, keep::Keep; more...)
-    saveat, alg = keep.checkpoints, algorithm(options.solver; read_later = is_read_later(keep))
-    return init(
-        prob, alg;
-        abstol = options.abstol, reltol = options.reltol, adaptive = options.adaptive,
-        maxiters = options.maxiters, save_everystep = keep.dense, dense = keep.dense, saveat = saveat,
-        save_start = true, save_end = true, verbose = SciMLLogging.None(), tstops = options.tstops,
-        step_options(options, alg)..., (options.dt == 0 ? (;) : (; dt = options.dt))..., more...,
-    )
+    saveat, alg = keep.checkpoints, algorithm(options; read_later = is_read_later(keep))
+    return refusing() do
+        init(
+            prob, alg;
+            abstol = options.abstol, reltol = options.reltol, adaptive = options.adaptive,
+            maxiters = options.maxiters, save_everystep = keep.dense, dense = keep.dense, saveat = saveat,
+            save_start = true, save_end = true, verbose = SciMLLogging.None(), tstops = options.tstops,
+            step_options(options, alg)..., (options.dt == 0 ? (;) : (; dt = options.dt))..., more...,
+        )
+    end
 end
 
 """
@@ -211,7 +217,7 @@ The last step ended at a tstop, where the dynamics may jump: evaluate them anew 
 on with the last stage, does not count it.
 """
 function cross!(integrator)
-    integrator.iter > 0 && OrdinaryDiffEqCore.isfsal(integrator.alg) &&
+    integrator.iter > 0 && OrdinaryDiffEqCore.get_current_isfsal(integrator.alg, integrator.cache) &&
         integrator.f(integrator.fsallast, integrator.u, integrator.p, integrator.t)
     return nothing
 end
@@ -260,6 +266,8 @@ function check(integrator, run)
         code == ReturnCode.Unstable && run.options.adaptive && !integrator.accept_step
     kind = if code == ReturnCode.MaxIters
         :step_limit
+    elseif code == ReturnCode.ConvergenceFailure
+        :no_convergence
     elseif too_short && isfinite(get_EEst(integrator))
         :step_underflow
     else

@@ -20,7 +20,11 @@ from pylocalreg.dynamics import (
 )
 from pylocalreg.engines.base import Problem
 from pylocalreg.engines.julia_engine.start import Julia
-from pylocalreg.engines.torch_engine.linearization import DenseLinearization, linearize
+from pylocalreg.engines.torch_engine.linearization import (
+    DenseLinearization,
+    linearize,
+    pull_back_directional,
+)
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 
 
@@ -143,7 +147,8 @@ class _Callbacks:
         self.size = max(sum(param.numel() for param in params), 1)
 
     def handle(self, julia: Julia) -> Any:
-        return julia.call("model", self.call, self.pull, self.jacobian, self.time_derivative)
+        functions = (self.call, self.pull, self.jacobian, self.time_derivative, self.pull_directional)
+        return julia.call("model", *functions)
 
     def call(self, du: torch.Tensor, u: torch.Tensor, t: float) -> None:
         with torch.no_grad():
@@ -178,6 +183,15 @@ class _Callbacks:
 
     def time_derivative(self, u: torch.Tensor, t: float) -> torch.Tensor:
         return self._linearized(u, t).dT.contiguous()
+
+    def pull_directional(
+        self, u: torch.Tensor, t: float, du: torch.Tensor, dt: float, cotangent: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        by_t = u.new_full((1,), dt)
+        by_u, by_params = pull_back_directional(
+            self.f.f, self.params, t, u, by_t, du.unsqueeze(0), cotangent.unsqueeze(0)
+        )
+        return None if by_u is None else by_u.contiguous(), self._flat(by_params, u)
 
     def _linearized(self, u: torch.Tensor, t: float) -> DenseLinearization:
         with torch.no_grad():

@@ -20,10 +20,20 @@ from pylocalreg.engines.base import (
     Trajectory,
 )
 from pylocalreg.engines.julia_engine.dynamics import Model, model_of
+from pylocalreg.engines.julia_engine.refusals import refusal
+from pylocalreg.engines.julia_engine.stack import formula_of, stack_algorithm
 from pylocalreg.engines.julia_engine.start import Julia, start, why_no_cuda, why_unavailable
 from pylocalreg.engines.julia_engine.streams import in_order
-from pylocalreg.engines.julia_engine.tableaus import has_tableau, inside_weights, needs_dZ, tableau_of
-from pylocalreg.engines.methods import check_estimate, check_options, is_stochastic, keep_for
+from pylocalreg.engines.julia_engine.tableaus import inside_weights, needs_dZ, tableau_of
+from pylocalreg.engines.methods import (
+    METHODS,
+    SDE_METHODS,
+    check_choices,
+    check_estimate,
+    check_options,
+    is_stochastic,
+    keep_for,
+)
 from pylocalreg.errors import (
     DeviceError,
     DoubleBackwardError,
@@ -81,12 +91,12 @@ class JuliaEngine:
         jacobian: Jacobian | None = None,
         stochastic: bool = False,
     ) -> bool:
-        adaptive = check_options("Julia engine", solver, adjoint, adaptive, checkpoints, jacobian, stochastic)
-        if adjoint == "discrete" and not has_tableau(solver):
-            raise OptionError(
-                f"adjoint='discrete': the Julia engine reverses explicit Runge-Kutta, Adams and SDEs' steps, "
-                f"not {solver}'s; take adjoint='interpolating', or engine='torch'"
+        if solver in METHODS or not isinstance(solver, str):
+            adaptive = check_options(
+                "Julia engine", solver, adjoint, adaptive, checkpoints, jacobian, stochastic
             )
+        else:
+            adaptive = self._check_algorithm(solver, adjoint, adaptive, jacobian, stochastic)
         if checkpoints is not None and adjoint not in CHECKPOINTED:
             raise OptionError(
                 f"checkpoints = {checkpoints}: in the Julia engine the adjoints {list(CHECKPOINTED)} have "
@@ -99,18 +109,55 @@ class JuliaEngine:
             )
         return adaptive
 
-    def check_estimate(self, solver: str, quantity: Quantity) -> None:
-        check_estimate(solver, quantity)
-        if not has_tableau(solver):
+    def _check_algorithm(
+        self, solver: str, adjoint: str, adaptive: bool | None, jacobian: Jacobian | None, stochastic: bool
+    ) -> bool:
+        """As `check`, of an algorithm that the stack alone has."""
+        check_choices("Julia engine", adjoint, jacobian)
+        julia = start()
+        algorithm = stack_algorithm(julia, solver)
+        if algorithm.stochastic != stochastic:
+            kind, other = ("ODE", "SDE") if stochastic else ("SDE", "ODE")
+            raise OptionError(f"solver {solver!r} solves {kind}s: take Neural{kind}, or a solver of {other}s")
+        if adjoint == "discrete" and not stochastic and not formula_of(julia, solver).dense:
             raise OptionError(
-                f"{solver}: the Julia engine takes the estimates of explicit Runge-Kutta, Adams and SDEs' "
-                "steps; take one of these solvers, or engine='torch'"
+                f"adjoint='discrete': {solver}'s steps can not be taken again one by one (they are no "
+                "explicit, Rosenbrock or diagonally implicit Runge-Kutta steps that its coefficients alone "
+                "make); take adjoint='interpolating' or 'gauss'"
             )
+        if adaptive and not algorithm.adaptive:
+            raise OptionError(
+                f"adaptive=True: {solver} has no error estimate to choose its steps by; give dt and leave "
+                "adaptive out"
+            )
+        if jacobian is not None and not algorithm.implicit:
+            raise OptionError(f"jacobian={jacobian!r}: {solver} takes no Jacobian; leave it out")
+        return algorithm.adaptive if adaptive is None else adaptive
+
+    def check_estimate(self, solver: str, quantity: Quantity) -> None:
+        if solver in METHODS:
+            return check_estimate(solver, quantity)
+        julia = start()
+        if quantity == "error" and stack_algorithm(julia, solver).adaptive:
+            if formula_of(julia, solver).handle is not None:
+                return None
+            reason = f"no gradient of the error estimate of {solver}'s steps is known"
+        else:
+            reason = f"{solver} has no {quantity} estimate"
+        raise OptionError(
+            f"{reason}: LocalRegularizer(estimator='Tsit5') takes that of a step of another method in its "
+            "place, from the same state and of the same size"
+        )
 
     def is_stochastic(self, solver: str) -> bool:
-        return is_stochastic(solver)
+        return is_stochastic(solver) if solver in METHODS else stack_algorithm(start(), solver).stochastic
 
-    def keep_for(self, adjoint: Adjoint, checkpoints: int | None) -> Keep:
+    def keep_for(self, solver: str, adjoint: Adjoint, checkpoints: int | None) -> Keep:
+        if solver not in METHODS and self.is_stochastic(solver):
+            raise OptionError(
+                f"solver {solver!r}: of SDEs the Julia engine has gradients of {sorted(SDE_METHODS)}; take "
+                "one of these, or solve under torch.no_grad()"
+            )
         keep = keep_for(adjoint, checkpoints)
         # a continuous adjoint's checkpoints are the stack's own
         return keep if checkpoints is None else replace(keep, stages=adjoint != "discrete")
@@ -161,7 +208,7 @@ class JuliaEngine:
         assert isinstance(trajectory, JuliaTrajectory)
         assert trajectory.model is not None
         julia = start()
-        if is_stochastic(problem.solver):  # linear between the states of the steps, as in the stack
+        if problem.g is not None:  # linear between the states of the steps, as in the stack
             i = trajectory.step_at(time)
             u, u_new = trajectory.u[i], trajectory.u[i + 1]
             return torch.lerp(u, u_new, (time - trajectory.t[i]) / trajectory.dt[i])
@@ -299,7 +346,7 @@ class JuliaEngine:
             path = _Increments(problem)
         dtype = str(u0.dtype).removeprefix("torch.")
         options = (
-            problem.solver,
+            str(problem.solver),
             begin,
             problem.tspan[1],
             problem.abstol,
@@ -311,6 +358,7 @@ class JuliaEngine:
             problem.steps.dtmax or 0.0,
             list(problem.steps.tstops),
             list(problem.steps.constants.items()),
+            None if problem.solver in METHODS else stack_algorithm(julia, problem.solver).handle,
         )
         tableau = tableau_of(julia, problem.solver, dtype)
         with in_order(julia, u0.device):
@@ -333,6 +381,8 @@ class JuliaEngine:
                 if "DimensionMismatch" in str(error):
                     raise ShapeError(f"the dynamics do not fit the state: {error}") from error
                 raise
+            if failure[0] == "refusal":
+                raise refusal(f"solver {str(problem.solver)!r}", failure) from error
             kind, t, dt, EEst, naccept, nreject = failure
             where = f"at t = {t:.6g} after {naccept} accepted and {nreject} rejected steps"
             if kind == "step_limit":
@@ -353,6 +403,11 @@ class JuliaEngine:
                     "discontinuous, too stiff for this solver, or the tolerances are finer than the dtype "
                     "resolves"
                 ) from error
+            if kind == "no_convergence":
+                raise StepUnderflowError(
+                    f"the implicit stages do not converge {where} (dt = {dt:.3g}): give a smaller dt, or "
+                    "check the dynamics"
+                ) from error
             raise NonFiniteError(
                 f"the dynamics or the state becomes NaN or infinite {where} (dt = {dt:.3g}): check the "
                 "parameters and the input; the solution may blow up here"
@@ -364,7 +419,7 @@ def _check_device(device: torch.device, solver: str) -> None:
         return
     if device.type != "cuda":
         reason = "Julia solves on the CPU and on CUDA"
-    elif not has_tableau(solver):
+    elif solver not in METHODS or METHODS[solver].takes_jacobian:
         reason = f"{solver} solves on the CPU in Julia"
     elif (missing := why_no_cuda()) is not None:
         reason = missing

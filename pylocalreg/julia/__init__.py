@@ -1,0 +1,5 @@
+"""What of the SciML stack in Julia can be asked for by name. Importing this does not start Julia."""
+
+from pylocalreg.julia.algorithms import Solver, algorithm, solvers
+
+__all__ = ["Solver", "algorithm", "solvers"]
