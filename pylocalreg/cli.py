@@ -90,7 +90,7 @@ def main() -> None:
         cuda: Annotated[bool, typer.Option("--cuda", help="CUDA.jl and cuDNN as well.")] = False,
         add: Annotated[
             list[str] | None,
-            typer.Option(help="A package with more algorithms, as Sundials or OrdinaryDiffEqSDIRK; again for more."),
+            typer.Option(help="A package with more algorithms, as OrdinaryDiffEqSDIRK; again for more."),
         ] = None,
     ) -> None:
         """Install Julia and the SciML stack by juliapkg, ahead of the first use; some minutes."""

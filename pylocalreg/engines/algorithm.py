@@ -1,6 +1,6 @@
 """An algorithm of the SciML stack as data: a name with its own arguments, Julia code, or a Julia object."""
 
-from typing import Any
+from typing import Any, Self
 
 from pylocalreg.engines.packages import OWNERS, PACKAGES
 
@@ -16,7 +16,7 @@ class Algorithm(str):
 
     row: tuple[Any, ...]
 
-    def __new__(cls, shown: str, row: tuple[Any, ...]) -> "Algorithm":
+    def __new__(cls, shown: str, row: tuple[Any, ...]) -> Self:
         self = super().__new__(cls, shown)
         self.row = row
         return self
@@ -27,8 +27,23 @@ class Algorithm(str):
     @classmethod
     def named(
         cls, shown: str, name: str, args: tuple[Any, ...] = (), options: tuple[tuple[str, Any], ...] = ()
-    ) -> "Algorithm":
+    ) -> Self:
         """The one that a package of the stack has by ``name``, with arguments as rows."""
         package = OWNERS.get(name, "")
         uuid = PACKAGES[package].uuid if package else ""
         return cls(shown, ("name", name, package, uuid, args, options))
+
+
+class Sensitivity(Algorithm):
+    """An adjoint of SciMLSensitivity's own, as `pylocalreg.julia.adjoint` makes it."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the package."""
+        return str(self.row[1])
+
+    @property
+    def traces(self) -> bool:
+        """Whether it looks into the dynamics, and does not take their own pullback."""
+        by = dict(self.row[5]).get("autojacvec")
+        return not (isinstance(by, tuple) and by[1] == "ZygoteVJP")

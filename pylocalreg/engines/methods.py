@@ -86,6 +86,7 @@ def is_stochastic(solver: str) -> bool:
 
 
 __all__ = [
+    "ADJOINTS",
     "METHODS",
     "ODE_METHODS",
     "SDE_METHODS",

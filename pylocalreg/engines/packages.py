@@ -148,17 +148,15 @@ PACKAGES: dict[str, Package] = {
         "127b3ac7-2247-4354-8eb6-78cf4e7c58e8",
         "NLNewton NLAnderson NLFunctional NonlinearSolveAlg",
     ),
+    "SciMLSensitivity": Package(
+        "1ed8b502-d754-442c-8d5d-10ac956f44a1",
+        "BacksolveAdjoint ForwardDiffSensitivity GaussAdjoint GaussKronrodAdjoint InterpolatingAdjoint "
+        "QuadratureAdjoint ReverseDiffVJP ZygoteVJP",
+    ),
     "LinearSolve": Package(
         "7ed4a6bd-45f5-4d41-b270-4a48e9bafcae",
         "LUFactorization GenericLUFactorization QRFactorization KLUFactorization UMFPACKFactorization "
         "RFLUFactorization KrylovJL_GMRES",
-    ),
-    "Sundials": Package("c3572dad-4567-51f8-b174-8c6c989267f4", "CVODE_BDF CVODE_Adams ARKODE"),
-    "LSODA": Package("7f56f5a3-f504-529b-bc02-0b1fe5e64312", "lsoda"),
-    "IRKGaussLegendre": Package("58bc7355-f626-4c51-96f2-1f8a038f95a2", "IRKGL16 IRKGL162"),
-    "ODEInterfaceDiffEq": Package(
-        "09606e27-ecf5-54fc-bb29-004bd9f985bf",
-        "dopri5 dop853 odex seulex radau radau5 rodas ddeabm ddebdf",
     ),
 }
 
@@ -166,3 +164,12 @@ OWNERS: dict[str, str] = {
     name: package for package, entry in PACKAGES.items() for name in entry.names.split()
 }
 """The package of each name."""
+
+ELSEWHERE: dict[str, str] = {
+    **dict.fromkeys(("CVODE_BDF", "CVODE_Adams", "ARKODE"), "Sundials"),
+    **dict.fromkeys(("dopri5", "dop853", "odex", "seulex", "radau", "radau5", "rodas"), "ODEInterfaceDiffEq"),
+    **dict.fromkeys(("ddeabm", "ddebdf"), "ODEInterfaceDiffEq"),
+    **dict.fromkeys(("IRKGL16", "IRKGL162"), "IRKGaussLegendre"),
+    "lsoda": "LSODA",
+}
+"""Names of packages that bring integrators of their own, whose steps pylocalreg does not read."""

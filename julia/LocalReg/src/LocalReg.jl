@@ -4,7 +4,8 @@ Neural differential equations with local regularization on the SciML stack: the 
 Read in this order: `memory.jl` (where arrays come from), `dynamics.jl` (what a right-hand side is), `elementwise.jl`
 (loops over elements), `layers.jl` (Lux models from descriptions), `noise.jl`, `algorithms.jl` (any algorithm of the
 stack), `solve.jl` (one solve and its record), `tableaus.jl`, `steps.jl` and `stochastic_steps.jl` (one
-step taken again, its error estimate, and its reverse), `adjoints.jl`, `regularizers.jl`, `adams_steps.jl` (all of that
+step taken again, its error estimate, and its reverse), `sensitivities.jl` (SciMLSensitivity's adjoints), `adjoints.jl`
+(the discrete one), `regularizers.jl`, `adams_steps.jl` (all of that
 for steps that depend on those before), `linearized.jl`, `rosenbrock_steps.jl` and `implicit_steps.jl` (for steps that
 solve systems with the Jacobian), `probed_steps.jl` and `formulas.jl` (for those of any algorithm whose formula can be
 found), `paper.jl` (the paper's own code), and `host.jl` and `host_algorithms.jl` (what lives in Python, and what Python
@@ -32,7 +33,7 @@ using PrecompileTools: @compile_workload, @setup_workload
 using PythonCall: PythonCall, Py, pyconvert
 using SciMLBase: SciMLBase, ODEFunction, ODEProblem, SDEFunction, SDEProblem, ReturnCode, init, step!
 using SciMLLogging: SciMLLogging
-using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, GaussAdjoint, InterpolatingAdjoint,
+using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, ForwardDiffSensitivity, GaussAdjoint, InterpolatingAdjoint,
     QuadratureAdjoint, ZygoteVJP, adjoint_sensitivities
 using StochasticDiffEq: StochasticDiffEq, EM, EulerHeun, LambaEulerHeun, RKMilCommute, SOSRI, SOSRI2, SRIW1
 using Zygote: Zygote
@@ -48,6 +49,7 @@ include("solve.jl")
 include("tableaus.jl")
 include("steps.jl")
 include("stochastic_steps.jl")
+include("sensitivities.jl")
 include("adjoints.jl")
 include("regularizers.jl")
 include("adams_steps.jl")

@@ -1,7 +1,11 @@
 # Algorithms of the stack beyond those that both engines have: found by name, made of data, and asked what they are.
 
-"""`work()`; what the stack throws becomes a [`Refusal`](@ref), but for what the dynamics or the user threw."""
-function refusing(work)
+"""
+`work()`; what the stack throws becomes a [`Refusal`](@ref) where it was `asked` for something of its own, but for what
+the dynamics or the user threw.
+"""
+function refusing(work, asked = true)
+    asked || return work()
     try
         return work()
     catch exception
@@ -71,12 +75,12 @@ end
 `kind` is `"ode"` or `"sde"`; `order` 0 where the stack does not say.
 """
 function traits(algorithm)
-    kind = if algorithm isa SciMLBase.AbstractODEAlgorithm
+    kind = if algorithm isa OrdinaryDiffEqCore.OrdinaryDiffEqAlgorithm
         "ode"
-    elseif algorithm isa SciMLBase.AbstractSDEAlgorithm
+    elseif algorithm isa OrdinaryDiffEqCore.StochasticDiffEqAlgorithm
         "sde"
     else
-        throw(Refusal("it is a $(nameof(typeof(algorithm))), not an algorithm of ODEs or SDEs"))
+        throw(Refusal("it is a $(nameof(typeof(algorithm))), not an algorithm of OrdinaryDiffEq or StochasticDiffEq"))
     end
     return kind, order(algorithm), is_implicit(algorithm), Bool(SciMLBase.isadaptive(algorithm))
 end

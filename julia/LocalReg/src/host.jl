@@ -67,6 +67,8 @@ end
 
 optional_array(x::Py) = isnone(x) ? nothing : array(x)
 
+# whose blocks Python knows of
+jacobian_by_sample(model::HostModel, u, p, t) = jacobian(model, u, p, t)
 jacobian(model::HostModel, u, p, t) = permutedims(array(model.jacobian(tensor(u), t)))
 time_derivative(model::HostModel, u, p, t) = array(model.time_derivative(tensor(u), t))
 
@@ -104,7 +106,7 @@ host_model(call, pull, jacobian, time_derivative, pull_directional) =
 host_part(model, first, last) = Py(Part(value(model), pyconvert(Int, first):pyconvert(Int, last)))
 
 function host_options(
-        T, solver, start, stop, abstol, reltol, dt, adaptive, maxiters, dtmin, dtmax, tstops, constants, algorithm,
+        T, solver, start, stop, abstol, reltol, dt, adaptive, maxiters, dtmin, dtmax, tstops, constants, algorithm, more,
     )
     number(x) = T(pyconvert(Float64, x))
     return Options{T}(
@@ -112,7 +114,7 @@ function host_options(
         pyconvert(Bool, adaptive), pyconvert(Int, maxiters), number(dtmin), number(dtmax),
         T.(pyconvert(Vector{Float64}, tstops)),
         Dict(Symbol(pyconvert(String, name)) => number(x) for (name, x) in constants),
-        isnone(algorithm) ? nothing : value(algorithm),
+        isnone(algorithm) ? nothing : value(algorithm), isnone(more) ? (;) : value(more),
     )
 end
 
@@ -178,9 +180,9 @@ struct HostProblem{T, P <: AbstractVector{T}}
     path::Union{Nothing, HostPath}
 end
 
-function host_problem(dtype, f, g, p, options, tableau, path)
+function host_problem(dtype, f, g, p, per_sample, options, tableau, path)
     T = element_type(dtype)
-    drift = Dynamics(value(f))
+    drift = Dynamics(value(f); per_sample = pyconvert(Bool, per_sample))
     diffusion = isnone(g) ? nothing : Dynamics(value(g))
     formula = isnone(tableau) ? nothing : value(tableau)
     noise = isnone(path) ? nothing : HostPath(path, Views())
@@ -212,17 +214,19 @@ function (offer::HostOffer)(index, t, dt, EEst)
 end
 
 """`after_step()` is called once a step, and where it is `watching` with the step's end and the calls so far."""
-function host_solve(handle, u0, times, states, spread, dense, checkpoints, offer, after_step, watching)
+function host_solve(handle, u0, times, states, spread, dense, checkpoints, restarts, offer, after_step, watching)
     after = pyconvert(Bool, watching) ? after_step : (t, calls) -> after_step()
-    return solve_and_share(value(handle), array(u0), times, states, spread, dense, checkpoints, offer, after)
+    return solve_and_share(value(handle), array(u0), times, states, spread, dense, checkpoints, restarts, offer, after)
 end
 
-function solve_and_share(problem::HostProblem{T}, u0, times, states, spread, dense, checkpoints, offer, after_step) where {T}
+function solve_and_share(
+        problem::HostProblem{T}, u0, times, states, spread, dense, checkpoints, restarts, offer, after_step,
+    ) where {T}
     keep = Keep{T}(;
         # an Adams step is taken again with the states of the steps before it
         states = pyconvert(Bool, states) || (problem.tableau isa Adams && !isnone(offer)),
         spread = pyconvert(Int, spread), dense = pyconvert(Bool, dense),
-        checkpoints = T.(pyconvert(Vector{Float64}, checkpoints)),
+        checkpoints = T.(pyconvert(Vector{Float64}, checkpoints)), restarts = T.(pyconvert(Vector{Float64}, restarts)),
         offer = isnone(offer) ? nothing : HostOffer(offer),
     )
     at = T.(pyconvert(Vector{Float64}, times))
@@ -338,7 +342,7 @@ function host_pull_back(handle, run, adjoint, checkpointing, times, cotangents)
     problem, solved = value(handle), value(run)
     T = eltype(solved.p)
     by_u0, by_p = pull_back(
-        problem.f, solved, pyconvert(String, adjoint), pyconvert(Bool, checkpointing),
+        problem.f, solved, value(adjoint), pyconvert(Bool, checkpointing),
         T.(pyconvert(Vector{Float64}, times)), [array(cotangent) for cotangent in cotangents],
     )
     return PythonCall.pytuple((tensor(by_u0), tensor(by_p)))

@@ -2,13 +2,14 @@
 # `of_code` evaluates code, and only the Python API calls it.
 
 """
-What a row of Python's stands for: a number or a truth value itself; ("symbol", text); ("name", name, package, uuid,
+What a row of Python's stands for: a number or a truth value itself; ("symbol", text); ("numbers", numbers); ("name", name, package, uuid,
 positional, keywords); ("code", text); ("object", object).
 """
 function argument(row::Py)
     pyconvert(Bool, PythonCall.pyisinstance(row, PythonCall.pybuiltins.tuple)) || return value(row)
     kind = pyconvert(String, row[0])
     kind == "symbol" && return Symbol(pyconvert(String, row[1]))
+    kind == "numbers" && return pyconvert(Vector{Float64}, row[1])
     kind == "code" && return of_code(pyconvert(String, row[1]))
     kind == "object" && return value(row[1])
     name, package, uuid = (pyconvert(String, row[i]) for i in 1:3)
@@ -21,6 +22,18 @@ function host_algorithm(row)
     algorithm = argument(row)
     return PythonCall.pytuple((Py(algorithm), Base.invokelatest(traits, algorithm)...))
 end
+
+"""An algorithm of SciMLSensitivity's."""
+function host_sensitivity(row)
+    made = argument(row)
+    made isa SciMLBase.AbstractSensitivityAlgorithm ||
+        throw(Refusal("it is a $(nameof(typeof(made))), not an algorithm of sensitivities"))
+    return Py(made)
+end
+
+"""Options of a solve by the stack's names."""
+host_solve_options(rows) =
+    Py((; (Symbol(pyconvert(String, key)) => argument(x) for (key, x) in rows)...))
 
 """Its formula, `None` where it has none, and whether that gives states inside its steps."""
 function host_formula(algorithm, dtype)
@@ -44,4 +57,7 @@ function host_solvers(names)
     return rows
 end
 
-const HOST_ALGORITHMS = (algorithm = host_algorithm, formula = host_formula, solvers = host_solvers)
+const HOST_ALGORITHMS = (
+    algorithm = host_algorithm, formula = host_formula, solvers = host_solvers, sensitivity = host_sensitivity,
+    solve_options = host_solve_options,
+)

@@ -2,7 +2,7 @@
 
 """I - h df/du at (t, u), factorized."""
 function factorize(f::Dynamics, u, p, t, h)
-    W = jacobian(f.model, u, p, inside(f, t))
+    W = jacobian(f, u, p, t)
     W .*= -h
     view(W, diagind(W)) .+= 1
     return lu!(W)

@@ -14,7 +14,7 @@ const STIFF_SOLVERS = ("Rodas5", "Rodas5P", "Rosenbrock23")
 How to solve: `dt` 0 is an automatic first step. Times and tolerances have the state's element type. `dtmin` and `dtmax`
 bound the steps' sizes where they are not 0; `tstops`, in rising order, are times they end at, those outside the span none of its;
 `constants` are those of the controller that are not the method's own, by the stack's names. `algorithm` is the solver
-where it is none of those that both engines have, else `nothing`.
+where it is none of those that both engines have, else `nothing`; `more` are options of the solve's by the stack's names.
 """
 struct Options{T}
     solver::String
@@ -29,10 +29,11 @@ struct Options{T}
     tstops::Vector{T}
     constants::Dict{Symbol, T}
     algorithm::Any
+    more::Any
 end
 
 function Options{T}(solver, tspan, abstol, reltol, dt, adaptive, maxiters) where {T}
-    return Options{T}(solver, tspan, abstol, reltol, dt, adaptive, maxiters, zero(T), zero(T), T[], Dict(), nothing)
+    return Options{T}(solver, tspan, abstol, reltol, dt, adaptive, maxiters, zero(T), zero(T), T[], Dict(), nothing, (;))
 end
 
 """
@@ -48,6 +49,9 @@ function algorithm(options::Options; of_adjoint = false, read_later = of_adjoint
     return haskey(ODE_SOLVERS, name) ? ODE_SOLVERS[name]() : SDE_SOLVERS[name]()
 end
 
+"""Whether something is asked of the stack alone, by its own names."""
+is_of_stack(options::Options) = options.algorithm !== nothing || !isempty(options.more)
+
 """The options as the stack's keywords, those of the tolerances and the first step left out."""
 function step_options(options::Options{T}, algorithm) where {T}
     return (;
@@ -59,7 +63,8 @@ end
 """
 What a run keeps beside (t, dt, EEst): the state each step starts from where `states`, or those of `spread` to twice
 as many steps, spread evenly over all; the stack's own
-solution with its dense output where `dense`, or with the states at `checkpoints`. `offer(index, t, dt, EEst)`,
+solution with its dense output where `dense`, or with the states at `checkpoints`; and with those at `restarts`, from which
+an adjoint that solves the state backwards starts anew. `offer(index, t, dt, EEst)`,
 where it is not `nothing`, is told of each accepted step and gives the indices of the steps whose states are
 to be kept from now on, or `nothing` for no change.
 """
@@ -68,6 +73,7 @@ Base.@kwdef struct Keep{T}
     spread::Int = 0
     dense::Bool = false
     checkpoints::Vector{T} = T[]
+    restarts::Vector{T} = T[]
     offer::Any = nothing
 end
 
@@ -89,6 +95,7 @@ mutable struct Run{T, A <: AbstractArray{T}, P <: AbstractVector{T}}
     outputs::Vector{A}
     nreject::Int
     nf::Int
+    restarts::Vector{T}
     sol::Any
 end
 
@@ -105,15 +112,19 @@ function problem(f::Dynamics, g::Dynamics, u0, p, options::Options, noise)
     return SDEProblem{in_place}(sde, u0, options.tspan, p; noise)
 end
 
+"""The times whose states the stack's own solution keeps, along the span."""
+kept_times(keep::Keep, options) =
+    sort!(union(keep.checkpoints, keep.restarts); rev = options.tspan[2] < options.tspan[1])
+
 function start(prob, options::Options, keep::Keep; more...)
-    saveat, alg = keep.checkpoints, algorithm(options; read_later = is_read_later(keep))
-    return refusing() do
+    saveat, alg = kept_times(keep, options), algorithm(options; read_later = is_read_later(keep))
+    return refusing(is_of_stack(options)) do
         init(
             prob, alg;
             abstol = options.abstol, reltol = options.reltol, adaptive = options.adaptive,
             maxiters = options.maxiters, save_everystep = keep.dense, dense = keep.dense, saveat = saveat,
             save_start = true, save_end = true, verbose = SciMLLogging.None(), tstops = options.tstops,
-            step_options(options, alg)..., (options.dt == 0 ? (;) : (; dt = options.dt))..., more...,
+            step_options(options, alg)..., (options.dt == 0 ? (;) : (; dt = options.dt))..., options.more..., more...,
         )
     end
 end
@@ -167,7 +178,8 @@ function record!(
         integrator, dynamics, u0::A, p::P, options::Options{T}, times, keep, after_step,
     ) where {T, A, P}
     run = Run{T, A, P}(
-        options, p, Float64[], Float64[], Float64[], Int[], Tuple{T, T}[], Dict{Int, A}(), A[], 0, 0, nothing,
+        options, p, Float64[], Float64[], Float64[], Int[], Tuple{T, T}[], Dict{Int, A}(), A[], 0, 0,
+        isempty(keep.restarts) ? T[] : kept_times(keep, options), nothing,
     )
     t_end = options.tspan[2]
     direction = sign(t_end - options.tspan[1])
@@ -178,7 +190,7 @@ function record!(
         stop = stop_after(options, t)
         on_side(dynamics, options.tstops, t, stop - t) do
             integrator.t in options.tstops && cross!(integrator)
-            step!(integrator)
+            refusing(() -> step!(integrator), is_of_stack(options))
             after_step(integrator.t)
             check(integrator, run)
             # of a first step that a stop cut short the stack holds the size it would have had

@@ -18,7 +18,7 @@ from pylocalreg.dynamics import (
     TimeDependent,
     WithInputs,
 )
-from pylocalreg.engines.base import Problem
+from pylocalreg.engines.base import Jacobian, Problem
 from pylocalreg.engines.julia_engine.start import Julia
 from pylocalreg.engines.torch_engine.linearization import (
     DenseLinearization,
@@ -129,7 +129,7 @@ def _host(julia: Julia, problem: Problem, u0: torch.Tensor) -> Model:
     sides = [RightHandSide(problem.f, "dynamics" if problem.g is None else "drift")]
     if problem.g is not None:
         sides.append(RightHandSide(problem.g, "diffusion"))
-    handles = [_Callbacks(side, problem.params).handle(julia) for side in sides]
+    handles = [_Callbacks(side, problem.params, problem.jacobian).handle(julia) for side in sides]
 
     def split(by_p: torch.Tensor) -> list[torch.Tensor | None]:
         pieces = torch.split(by_p[: sum(sizes)], sizes)
@@ -142,8 +142,8 @@ def _host(julia: Julia, problem: Problem, u0: torch.Tensor) -> Model:
 class _Callbacks:
     """What a `HostModel` in host.jl calls."""
 
-    def __init__(self, f: RightHandSide, params: Sequence[torch.Tensor]) -> None:
-        self.f, self.params = f, tuple(params)
+    def __init__(self, f: RightHandSide, params: Sequence[torch.Tensor], jacobian: Jacobian) -> None:
+        self.f, self.params, self.of = f, tuple(params), jacobian
         self.size = max(sum(param.numel() for param in params), 1)
 
     def handle(self, julia: Julia) -> Any:
@@ -179,7 +179,10 @@ class _Callbacks:
         return flat
 
     def jacobian(self, u: torch.Tensor, t: float) -> torch.Tensor:
-        return self._linearized(u, t).J.contiguous()
+        J = self._linearized(u, t).J
+        if self.of == "per_sample":
+            J = torch.block_diag(*J)  # type: ignore[no-untyped-call]
+        return J.contiguous()
 
     def time_derivative(self, u: torch.Tensor, t: float) -> torch.Tensor:
         return self._linearized(u, t).dT.contiguous()
@@ -195,4 +198,4 @@ class _Callbacks:
 
     def _linearized(self, u: torch.Tensor, t: float) -> DenseLinearization:
         with torch.no_grad():
-            return linearize(self.f.f, t, u, "system")
+            return linearize(self.f.f, t, u, self.of)

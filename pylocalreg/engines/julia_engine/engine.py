@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from pylocalreg.dynamics import LayerDynamics, WithInputs
+from pylocalreg.engines.algorithm import Sensitivity
 from pylocalreg.engines.base import (
     Adjoint,
     Calls,
@@ -21,11 +23,17 @@ from pylocalreg.engines.base import (
 )
 from pylocalreg.engines.julia_engine.dynamics import Model, model_of
 from pylocalreg.engines.julia_engine.refusals import refusal
-from pylocalreg.engines.julia_engine.stack import formula_of, stack_algorithm
+from pylocalreg.engines.julia_engine.stack import (
+    formula_of,
+    sensitivity_of,
+    solve_options_of,
+    stack_algorithm,
+)
 from pylocalreg.engines.julia_engine.start import Julia, start, why_no_cuda, why_unavailable
 from pylocalreg.engines.julia_engine.streams import in_order
 from pylocalreg.engines.julia_engine.tableaus import inside_weights, needs_dZ, tableau_of
 from pylocalreg.engines.methods import (
+    ADJOINTS,
     METHODS,
     SDE_METHODS,
     check_choices,
@@ -45,8 +53,6 @@ from pylocalreg.errors import (
     StepUnderflowError,
 )
 from pylocalreg.progress import following
-
-CHECKPOINTED = ("backsolve", "discrete", "interpolating")
 
 
 @dataclass
@@ -91,21 +97,19 @@ class JuliaEngine:
         jacobian: Jacobian | None = None,
         stochastic: bool = False,
     ) -> bool:
+        if isinstance(adjoint, Sensitivity):
+            sensitivity_of(start(), adjoint)
+        named = "interpolating" if isinstance(adjoint, Sensitivity) else adjoint
         if solver in METHODS or not isinstance(solver, str):
             adaptive = check_options(
-                "Julia engine", solver, adjoint, adaptive, checkpoints, jacobian, stochastic
+                "Julia engine", solver, named, adaptive, checkpoints, jacobian, stochastic
             )
         else:
-            adaptive = self._check_algorithm(solver, adjoint, adaptive, jacobian, stochastic)
-        if checkpoints is not None and adjoint not in CHECKPOINTED:
+            adaptive = self._check_algorithm(solver, named, adaptive, jacobian, stochastic)
+        if checkpoints is not None and isinstance(adjoint, Sensitivity):
             raise OptionError(
-                f"checkpoints = {checkpoints}: in the Julia engine the adjoints {list(CHECKPOINTED)} have "
-                f"them, adjoint={adjoint!r} has not; leave checkpoints out, or take engine='torch'"
-            )
-        if jacobian == "per_sample":
-            raise OptionError(
-                "jacobian='per_sample': the Julia engine's Jacobian is that of the whole state; take "
-                "jacobian='system', or engine='torch'"
+                f"checkpoints = {checkpoints}: they go with the adjoints {sorted(ADJOINTS)}; leave them out "
+                f"with adjoint={str(adjoint)!r}"
             )
         return adaptive
 
@@ -152,15 +156,20 @@ class JuliaEngine:
     def is_stochastic(self, solver: str) -> bool:
         return is_stochastic(solver) if solver in METHODS else stack_algorithm(start(), solver).stochastic
 
-    def keep_for(self, solver: str, adjoint: Adjoint, checkpoints: int | None) -> Keep:
+    def keep_for(self, problem: Problem, adjoint: Adjoint, checkpoints: int | None) -> Keep:
+        solver = problem.solver
         if solver not in METHODS and self.is_stochastic(solver):
             raise OptionError(
                 f"solver {solver!r}: of SDEs the Julia engine has gradients of {sorted(SDE_METHODS)}; take "
                 "one of these, or solve under torch.no_grad()"
             )
+        if isinstance(adjoint, Sensitivity):
+            return _keep_for_sensitivity(problem, adjoint)
         keep = keep_for(adjoint, checkpoints)
-        # a continuous adjoint's checkpoints are the stack's own
-        return keep if checkpoints is None else replace(keep, stages=adjoint != "discrete")
+        if checkpoints is not None:
+            # a continuous adjoint's checkpoints are the stack's own
+            keep = replace(keep, stages=adjoint != "discrete")
+        return replace(keep, restarts=adjoint == "backsolve")
 
     def solve(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep) -> Trajectory:
         julia, model, handle = self.begin(problem, u0)
@@ -187,6 +196,7 @@ class JuliaEngine:
                 spread,
                 keep.stages and keep.states == "all",
                 checkpoints,
+                list(times) if keep.restarts else [],
                 offer,
                 update or _breathe,
                 update is not None,
@@ -297,7 +307,7 @@ class JuliaEngine:
                 "pull_back",
                 handle,
                 trajectory.run,
-                adjoint,
+                sensitivity_of(julia, adjoint) if isinstance(adjoint, Sensitivity) else adjoint,
                 trajectory.checkpointed,
                 times,
                 [_plain(at[t]) for t in times],
@@ -359,11 +369,15 @@ class JuliaEngine:
             list(problem.steps.tstops),
             list(problem.steps.constants.items()),
             None if problem.solver in METHODS else stack_algorithm(julia, problem.solver).handle,
+            solve_options_of(julia, problem.solve_options) if problem.solve_options else None,
         )
         tableau = tableau_of(julia, problem.solver, dtype)
+        per_sample = problem.jacobian == "per_sample"
         with in_order(julia, u0.device):
             model = model_of(julia, problem, u0)
-            handle = julia.call("problem", dtype, model.f, model.g, model.p, options, tableau, path)
+            handle = julia.call(
+                "problem", dtype, model.f, model.g, model.p, per_sample, options, tableau, path
+            )
         return julia, model, handle
 
     @contextmanager
@@ -426,6 +440,20 @@ def _check_device(device: torch.device, solver: str) -> None:
     else:
         return
     raise DeviceError(f"engine='julia', the state is on {device}: {reason}. engine='torch' solves there")
+
+
+def _keep_for_sensitivity(problem: Problem, adjoint: Sensitivity) -> Keep:
+    f = problem.f.f if isinstance(problem.f, WithInputs) else problem.f
+    if adjoint.traces and not isinstance(f, LayerDynamics):
+        raise OptionError(
+            f"adjoint={str(adjoint)!r} traces the dynamics in Julia, which a PyTorch function can not be: "
+            "give them as layers, or take autojacvec='ZygoteVJP', which pulls them back by PyTorch"
+        )
+    if adjoint.name == "ForwardDiffSensitivity":
+        return Keep("end")
+    if adjoint.name == "BacksolveAdjoint":
+        return Keep("end", restarts=True)
+    return Keep("all", stages=True)
 
 
 def _plain(u: torch.Tensor) -> torch.Tensor:

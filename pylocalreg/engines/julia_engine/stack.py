@@ -4,9 +4,11 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-from pylocalreg.engines.algorithm import Algorithm
+from pylocalreg.engines.algorithm import Algorithm, Sensitivity
 from pylocalreg.engines.julia_engine.refusals import refusing
 from pylocalreg.engines.julia_engine.start import Julia
+from pylocalreg.engines.packages import ELSEWHERE
+from pylocalreg.errors import OptionError
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ def stack_algorithm(julia: Julia, solver: str) -> StackAlgorithm:
     Raises:
         OptionError: the stack has none, or does not take its arguments.
     """
+    if solver in ELSEWHERE:
+        raise OptionError(
+            f"solver {str(solver)!r} is of {ELSEWHERE[solver]}, which takes steps by an integrator of its "
+            "own: those of OrdinaryDiffEq and StochasticDiffEq are read; for stiff problems FBDF"
+        )
     row = (solver if isinstance(solver, Algorithm) else Algorithm.named(solver, solver)).row
     with refusing(julia, f"solver {str(solver)!r}"):
         handle, kind, _, implicit, adaptive = julia.call("algorithm", row)
@@ -58,3 +65,26 @@ def formula_of(julia: Julia, solver: str, dtype: str = "float64") -> Formula:
     if algorithm.stochastic:
         return Formula(None, False)
     return Formula(*julia.call("formula", algorithm.handle, dtype))
+
+
+@functools.cache
+def sensitivity_of(julia: Julia, adjoint: Sensitivity) -> Any:
+    """The adjoint in Julia.
+
+    Raises:
+        OptionError: SciMLSensitivity does not take its arguments.
+    """
+    with refusing(julia, f"adjoint {str(adjoint)!r}"):
+        return julia.call("sensitivity", adjoint.row)
+
+
+@functools.cache
+def solve_options_of(julia: Julia, options: tuple[tuple[str, Any], ...]) -> Any:
+    """Options of a solve in Julia, made once.
+
+    Raises:
+        OptionError: the stack does not take a value's arguments.
+    """
+    names = ", ".join(name for name, _ in options)
+    with refusing(julia, f"solve_options {names}"):
+        return julia.call("solve_options", [(name, value) for name, value in options])

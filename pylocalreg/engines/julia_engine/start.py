@@ -67,8 +67,8 @@ def install(cuda: bool = False, add: Sequence[str] = ()) -> None:
     unknown = [name for name in add if name not in PACKAGES]
     if unknown:
         raise OptionError(
-            f"no algorithm is known of the package {unknown[0]!r}: choose of {sorted(PACKAGES)}, or add it to "
-            "a project of your own"
+            f"no algorithm is known of the package {unknown[0]!r}: choose of {sorted(PACKAGES)}, or add it "
+            "to a project of your own"
         )
     try:
         import juliapkg
