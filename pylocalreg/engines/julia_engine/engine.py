@@ -396,7 +396,9 @@ class JuliaEngine:
                     raise ShapeError(f"the dynamics do not fit the state: {error}") from error
                 raise
             if failure[0] == "refusal":
-                raise refusal(f"solver {str(problem.solver)!r}", failure) from error
+                names = ", ".join(name for name, _ in problem.solve_options)
+                options = f" with solve_options {names}" if names else ""
+                raise refusal(f"solver {str(problem.solver)!r}{options}", failure) from error
             kind, t, dt, EEst, naccept, nreject = failure
             where = f"at t = {t:.6g} after {naccept} accepted and {nreject} rejected steps"
             if kind == "step_limit":
