@@ -88,11 +88,15 @@ def main() -> None:
     @app.command()
     def install_julia(
         cuda: Annotated[bool, typer.Option("--cuda", help="CUDA.jl and cuDNN as well.")] = False,
+        add: Annotated[
+            list[str] | None,
+            typer.Option(help="A package with more algorithms, as OrdinaryDiffEqSDIRK; again for more."),
+        ] = None,
     ) -> None:
         """Install Julia and the SciML stack by juliapkg, ahead of the first use; some minutes."""
         from pylocalreg.engines.julia_engine.start import install
 
-        install(cuda)
+        install(cuda, add or ())
 
     try:
         from pylocalreg.experiments import commands

@@ -1,6 +1,7 @@
 """What `NeuralODE` and `NeuralSDE` share: the options every solve has, and a solve run with them."""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from pylocalreg.checks import (
 )
 from pylocalreg.dynamics import LayerDynamics, WithInputs, is_described
 from pylocalreg.engines import Engine, engine_for, get_engine
+from pylocalreg.engines.algorithm import Sensitivity
 from pylocalreg.engines.autograd import Solve
 from pylocalreg.engines.base import Adjoint, Jacobian, Keep, Problem, Watch
 from pylocalreg.errors import OptionError, SaveAtError
@@ -38,6 +40,7 @@ from pylocalreg.regularizers.base import check_regularizer, joined
 from pylocalreg.regularizers.integral import Integral
 from pylocalreg.replicas import OfReplica
 from pylocalreg.solution import Solution
+from pylocalreg.solve_options import check_solve_options, refuse_solve_options
 from pylocalreg.step_options import Tstops, check_step_options, in_dtype
 
 
@@ -79,7 +82,7 @@ class NeuralDE(torch.nn.Module):
         tspan: Sequence[float | torch.Tensor] | torch.Tensor,
         *,
         solver: str,
-        adjoint: Adjoint,
+        adjoint: Adjoint | Sensitivity,
         abstol: float,
         reltol: float,
         checkpoints: int | None,
@@ -95,6 +98,7 @@ class NeuralDE(torch.nn.Module):
         step_options: dict[str, float | None],
         jacobian: Jacobian | None = None,
         stochastic: bool = False,
+        solve_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         check_flag("adaptive", adaptive)
@@ -110,10 +114,13 @@ class NeuralDE(torch.nn.Module):
         if regularizer is not None:
             check_regularizer(regularizer)
 
+        self.solve_options = check_solve_options(solve_options, self.tspan)
+
         def check(engine: Engine) -> bool:
+            refuse_solve_options(self.solve_options, engine.name, regularizer)
             adaptive_here = engine.check(solver, adjoint, adaptive, self.checkpoints, jacobian, stochastic)
             if regularizer is not None:
-                regularizer.check(engine, solver, adjoint, self.tspan)
+                regularizer.check(engine, solver, cast(Adjoint, adjoint), self.tspan)
             return adaptive_here
 
         self.engine, self.adaptive = engine_for(engine, check)
@@ -125,7 +132,7 @@ class NeuralDE(torch.nn.Module):
         )
         self.progress = check_progress(progress)
         self.solver = solver
-        self.adjoint: Adjoint = adjoint
+        self.adjoint = cast(Adjoint, adjoint)  # of the stack's own the engines see the name
         self.regularizer = regularizer
         self.jacobian: Jacobian = jacobian or "system"
         self.closed_over = check_tensors(params)
@@ -205,6 +212,7 @@ class NeuralDE(torch.nn.Module):
             noise=noise,
             steps=in_dtype(self.step_options, u0.dtype),
             progress=self.progress,
+            solve_options=self.solve_options,
         )
 
     def _solve(
@@ -242,9 +250,9 @@ class NeuralDE(torch.nn.Module):
 
         def run(problem: Problem, u0: torch.Tensor, asked: Sequence[float], watch: Watch | None) -> Piece:
             wants_gradient = torch.is_grad_enabled() and (u0.requires_grad or bool(problem.params))
-            keep = engine.keep_for(self.adjoint, self.checkpoints) if wants_gradient else Keep()
+            keep = engine.keep_for(problem, self.adjoint, self.checkpoints) if wants_gradient else Keep()
             if dense:
-                keep = Keep("all", stages=True)
+                keep = dataclasses.replace(keep, states="all", stages=True)
             solve = Solve(engine, problem, asked, self.adjoint, keep, watch=watch)
             if regularizer is None:
                 states = solve.run(u0)[0]  # after which its times are as far as it came

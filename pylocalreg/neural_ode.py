@@ -1,12 +1,14 @@
 """The module a user builds a model from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from pylocalreg.checks import check_inputs
 from pylocalreg.compilation import uncompiled
 from pylocalreg.dynamics import Function, Layer, Layers, WithInputs, as_module
+from pylocalreg.engines.algorithm import Sensitivity
 from pylocalreg.engines.base import Adjoint, Jacobian
 from pylocalreg.errors import OptionError
 from pylocalreg.events import Event, Events, check_events
@@ -30,7 +32,8 @@ class NeuralODE(NeuralDE):
             docs/pytorch.md: tensors they reach get their gradients, random numbers are drawn once a solve.
         tspan: start and end; an end before the start solves backwards in time. Tensors that want a gradient
             get it; parameters become this module's.
-        solver: the method by the stack's name.
+        solver: the method by the stack's name. Those of the embedded engine are the same in both; with
+            ``engine="julia"`` any algorithm of the stack's, by its name or by ``plr.julia.algorithm``.
         abstol, reltol: tolerances of the error norm rms(e / (abstol + max(|u|, |u_new|) reltol)), taken
             over every element of the batch.
         adjoint: ``"discrete"``: the exact gradient of the steps taken. The others solve the adjoint equation
@@ -66,6 +69,9 @@ class NeuralODE(NeuralDE):
             steps lose their order and the gradient is not exact. Not for states that are tuples or dicts.
         params: tensors that want a gradient and that the dynamics reach at some times alone; all others are
             found at the first call.
+        solve_options: more options of the solve, by the stack's own names, as ``{"force_dtmin": True}``; for
+            ``engine="julia"``. Their values are numbers, truth values, times, or what `pylocalreg.julia`
+            makes. docs/julia.md says which are left to pylocalreg.
         event: an `Event`, or several: where a condition crosses zero the solve ends, or the state changes.
         callback: refused: the stack's name for what `Event` is here.
 
@@ -81,7 +87,7 @@ class NeuralODE(NeuralDE):
         solver: str = "Tsit5",
         abstol: float = 1e-6,
         reltol: float = 1e-6,
-        adjoint: Adjoint = "discrete",
+        adjoint: Adjoint | Sensitivity = "discrete",
         checkpoints: int | None = None,
         regularizer: Regularizer | None = None,
         saveat: Sequence[float] | torch.Tensor | None = None,
@@ -102,6 +108,7 @@ class NeuralODE(NeuralDE):
         progress: bool = False,
         jacobian: Jacobian | None = None,
         params: Sequence[torch.Tensor] = (),
+        solve_options: Mapping[str, Any] | None = None,
         event: Event | Sequence[Event] | None = None,
         callback: None = None,
     ) -> None:
@@ -137,6 +144,7 @@ class NeuralODE(NeuralDE):
                 "qsteady_max": qsteady_max,
             },
             jacobian=jacobian,
+            solve_options=solve_options,
         )
         self.dynamics = as_module(dynamics)
         check_written(self.engine, self.dynamics)

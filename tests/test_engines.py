@@ -55,5 +55,3 @@ def test_auto_solves_on_other_devices_with_the_embedded_engine(narrow: None) -> 
 def test_auto_on_a_machine_with_julia() -> None:
     u0 = torch.ones(2)
     assert plr.NeuralODE(lambda t, u: -u)(u0).engine == "julia"
-    blocks = plr.NeuralODE(lambda t, u: -u, solver="Rodas5P", jacobian="per_sample")
-    assert blocks(torch.ones(2, 1)).engine == "torch"

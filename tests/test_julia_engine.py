@@ -1,7 +1,8 @@
 """The Julia engine against the embedded one: states, steps, estimates and gradients of every layer."""
 
 import copy
-from typing import Any
+import dataclasses
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import pylocalreg as plr
 from pylocalreg.dynamics import LayerDynamics
 from tests.golden import distance
 from tests.julia import layer_models, module_of, needs_julia
+from tests.standard_problems import PROBLEMS
 
 pytestmark = needs_julia
 MODELS = layer_models()
@@ -108,15 +110,16 @@ def test_adjoints(adjoint: plr.Adjoint, tspan: tuple[float, float]) -> None:
     agree(our_grads, their_grads, 1e-8)
 
 
-@pytest.mark.parametrize("adjoint", ["interpolating", "backsolve"])
-def test_checkpoints(adjoint: plr.Adjoint) -> None:
-    description, shape = MODELS["Chain-deep"]
+@pytest.mark.parametrize("tspan", [(0.0, 1.0), (1.0, -0.5)])
+@pytest.mark.parametrize("adjoint", ["interpolating", "backsolve", "gauss", "quadrature"])
+def test_checkpoints(adjoint: plr.Adjoint, tspan: tuple[float, float]) -> None:
+    description, shape = MODELS["TimeDependent-deep"]
+    at = [tspan[0] + (tspan[1] - tspan[0]) * share for share in (0.0, 0.31, 0.4, 1.0)]
 
     def build(engine: str) -> plr.NeuralODE:
         more: dict[str, Any] = {"adjoint": adjoint, "checkpoints": 5} if engine == "julia" else {}
-        return plr.NeuralODE(
-            module_of(description, torch.float64), engine=engine, abstol=1e-10, reltol=1e-10, **more
-        )
+        module = module_of(description, torch.float64)
+        return plr.NeuralODE(module, tspan, engine=engine, abstol=1e-10, reltol=1e-10, saveat=at, **more)
 
     (_, our_grads), (_, their_grads) = both(build, start_of(shape, torch.float64))
     agree(our_grads, their_grads, 1e-8)
@@ -184,6 +187,61 @@ def test_fixed_steps(solver: str) -> None:
     assert theirs.stats == ours.stats
     assert distance(theirs.u.detach(), ours.u.detach()) < 1e-13
     agree(our_grads, their_grads, 1e-10)
+
+
+STIFF = ("Rodas5", "Rodas5P", "Rosenbrock23")
+EVERY_SCALE: dict[str, plr.Regularizer | None] = {
+    "none": None,
+    "biased": plr.LocalRegularizer("biased", through_state=True, scale="linear"),
+    "frozen": plr.LocalRegularizer("biased", gradient="frozen", scale="linear"),
+    "global": plr.GlobalRegularizer(),
+}
+
+
+@pytest.mark.parametrize("jacobian", ["system", "per_sample"])
+@pytest.mark.parametrize("host", [False, True], ids=["lux", "callback"])
+@pytest.mark.parametrize("regularizer", EVERY_SCALE)
+@pytest.mark.parametrize("solver", STIFF)
+def test_rosenbrock_steps_are_reversed(
+    solver: str, regularizer: str, host: bool, jacobian: Literal["system", "per_sample"]
+) -> None:
+    """Their gradients, and those of their estimates, are the embedded engine's, over the same fixed draws."""
+    module = module_of(plr.TimeDependent(plr.Dense(2, 6, "tanh"), plr.Dense(6, 2)), torch.float64)
+
+    def build(engine: str) -> plr.NeuralODE:
+        chosen = EVERY_SCALE[regularizer]
+        if isinstance(chosen, plr.LocalRegularizer):
+            chosen = dataclasses.replace(chosen, generator=torch.Generator().manual_seed(3))
+        return plr.NeuralODE(
+            Plain(module) if host else module,
+            engine=engine,
+            solver=solver,
+            abstol=1e-5,
+            reltol=1e-5,
+            regularizer=chosen,
+            saveat=[0.3, 1.0],
+            jacobian=jacobian,
+        )
+
+    (ours, our_grads), (theirs, their_grads) = both(build, start_of((2, 2), torch.float64))
+    assert theirs.engine == "julia"
+    assert distance(theirs.u.detach(), ours.u.detach()) < 1e-10
+    agree(our_grads, their_grads, 1e-5)
+
+
+def test_backsolve_starts_anew_at_saved_states() -> None:
+    """Lorenz backwards is lost after a few units of time, and with it the gradient."""
+    problem = PROBLEMS["Lorenz"]
+
+    def gradient(adjoint: plr.Adjoint, tol: float) -> torch.Tensor:
+        f, at = problem.module(), [1.0, 2.0, 3.0, 4.0, 5.0]
+        node = plr.NeuralODE(
+            f, (0.0, 5.0), adjoint=adjoint, engine="julia", abstol=tol, reltol=tol, saveat=at
+        )
+        (by_p,) = torch.autograd.grad(node(problem.start()).u.sum(), f.p)
+        return by_p
+
+    assert distance(gradient("backsolve", 1e-8), gradient("discrete", 1e-11)) < 1e-3
 
 
 class Plain(torch.nn.Module):

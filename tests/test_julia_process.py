@@ -19,7 +19,6 @@ from pylocalreg.errors import (
     EngineUnavailableError,
     LocalRegError,
     NonFiniteError,
-    OptionError,
     ShapeError,
     StepLimitError,
     StepUnderflowError,
@@ -139,23 +138,6 @@ def test_errors_of_the_solve() -> None:
     with pytest.raises(LocalRegError) as caught:
         plr.NeuralODE(lambda t, u: torch.sin(50 * t) * u, engine="julia", maxiters=3)(u0)
     assert "Stacktrace" in str(caught.value.__cause__)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"solver": "Rodas5P"}, "discrete.*Rodas5P.*interpolating"),
-        ({"checkpoints": 4, "adjoint": "gauss"}, "checkpoints = 4.*discrete.*gauss"),
-        ({"solver": "Rodas5P", "adjoint": "gauss", "jacobian": "per_sample"}, "per_sample"),
-        (
-            {"solver": "Rodas5P", "adjoint": "gauss", "regularizer": plr.LocalRegularizer()},
-            "Rodas5P.*explicit Runge-Kutta",
-        ),
-    ],
-)
-def test_what_it_can_not_do_is_refused(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(OptionError, match=words):
-        plr.NeuralODE(lambda t, u: -u, engine="julia", **options)
 
 
 def test_second_derivatives_are_refused() -> None:

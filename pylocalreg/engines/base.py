@@ -59,12 +59,15 @@ class Keep:
         stages: what dense output needs of every step.
         sample: the steps whose states are kept in any case.
         stiffness: the stiffness estimate of every step, which is then what ``sample`` is offered.
+        restarts: the states at the asked times, from which an adjoint that solves the state backwards starts
+            anew.
     """
 
     states: Literal["all", "end"] | int = "end"
     stages: bool = False
     sample: StepSample | None = None
     stiffness: bool = False
+    restarts: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,8 @@ class Problem:
     noise: BrownianPath | None = None
     steps: StepOptions = StepOptions()
     progress: bool = False
+    solve_options: tuple[tuple[str, Any], ...] = ()
+    """The stack's own, by its names, as rows of LocalReg's `argument`."""
 
     def stop_after(self, t: float) -> float:
         """Where a step from ``t`` ends at the latest: at the next of the tstops, or the end of the span."""
@@ -280,8 +285,11 @@ class Engine(Protocol):
     def is_stochastic(self, solver: str) -> bool:
         """Whether the solver is one of SDEs."""
 
-    def keep_for(self, adjoint: Adjoint, checkpoints: int | None) -> Keep:
-        """What a trajectory must keep for this adjoint."""
+    def keep_for(self, problem: "Problem", adjoint: Adjoint, checkpoints: int | None) -> Keep:
+        """What a trajectory must keep for this adjoint.
+
+        Raises `OptionError` where the engine has no gradient of the problem's solves.
+        """
 
     def solve(
         self,

@@ -18,17 +18,20 @@ def check_options(
     """As `Engine.check`, for what no engine can do; ``where`` names the engine."""
     methods, others = (SDE_METHODS, ODE_METHODS) if stochastic else (ODE_METHODS, SDE_METHODS)
     kind, other = ("SDE", "ODE") if stochastic else ("ODE", "SDE")
-    for name, value in (("solver", solver), ("adjoint", adjoint), ("jacobian", jacobian or "system")):
-        if not isinstance(value, str):
-            raise OptionError(f"{name} = {value!r}: give a name, as a string")
+    if not isinstance(solver, str):
+        raise OptionError(
+            f"solver = {solver!r}: give a name, as a string, or pylocalreg.julia.algorithm(...)"
+        )
     if solver in others:
         raise OptionError(
             f"solver {solver!r} solves {other}s: take Neural{other}, or one of {sorted(methods)}"
         )
     if solver not in methods:
-        raise OptionError(f"solver {solver!r} is not in the {where}: for {kind}s it has {sorted(methods)}")
-    if adjoint not in ADJOINTS:
-        raise OptionError(f"adjoint {adjoint!r} is not in the {where}: it has {sorted(ADJOINTS)}")
+        raise OptionError(
+            f"solver {str(solver)!r} is not in the {where}: for {kind}s it has {sorted(methods)}; "
+            "engine='julia' has every algorithm of the stack"
+        )
+    check_choices(where, adjoint, jacobian)
     method = METHODS[solver]
     has_estimate = "error" in method.estimates
     if adaptive and not has_estimate:
@@ -41,14 +44,23 @@ def check_options(
             f"checkpoints = {checkpoints}: a step of {solver} depends on the steps before it and can not "
             f"be taken again from a checkpoint, as adjoint={adjoint!r} would; leave checkpoints out"
         )
-    if jacobian not in (None, "system", "per_sample"):
-        raise OptionError(f"jacobian={jacobian!r} does not exist: choose 'system' or 'per_sample'")
     if jacobian is not None and not method.takes_jacobian:
         able = sorted(name for name, other in METHODS.items() if other.takes_jacobian)
         raise OptionError(
             f"jacobian={jacobian!r}: {solver} takes no Jacobian; leave it out, or choose a solver of {able}"
         )
     return has_estimate if adaptive is None else adaptive
+
+
+def check_choices(where: str, adjoint: str, jacobian: Jacobian | None) -> None:
+    """Raise `OptionError` for an adjoint or a Jacobian that does not exist."""
+    for name, value in (("adjoint", adjoint), ("jacobian", jacobian or "system")):
+        if not isinstance(value, str):
+            raise OptionError(f"{name} = {value!r}: give a name, as a string")
+    if adjoint not in ADJOINTS:
+        raise OptionError(f"adjoint {adjoint!r} is not in the {where}: it has {sorted(ADJOINTS)}")
+    if jacobian not in (None, "system", "per_sample"):
+        raise OptionError(f"jacobian={jacobian!r} does not exist: choose 'system' or 'per_sample'")
 
 
 def check_estimate(solver: str, quantity: Quantity) -> None:
@@ -71,3 +83,16 @@ def keep_for(adjoint: Adjoint, checkpoints: int | None) -> Keep:
 def is_stochastic(solver: str) -> bool:
     """Whether the solver is one of SDEs."""
     return solver in SDE_METHODS
+
+
+__all__ = [
+    "ADJOINTS",
+    "METHODS",
+    "ODE_METHODS",
+    "SDE_METHODS",
+    "check_choices",
+    "check_estimate",
+    "check_options",
+    "is_stochastic",
+    "keep_for",
+]

@@ -9,7 +9,7 @@ import torch
 
 from pylocalreg.checks import check_count, check_finite, check_flag, round_time
 from pylocalreg.engines.autograd import Recorded, Solve
-from pylocalreg.engines.base import Adjoint, Calls, Engine, Gradient, Keep, Quantity, Trajectory
+from pylocalreg.engines.base import Adjoint, Calls, Engine, Gradient, Quantity, Trajectory
 from pylocalreg.engines.scale import Scale, scaled
 from pylocalreg.errors import OptionError
 from pylocalreg.regularizers.base import Regularized, check_generator, choose, draw, draw_seed
@@ -48,6 +48,9 @@ class LocalRegularizer:
         noise: for SDEs. ``"recorded"``: the step is taken on the solve's own Brownian path; ``"fresh"``: with
             noise of its own. By default recorded for biased sampling, fresh for unbiased.
         generator: where the draws come from; torch's global CPU generator if None.
+        estimator: the solver whose step's estimate is taken in the place of the module's own solver's, from
+            the same u(tau) and of the same dt: ``"Tsit5"``, as the paper's code always does. For methods
+            whose own steps have no estimate, or none with a gradient.
 
     Biased with the solver's step and the recorded noise takes no extra evaluation forward: the estimate is
     the recorded step's.
@@ -66,6 +69,7 @@ class LocalRegularizer:
     noise: Noise | None = None
     generator: torch.Generator | None = None
     scale: Scale | None = None
+    estimator: str | None = None
 
     def __post_init__(self) -> None:
         choose("sampling", self.sampling, ("unbiased", "biased"))
@@ -80,7 +84,8 @@ class LocalRegularizer:
         if self.importance != "none" and not self._reads_record:
             raise OptionError(
                 f"importance = {self.importance!r} weights accepted steps: it needs sampling='biased', "
-                f"step='solver' and no fresh noise, not {self.sampling!r}, {self.step!r}, {self.noise!r}"
+                f"step='solver', no fresh noise and no estimator, not {self.sampling!r}, {self.step!r}, "
+                f"{self.noise!r}, {self.estimator!r}"
             )
         if self.scale is not None:
             choose("scale", self.scale, ("log", "linear"))
@@ -109,10 +114,19 @@ class LocalRegularizer:
     @property
     def _reads_record(self) -> bool:
         """Whether the estimates are those of recorded steps, and no step is taken anew."""
-        return self.sampling == "biased" and self.step == "solver" and self.noise != "fresh"
+        recorded = self.step == "solver" and self.noise != "fresh" and self.estimator is None
+        return self.sampling == "biased" and recorded
 
     def check(self, engine: Engine, solver: str, adjoint: Adjoint, tspan: tuple[float, float]) -> None:
-        engine.check_estimate(solver, self.quantity)
+        if self.estimator is None:
+            engine.check_estimate(solver, self.quantity)
+        else:
+            try:
+                # an adjoint that asks nothing of the method's own steps
+                engine.check(self.estimator, "interpolating", stochastic=engine.is_stochastic(solver))
+                engine.check_estimate(self.estimator, self.quantity)
+            except OptionError as error:
+                raise OptionError(f"estimator = {str(self.estimator)!r}: {error}") from error
         if self.noise is not None and not engine.is_stochastic(solver):
             raise OptionError(f"noise = {self.noise!r}: solver={solver!r} solves ODEs, which have no noise")
 
@@ -139,7 +153,7 @@ class LocalRegularizer:
                 "through_state=True with sampling='unbiased' and events: u(tau) is read after the solve, and "
                 "has no gradient; take sampling='biased'"
             )
-        solve.keep = Keep("all", stages=True)
+        solve.keep = dataclasses.replace(solve.keep, states="all", stages=True)
         states, _, _ = solve.run(u0)
         trajectory = solve.trajectory
         steps = []
@@ -200,6 +214,7 @@ class LocalRegularizer:
         took. Each step comes with the size the solver took there.
         """
         engine, problem, total = solve.engine, solve.problem, Calls()
+        estimator = problem.solver if self.estimator is None else self.estimator
         recorded_noise = problem.noise
         fresh = self.noise == "fresh" or (self.noise is None and self.sampling == "unbiased")
         values = []
@@ -214,7 +229,8 @@ class LocalRegularizer:
             if recorded_noise is not None and fresh:
                 noise = recorded_noise.independent(draw_seed(self.generator))
                 problem = dataclasses.replace(problem, noise=noise)
-            value, calls = engine.estimate(problem, self.quantity, tau, u, dt, self.gradient)
+            asked = dataclasses.replace(problem, solver=estimator)
+            value, calls = engine.estimate(asked, self.quantity, tau, u, dt, self.gradient)
             check_finite(value, tau, dt)
             total += calls
             values.append(scaled(self._scale, value, dt))

@@ -2,21 +2,24 @@
 Neural differential equations with local regularization on the SciML stack: the Julia side of pylocalreg.
 
 Read in this order: `memory.jl` (where arrays come from), `dynamics.jl` (what a right-hand side is), `elementwise.jl`
-(loops over elements), `layers.jl` (Lux models from descriptions),
-`slots.jl` and `julia_models.jl` (what the user wrote in Julia), `time_dependent.jl` (descriptions as Lux's own models), `noise.jl`, `solve.jl` (one solve and its record), `tableaus.jl`, `steps.jl` and `stochastic_steps.jl` (one
-step taken again, its error estimate, and its reverse), `adjoints.jl`, `regularizers.jl`, `adams_steps.jl` (all of that
-for steps that depend on those before), `paper.jl` (the paper's own code), and `host/` (what crosses to
-Python and back, by what it is about; `host/functions.jl` names every function that Python calls).
+(loops over elements), `layers.jl` (Lux models from descriptions), `slots.jl` and `julia_models.jl` (what the user wrote in
+Julia), `time_dependent.jl` (descriptions as Lux's own models), `noise.jl`, `algorithms.jl` (any algorithm of the stack),
+`solve.jl` (one solve and its record), `tableaus.jl`, `steps.jl` and `stochastic_steps.jl` (one step taken again, its error
+estimate, and its reverse), `sensitivities.jl` (SciMLSensitivity's adjoints), `adjoints.jl` (the discrete one),
+`regularizers.jl`, `adams_steps.jl` (all of that for steps that depend on those before), `linearized.jl`,
+`rosenbrock_steps.jl` and `implicit_steps.jl` (for steps that solve systems with the Jacobian), `probed_steps.jl` and
+`formulas.jl` (for those of any algorithm whose formula can be found), `paper.jl` (the paper's own code), and `host/` (what
+crosses to Python and back, by what it is about; `host/functions.jl` names every function that Python calls).
 """
 module LocalReg
 
-using ADTypes: AutoFiniteDiff
+using ADTypes: ADTypes, AutoFiniteDiff
 using Accessors: @reset, @set
 using ChainRulesCore: ChainRulesCore, NoTangent
 using DLPack: DLPack
 using DiffEqNoiseProcess: DiffEqNoiseProcess
 using ForwardDiff: ForwardDiff
-using LinearAlgebra: mul!
+using LinearAlgebra: diagind, lu!, mul!
 using Logging: NullLogger, with_logger
 using Lux: Lux, Random
 using NNlib: NNlib
@@ -30,7 +33,7 @@ using PrecompileTools: @compile_workload, @setup_workload
 using PythonCall: PythonCall, Py, pyconvert
 using SciMLBase: SciMLBase, ODEFunction, ODEProblem, SDEFunction, SDEProblem, ReturnCode, init, step!
 using SciMLLogging: SciMLLogging
-using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, GaussAdjoint, InterpolatingAdjoint,
+using SciMLSensitivity: SciMLSensitivity, BacksolveAdjoint, ForwardDiffSensitivity, GaussAdjoint, InterpolatingAdjoint,
     QuadratureAdjoint, ZygoteVJP, adjoint_sensitivities
 using StochasticDiffEq: StochasticDiffEq, EM, EulerHeun, LambaEulerHeun, RKMilCommute, SOSRI, SOSRI2, SRIW1
 using Zygote: Zygote
@@ -44,13 +47,20 @@ include("slots.jl")
 include("julia_models.jl")
 include("time_dependent.jl")
 include("noise.jl")
+include("algorithms.jl")
 include("solve.jl")
 include("tableaus.jl")
 include("steps.jl")
 include("stochastic_steps.jl")
+include("sensitivities.jl")
 include("adjoints.jl")
 include("regularizers.jl")
 include("adams_steps.jl")
+include("linearized.jl")
+include("rosenbrock_steps.jl")
+include("implicit_steps.jl")
+include("probed_steps.jl")
+include("formulas.jl")
 include("paper.jl")
 include("host/arrays.jl")
 include("host/models.jl")
@@ -60,6 +70,7 @@ include("host/solves.jl")
 include("host/gradients.jl")
 include("host/failures.jl")
 include("host/machine.jl")
+include("host/algorithms.jl")
 include("host/paper.jl")
 include("host/functions.jl")
 include("precompile.jl")

@@ -1,49 +1,3 @@
-"""Cotangents of u(t) at given times, as SciMLSensitivity asks for them. A named type: a closure would compile
-the adjoint anew at every call."""
-struct Cotangents{A}
-    at::Vector{A}
-end
-
-function (cotangents::Cotangents)(out, u, p, t, i)
-    out .= vec(cotangents.at[i])
-    return nothing
-end
-
-"""The adjoints of SciMLSensitivity by name, those of the stack's solution."""
-function sensealg(adjoint, checkpointing, options)
-    autojacvec = ZygoteVJP(; allow_nothing = true)
-    adjoint == "interpolating" && return InterpolatingAdjoint(; autojacvec, checkpointing)
-    adjoint == "backsolve" && return BacksolveAdjoint(; autojacvec, checkpointing)
-    adjoint == "gauss" && return GaussAdjoint(; autojacvec)
-    adjoint == "quadrature" &&
-        return QuadratureAdjoint(; autojacvec, abstol = options.abstol, reltol = options.reltol)
-    throw(ArgumentError("no adjoint is called $adjoint"))
-end
-
-"""
-    pull_back(f, run, adjoint, checkpointing, times, cotangents) -> by_u0, by_p
-
-Gradients of sum_i <cotangents_i, u(times_i)>, by solving the adjoint equation backwards.
-"""
-function pull_back(f::Dynamics, run::Run{T, A}, adjoint, checkpointing, times, cotangents) where {T, A}
-    options = run.options
-    alg = algorithm(options.solver; of_adjoint = true)
-    sol = run.sol
-    # Zygote differentiates the call out of place
-    @reset sol.prob = ODEProblem{false, SciMLBase.FullSpecialize}(
-        ODEFunction{false, SciMLBase.FullSpecialize}(f), sol.prob.u0, options.tspan, run.p,
-    )
-    by_u0, by_p = adjoint_sensitivities(
-        sol, alg;
-        t = times, dgdu_discrete = Cotangents(cotangents), abstol = options.abstol,
-        reltol = options.reltol, maxiters = options.maxiters, step_options(options, alg)...,
-        sensealg = sensealg(adjoint, checkpointing, options),
-        (options.adaptive ? (;) : (; adaptive = false, dt = -options.dt))...,
-    )
-    u0 = run.states[length(run.t)]
-    return convert(A, reshape(by_u0, size(u0))), by_p === nothing ? zero(run.p) : convert(typeof(run.p), vec(by_p))
-end
-
 """
 One accepted step's estimate to be pulled back: `cotangent` is that of R or S, step size and noise constant.
 """
@@ -130,7 +84,7 @@ function add_new_state!(cotangents::StageCotangents{T}, step, cotangent) where {
     return nothing
 end
 
-"""Add the cotangent of u + dt sum_i weights_i k_i; of an SDE's step, of u + weights (u_new - u)."""
+"""Add the cotangent of u + unit sum_i weights_i k_i; of an SDE's step, of u + weights (u_new - u)."""
 function add_inside!(cotangents::StageCotangents{T}, step, weights, cotangent) where {T}
     push!(cotangents.by_u, (one(T), cotangent))
     add!(cotangents, step, weights, cotangent)

@@ -3,7 +3,8 @@
 
 A right-hand side as the stack calls it: `f(du, u, p, t)` in place, `f(u, p, t)` out of place. It counts its
 calls, and hides the model's type, so that solvers and adjoints are compiled once for all models. It is evaluated
-at times strictly between `low` and `high`, see [`on_side`](@ref).
+at times strictly between `low` and `high`, see [`on_side`](@ref). `per_sample` says that the entries of the state's last
+dimension do not depend on each other, and that the Jacobian is made of a block for each.
 
 A model is anything with methods of [`evaluate!`](@ref), [`pull`](@ref), [`jacobian`](@ref) and
 [`time_derivative`](@ref).
@@ -13,9 +14,10 @@ mutable struct Dynamics
     calls::Int
     low::Float64
     high::Float64
+    per_sample::Bool
 end
 
-Dynamics(model) = Dynamics(model, 0, -Inf, Inf)
+Dynamics(model; per_sample = false) = Dynamics(model, 0, -Inf, Inf, per_sample)
 
 """The time, or where it is one of the ends of the side, one a rounding inside of it."""
 inside(f::Dynamics, t) = clamp(t, nextfloat(oftype(t, f.low)), prevfloat(oftype(t, f.high)))
@@ -47,7 +49,7 @@ function (f::Dynamics)(du, u, p, t)
 end
 
 function (f::Dynamics)(u, p, t)
-    du = similar(u)
+    du = similar(u, promote_type(eltype(u), eltype(p), typeof(t)))
     f(du, u, p, t)
     return du
 end
@@ -84,6 +86,30 @@ function jacobian(model, u, p, t)
 end
 
 """
+    jacobian_by_sample(model, u, p, t)
+
+As [`jacobian`](@ref), where samples do not depend on each other: a row of all blocks at a time.
+"""
+function jacobian_by_sample(model, u, p, t)
+    J = fill!(similar(u, length(u), length(u)), 0)
+    samples = size(u, ndims(u))
+    n = length(u) ÷ samples
+    for i in 1:n
+        _, back = pull(model, u, p, t)
+        row = zero(u)
+        view(reshape(row, n, samples), i, :) .= 1
+        by_u = reshape(back(row)[1], n, samples)
+        for s in 1:samples
+            view(J, (s - 1) * n + i, ((s - 1) * n + 1):(s * n)) .= view(by_u, :, s)
+        end
+    end
+    return J
+end
+
+jacobian(f::Dynamics, u, p, t) =
+    (f.per_sample ? jacobian_by_sample : jacobian)(f.model, u, p, inside(f, t))
+
+"""
     time_derivative(model, u, p, t)
 
 d du / dt, for the stiff solvers.
@@ -116,7 +142,7 @@ end
 `f` with what the stiff solvers ask for beside it.
 """
 function ode_function(f::Dynamics)
-    jac!(J, u, p, t) = (J .= jacobian(f.model, u, p, inside(f, t)); nothing)
+    jac!(J, u, p, t) = (J .= jacobian(f, u, p, t); nothing)
     tgrad!(dT, u, p, t) = (dT .= time_derivative(f.model, u, p, inside(f, t)); nothing)
     return ODEFunction{true, SciMLBase.FullSpecialize}(f; jac = jac!, tgrad = tgrad!)
 end

@@ -11,20 +11,10 @@ const ADAMS_SOLVERS = ("VCAB3", "VCABM3")
 const STIFF_SOLVERS = ("Rodas5", "Rodas5P", "Rosenbrock23")
 
 """
-The algorithm; the adjoint equation of a stiff one has its Jacobian by finite differences. `read_later` says that the
-dense output is asked for after the solve.
-"""
-function algorithm(name; of_adjoint = false, read_later = of_adjoint)
-    # left to be computed when it is asked for, its interpolant is not there any more when an adjoint asks
-    name == "Vern7" && return Vern7(; lazy = !read_later)
-    of_adjoint && name in STIFF_SOLVERS && return ODE_SOLVERS[name](; autodiff = AutoFiniteDiff())
-    return haskey(ODE_SOLVERS, name) ? ODE_SOLVERS[name]() : SDE_SOLVERS[name]()
-end
-
-"""
 How to solve: `dt` 0 is an automatic first step. Times and tolerances have the state's element type. `dtmin` and `dtmax`
 bound the steps' sizes where they are not 0; `tstops`, in rising order, are times they end at, those outside the span none of its;
-`constants` are those of the controller that are not the method's own, by the stack's names.
+`constants` are those of the controller that are not the method's own, by the stack's names. `algorithm` is the solver
+where it is none of those that both engines have, else `nothing`; `more` are options of the solve's by the stack's names.
 """
 struct Options{T}
     solver::String
@@ -38,11 +28,29 @@ struct Options{T}
     dtmax::T
     tstops::Vector{T}
     constants::Dict{Symbol, T}
+    algorithm::Any
+    more::Any
 end
 
 function Options{T}(solver, tspan, abstol, reltol, dt, adaptive, maxiters) where {T}
-    return Options{T}(solver, tspan, abstol, reltol, dt, adaptive, maxiters, zero(T), zero(T), T[], Dict())
+    return Options{T}(solver, tspan, abstol, reltol, dt, adaptive, maxiters, zero(T), zero(T), T[], Dict(), nothing, (;))
 end
+
+"""
+The algorithm; the adjoint equation of a stiff one has its Jacobian by finite differences. `read_later` says that the
+dense output is asked for after the solve.
+"""
+function algorithm(options::Options; of_adjoint = false, read_later = of_adjoint)
+    options.algorithm === nothing || return variant(options.algorithm; of_adjoint, read_later)
+    name = options.solver
+    # left to be computed when it is asked for, its interpolant is not there any more when an adjoint asks
+    name == "Vern7" && return Vern7(; lazy = !read_later)
+    of_adjoint && name in STIFF_SOLVERS && return ODE_SOLVERS[name](; autodiff = AutoFiniteDiff())
+    return haskey(ODE_SOLVERS, name) ? ODE_SOLVERS[name]() : SDE_SOLVERS[name]()
+end
+
+"""Whether something is asked of the stack alone, by its own names."""
+is_of_stack(options::Options) = options.algorithm !== nothing || !isempty(options.more)
 
 """The options as the stack's keywords, those of the tolerances and the first step left out."""
 function step_options(options::Options{T}, algorithm) where {T}
@@ -55,7 +63,8 @@ end
 """
 What a run keeps beside (t, dt, EEst): the state each step starts from where `states`, or those of `spread` to twice
 as many steps, spread evenly over all; the stack's own
-solution with its dense output where `dense`, or with the states at `checkpoints`. `offer(index, t, dt, EEst)`,
+solution with its dense output where `dense`, or with the states at `checkpoints`; and with those at `restarts`, from which
+an adjoint that solves the state backwards starts anew. `offer(index, t, dt, EEst)`,
 where it is not `nothing`, is told of each accepted step and gives the indices of the steps whose states are
 to be kept from now on, or `nothing` for no change.
 """
@@ -64,6 +73,7 @@ Base.@kwdef struct Keep{T}
     spread::Int = 0
     dense::Bool = false
     checkpoints::Vector{T} = T[]
+    restarts::Vector{T} = T[]
     offer::Any = nothing
 end
 
@@ -87,6 +97,7 @@ mutable struct Run{T, A <: AbstractArray{T}, P <: AbstractVector{T}}
     outputs::Vector{A}
     nreject::Int
     nf::Int
+    restarts::Vector{T}
     sol::Any
     ended::Union{Nothing, Float64}
     proposed_dt::Float64
@@ -105,15 +116,21 @@ function problem(f::Dynamics, g::Dynamics, u0, p, options::Options, noise)
     return SDEProblem{in_place}(sde, u0, options.tspan, p; noise)
 end
 
+"""The times whose states the stack's own solution keeps, along the span."""
+kept_times(keep::Keep, options) =
+    sort!(union(keep.checkpoints, keep.restarts); rev = options.tspan[2] < options.tspan[1])
+
 function start(prob, options::Options, keep::Keep; more...)
-    saveat, alg = keep.checkpoints, algorithm(options.solver; read_later = is_read_later(keep))
-    return init(
-        prob, alg;
-        abstol = options.abstol, reltol = options.reltol, adaptive = options.adaptive,
-        maxiters = options.maxiters, save_everystep = keep.dense, dense = keep.dense, saveat = saveat,
-        save_start = true, save_end = true, verbose = SciMLLogging.None(), tstops = options.tstops,
-        step_options(options, alg)..., (options.dt == 0 ? (;) : (; dt = options.dt))..., more...,
-    )
+    saveat, alg = kept_times(keep, options), algorithm(options; read_later = is_read_later(keep))
+    return refusing(is_of_stack(options)) do
+        init(
+            prob, alg;
+            abstol = options.abstol, reltol = options.reltol, adaptive = options.adaptive,
+            maxiters = options.maxiters, save_everystep = keep.dense, dense = keep.dense, saveat = saveat,
+            save_start = true, save_end = true, verbose = SciMLLogging.None(), tstops = options.tstops,
+            step_options(options, alg)..., (options.dt == 0 ? (;) : (; dt = options.dt))..., options.more..., more...,
+        )
+    end
 end
 
 """
@@ -170,8 +187,8 @@ function record!(
         watch = Returns(nothing),
     ) where {T, A, P}
     run = Run{T, A, P}(
-        options, p, Float64[], Float64[], Float64[], Int[], Tuple{T, T}[], Dict{Int, A}(), A[], 0, 0, nothing,
-        nothing, 0.0,
+        options, p, Float64[], Float64[], Float64[], Int[], Tuple{T, T}[], Dict{Int, A}(), A[], 0, 0,
+        isempty(keep.restarts) ? T[] : kept_times(keep, options), nothing, nothing, 0.0,
     )
     t_end = options.tspan[2]
     direction = sign(t_end - options.tspan[1])
@@ -182,7 +199,7 @@ function record!(
         stop = stop_after(options, t)
         on_side(dynamics, options.tstops, t, stop - t) do
             integrator.t in options.tstops && cross!(integrator)
-            step!(integrator)
+            refusing(() -> step!(integrator), is_of_stack(options))
             after_step(integrator.t)
             check(integrator, run)
             # of a first step that a stop cut short the stack holds the size it would have had
@@ -208,6 +225,7 @@ function end_within!(run, integrator)
     run.proposed_dt = integrator.opts.adaptive ? integrator.dtpropose : integrator.dt
     options = run.options
     run.options = @set options.tspan[2] = integrator.t
+    filter!(t -> integrator.tdir * (t - integrator.t) <= 0, run.restarts)
     SciMLBase.terminate!(integrator, ReturnCode.Success)
     return nothing
 end
@@ -232,7 +250,7 @@ The last step ended at a tstop, where the dynamics may jump: evaluate them anew 
 on with the last stage, does not count it.
 """
 function cross!(integrator)
-    integrator.iter > 0 && OrdinaryDiffEqCore.isfsal(integrator.alg) &&
+    integrator.iter > 0 && OrdinaryDiffEqCore.get_current_isfsal(integrator.alg, integrator.cache) &&
         integrator.f(integrator.fsallast, integrator.u, integrator.p, integrator.t)
     return nothing
 end
@@ -287,6 +305,8 @@ function check(integrator, run)
         code == ReturnCode.Unstable && run.options.adaptive && !integrator.accept_step
     kind = if code == ReturnCode.MaxIters
         :step_limit
+    elseif code == ReturnCode.ConvergenceFailure
+        :no_convergence
     elseif too_short && isfinite(get_EEst(integrator))
         :step_underflow
     else

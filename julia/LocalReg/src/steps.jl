@@ -56,11 +56,17 @@ function add_terms!(terms, dt, weights, ks)
 end
 
 """
+A step of a one-step method taken again: `u` it starts from, `ks` its stages, each ready to be pulled back, `tableau` with
+the weights `b` of its new state and `btilde` of its error. Its weighted sums are in units of `unit(step)`.
+"""
+abstract type OneStep{T, A} end
+
+"""
     Step(f, tableau, u, p, t, dt, stages, memory)
 
-An explicit Runge-Kutta step taken again: its stages, each ready to be pulled back, with arrays of `memory`.
+An explicit Runge-Kutta step taken again, with arrays of `memory`.
 """
-struct Step{T, A, M}
+struct Step{T, A, M} <: OneStep{T, A}
     tableau::Tableau{T}
     u::A
     dt::T
@@ -82,44 +88,50 @@ function Step(
     return step
 end
 
-weighted(step::Step{T, A}, weights) where {T, A} =
-    combine(add_terms!(Tuple{T, A}[], step.dt, weights, step.ks), step.memory)
-error(step::Step) = weighted(step, step.tableau.btilde)
+unit(step::Step) = step.dt
+
+weighted(step::OneStep{T, A}, weights) where {T, A} =
+    combine(add_terms!(Tuple{T, A}[], unit(step), weights, step.ks), step.memory)
+error(step::OneStep) = weighted(step, step.tableau.btilde)
 last_apart(step::Step) = weighted(step, step.tableau.stiffness)
 
-function new_state(step::Step{T, A}) where {T, A}
-    return combine(add_terms!([(one(T), step.u)], step.dt, step.tableau.b, step.ks), step.memory)
+function new_state(step::OneStep{T, A}) where {T, A}
+    return combine(add_terms!([(one(T), step.u)], unit(step), step.tableau.b, step.ks), step.memory)
 end
 
 """R = EEst |dt| of the step, or S = rms(f(a) - f(b)) / rms(a - b) of its last two stages' states a and b."""
-function estimate(step::Step, quantity, options)
+function estimate(step::OneStep, quantity, options)
     quantity == "stiffness" && return stiffness(step.ks[end] .- step.ks[end - 1], last_apart(step))
     return scaled_rms(error(step), step.u, new_state(step), options.abstol, options.reltol) * abs(step.dt)
 end
 
 """
 Cotangents of the stages, and of the state the step starts from, as terms of sums: their arrays are not to be
-written to.
+written to. Of implicit methods also (cotangent, direction) of the Jacobian at the start.
 """
 struct StageCotangents{T, A}
     by_k::Vector{Vector{Tuple{T, A}}}
     by_u::Vector{Tuple{T, A}}
+    by_J::Vector{Tuple{A, A}}
 end
 
-function StageCotangents(step::Step{T, A}) where {T, A}
-    return StageCotangents([Tuple{T, A}[] for _ in step.ks], Tuple{T, A}[])
+function StageCotangents(step::OneStep{T, A}) where {T, A}
+    return StageCotangents([Tuple{T, A}[] for _ in step.ks], Tuple{T, A}[], Tuple{A, A}[])
 end
 
-"""Add those of dt * sum_i weights_i k_i."""
-function add!(cotangents, step::Step, weights, cotangent)
+"""Add those of unit sum_i weights_i k_i."""
+function add!(cotangents, step::OneStep, weights, cotangent)
     for (i, weight) in enumerate(weights)
-        iszero(weight) || push!(cotangents.by_k[i], (step.dt * weight, cotangent))
+        iszero(weight) || push!(cotangents.by_k[i], (unit(step) * weight, cotangent))
     end
     return nothing
 end
 
-function add_estimate!(cotangents, step::Step{T}, quantity, options, cotangent) where {T}
-    tableau, ks, dt = step.tableau, step.ks, step.dt
+"""Add that of [`error`](@ref)."""
+add_error!(cotangents, step::OneStep, cotangent) = add!(cotangents, step, step.tableau.btilde, cotangent)
+
+function add_estimate!(cotangents, step::OneStep{T}, quantity, options, cotangent) where {T}
+    tableau, ks = step.tableau, step.ks
     if quantity == "stiffness"
         by_f, by_apart = reverse_stiffness(ks[end] .- ks[end - 1], last_apart(step), cotangent)
         push!(cotangents.by_k[end], (one(T), by_f))
@@ -129,8 +141,8 @@ function add_estimate!(cotangents, step::Step{T}, quantity, options, cotangent) 
     end
     e, u_new = error(step), new_state(step)
     by_e, by_u, by_u_new =
-        reverse_scaled_rms(e, step.u, u_new, options.abstol, options.reltol, cotangent * abs(dt))
-    add!(cotangents, step, tableau.btilde, by_e)
+        reverse_scaled_rms(e, step.u, u_new, options.abstol, options.reltol, cotangent * abs(step.dt))
+    add_error!(cotangents, step, by_e)
     add!(cotangents, step, tableau.b, by_u_new)
     push!(cotangents.by_u, (one(T), by_u), (one(T), by_u_new))
     return nothing

@@ -1,10 +1,10 @@
 """
-    Tableau(c, a, b, btilde, stiffness, fsal)
+    Tableau(c, a, b, btilde, stiffness, stages, interpolant)
 
 An explicit Runge-Kutta pair. `c` are the nodes and the rows of the square `a` the weights of every stage, those
 of the interpolant (beyond the first `stages`) included; `b` the weights of the new state, `btilde` those of
 the error estimate and `stiffness` those of the difference of the last two stages' states (empty where the
-method has none).
+method has none). `interpolant(theta)` are the weights of a state inside the step, `nothing` where Python has them.
 """
 struct Tableau{T}
     c::Vector{T}
@@ -13,7 +13,14 @@ struct Tableau{T}
     btilde::Vector{T}
     stiffness::Vector{T}
     stages::Int
+    interpolant::Any
 end
+
+Tableau{T}(c, a, b, btilde, stiffness, stages) where {T} = Tableau{T}(c, a, b, btilde, stiffness, stages, nothing)
+
+"""Weights of a state inside a step, from what Python says of it: these weights, or theta for the method's own."""
+weights_inside(tableau, given) = hasproperty(tableau, :interpolant) && tableau.interpolant !== nothing ?
+    tableau.interpolant(only(given)) : given
 
 """
 A stage of a stochastic method: an evaluation at t + c h and u + h sum_j a_j k_j + I sum_j b_j g_j, `I` the

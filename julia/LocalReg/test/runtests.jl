@@ -11,5 +11,6 @@ using LinearAlgebra: norm
     include("solves.jl")
     include("gradients.jl")
     include("noise.jl")
+    include("formulas.jl")
     include("devices.jl")
 end

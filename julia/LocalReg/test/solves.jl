@@ -74,7 +74,7 @@ LocalReg.time_derivative(::Jump, u, p, t) = zero(u)
     plain = options(; solver, tol = 1e-9, dt = solver == "RK4" ? 0.07 : 0, adaptive = solver != "RK4")
     stopping = Options{Float64}(
         plain.solver, plain.tspan, plain.abstol, plain.reltol, plain.dt, plain.adaptive, plain.maxiters, 0.0, 0.0,
-        [0.3, 2.0], Dict(),
+        [0.3, 2.0], Dict(), nothing, (;),
     )
     f = Dynamics(Jump(above))
     run = solve(f, [0.0], [0.0], stopping, [0.3, 1.0], Keep{Float64}())
@@ -87,6 +87,7 @@ end
 @testset "bounds and the controller's constants" begin
     bound = Options{Float64}(
         "Tsit5", (0.0, 1.0), 1e-3, 1e-3, 0.0, true, 1000, 1e-3, 0.1, Float64[], Dict(:qmax => 1.5, :gamma => 0.8),
+        nothing, (;),
     )
     run = solve(Dynamics(Decay()), [1.0], [1.0], bound, [1.0], Keep{Float64}())
     @test maximum(run.dt) <= 0.1

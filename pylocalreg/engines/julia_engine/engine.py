@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import torch
 
+from pylocalreg.dynamics import LayerDynamics, WithInputs
+from pylocalreg.engines.algorithm import Sensitivity
 from pylocalreg.engines.base import (
     Adjoint,
     Calls,
@@ -19,12 +21,19 @@ from pylocalreg.engines.base import (
     Watch,
 )
 from pylocalreg.engines.julia_engine import gradients, solves
-from pylocalreg.engines.julia_engine.start import why_unavailable
-from pylocalreg.engines.julia_engine.tableaus import has_tableau
-from pylocalreg.engines.methods import check_estimate, check_options, is_stochastic, keep_for
+from pylocalreg.engines.julia_engine.stack import formula_of, sensitivity_of, stack_algorithm
+from pylocalreg.engines.julia_engine.start import start, why_unavailable
+from pylocalreg.engines.methods import (
+    ADJOINTS,
+    METHODS,
+    SDE_METHODS,
+    check_choices,
+    check_estimate,
+    check_options,
+    is_stochastic,
+    keep_for,
+)
 from pylocalreg.errors import DoubleBackwardError, EngineUnavailableError, OptionError
-
-CHECKPOINTED = ("backsolve", "discrete", "interpolating")
 
 
 class JuliaEngine:
@@ -46,39 +55,79 @@ class JuliaEngine:
         jacobian: Jacobian | None = None,
         stochastic: bool = False,
     ) -> bool:
-        adaptive = check_options("Julia engine", solver, adjoint, adaptive, checkpoints, jacobian, stochastic)
-        if adjoint == "discrete" and not has_tableau(solver):
-            raise OptionError(
-                f"adjoint='discrete': the Julia engine reverses explicit Runge-Kutta, Adams and SDEs' steps, "
-                f"not {solver}'s; take adjoint='interpolating', or engine='torch'"
+        if isinstance(adjoint, Sensitivity):
+            sensitivity_of(start(), adjoint)
+        named = "interpolating" if isinstance(adjoint, Sensitivity) else adjoint
+        if solver in METHODS or not isinstance(solver, str):
+            adaptive = check_options(
+                "Julia engine", solver, named, adaptive, checkpoints, jacobian, stochastic
             )
-        if checkpoints is not None and adjoint not in CHECKPOINTED:
+        else:
+            adaptive = self._check_algorithm(solver, named, adaptive, jacobian, stochastic)
+        if checkpoints is not None and isinstance(adjoint, Sensitivity):
             raise OptionError(
-                f"checkpoints = {checkpoints}: in the Julia engine the adjoints {list(CHECKPOINTED)} have "
-                f"them, adjoint={adjoint!r} has not; leave checkpoints out, or take engine='torch'"
-            )
-        if jacobian == "per_sample":
-            raise OptionError(
-                "jacobian='per_sample': the Julia engine's Jacobian is that of the whole state; take "
-                "jacobian='system', or engine='torch'"
+                f"checkpoints = {checkpoints}: they go with the adjoints {sorted(ADJOINTS)}; leave them out "
+                f"with adjoint={str(adjoint)!r}"
             )
         return adaptive
 
-    def check_estimate(self, solver: str, quantity: Quantity) -> None:
-        check_estimate(solver, quantity)
-        if not has_tableau(solver):
+    def _check_algorithm(
+        self, solver: str, adjoint: str, adaptive: bool | None, jacobian: Jacobian | None, stochastic: bool
+    ) -> bool:
+        """As `check`, of an algorithm that the stack alone has."""
+        check_choices("Julia engine", adjoint, jacobian)
+        julia = start()
+        algorithm = stack_algorithm(julia, solver)
+        if algorithm.stochastic != stochastic:
+            kind, other = ("ODE", "SDE") if stochastic else ("SDE", "ODE")
+            raise OptionError(f"solver {solver!r} solves {kind}s: take Neural{kind}, or a solver of {other}s")
+        if adjoint == "discrete" and not stochastic and not formula_of(julia, solver).dense:
             raise OptionError(
-                f"{solver}: the Julia engine takes the estimates of explicit Runge-Kutta, Adams and SDEs' "
-                "steps; take one of these solvers, or engine='torch'"
+                f"adjoint='discrete': {solver}'s steps can not be taken again one by one (they are no "
+                "explicit, Rosenbrock or diagonally implicit Runge-Kutta steps that its coefficients alone "
+                "make); take adjoint='interpolating' or 'gauss'"
             )
+        if adaptive and not algorithm.adaptive:
+            raise OptionError(
+                f"adaptive=True: {solver} has no error estimate to choose its steps by; give dt and leave "
+                "adaptive out"
+            )
+        if jacobian is not None and not algorithm.implicit:
+            raise OptionError(f"jacobian={jacobian!r}: {solver} takes no Jacobian; leave it out")
+        return algorithm.adaptive if adaptive is None else adaptive
+
+    def check_estimate(self, solver: str, quantity: Quantity) -> None:
+        if solver in METHODS:
+            return check_estimate(solver, quantity)
+        julia = start()
+        if quantity == "error" and stack_algorithm(julia, solver).adaptive:
+            if formula_of(julia, solver).handle is not None:
+                return None
+            reason = f"no gradient of the error estimate of {solver}'s steps is known"
+        else:
+            reason = f"{solver} has no {quantity} estimate"
+        raise OptionError(
+            f"{reason}: LocalRegularizer(estimator='Tsit5') takes that of a step of another method in its "
+            "place, from the same state and of the same size"
+        )
 
     def is_stochastic(self, solver: str) -> bool:
-        return is_stochastic(solver)
+        return is_stochastic(solver) if solver in METHODS else stack_algorithm(start(), solver).stochastic
 
-    def keep_for(self, adjoint: Adjoint, checkpoints: int | None) -> Keep:
+    def keep_for(self, problem: Problem, adjoint: Adjoint, checkpoints: int | None) -> Keep:
+        solver = problem.solver
+        if solver not in METHODS and self.is_stochastic(solver):
+            raise OptionError(
+                f"solver {solver!r}: of SDEs the Julia engine has gradients of {sorted(SDE_METHODS)}; take "
+                "one of these, or solve under torch.no_grad()"
+            )
+        if isinstance(adjoint, Sensitivity):
+            return _keep_for_sensitivity(problem, adjoint)
         keep = keep_for(adjoint, checkpoints)
-        # a continuous adjoint's checkpoints are the stack's own
-        return keep if checkpoints is None else replace(keep, stages=adjoint != "discrete")
+        if checkpoints is not None:
+            # a continuous adjoint's checkpoints are the stack's own
+            keep = replace(keep, stages=adjoint != "discrete")
+        return replace(keep, restarts=adjoint == "backsolve")
 
     def solve(
         self,
@@ -126,3 +175,17 @@ class JuliaEngine:
         self, problem: Problem, quantity: Quantity, t: float, u: torch.Tensor, dt: float, gradient: Gradient
     ) -> tuple[torch.Tensor, Calls]:
         return gradients.estimate(problem, quantity, t, u, dt, gradient)
+
+
+def _keep_for_sensitivity(problem: Problem, adjoint: Sensitivity) -> Keep:
+    f = problem.f.f if isinstance(problem.f, WithInputs) else problem.f
+    if adjoint.traces and not isinstance(f, LayerDynamics):
+        raise OptionError(
+            f"adjoint={str(adjoint)!r} traces the dynamics in Julia, which a PyTorch function can not be: "
+            "give them as layers, or take autojacvec='ZygoteVJP', which pulls them back by PyTorch"
+        )
+    if adjoint.name == "ForwardDiffSensitivity":
+        return Keep("end")
+    if adjoint.name == "BacksolveAdjoint":
+        return Keep("end", restarts=True)
+    return Keep("all", stages=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -29,7 +30,7 @@ def refusals(julia: Julia) -> Iterator[None]:
     except julia.juliacall.JuliaError as error:
         failure = julia.call("failure", error.exception)
         if failure is not None and failure[0] in REFUSED:
-            kind, text = failure
+            kind, text, _ = failure
             raise REFUSED[kind](text) from error
         if "DimensionMismatch" in str(error):
             raise ShapeError(f"the dynamics do not fit the state: {error}") from error
@@ -39,6 +40,31 @@ def refusals(julia: Julia) -> Iterator[None]:
                 f"place, or as f!(du, u, p, t): {error}"
             ) from error
         raise
+
+
+@contextmanager
+def refusing(julia: Julia, what: str) -> Iterator[None]:
+    """Where the stack may refuse what was asked for: ``what`` names it in the error.
+
+    Raises:
+        OptionError: with Julia's own text.
+    """
+    try:
+        yield
+    except julia.juliacall.JuliaError as error:
+        failure = julia.call("failure", error.exception)
+        if failure is None or failure[0] != "stack":
+            raise
+        raise _refusal(what, failure) from error
+
+
+def _refusal(what: str, failure: Any) -> OptionError:
+    """The error of a failure of that kind: ("stack", text, package that is missing, or "")."""
+    _, text, package = failure
+    advice = (
+        f": run `pylocalreg install-julia --add {package}`, or add it to your own project" if package else ""
+    )
+    return OptionError(f"{what}: {text}{advice}")
 
 
 @contextmanager
@@ -54,6 +80,10 @@ def inside(julia: Julia, problem: Problem, device: torch.device) -> Iterator[Non
         failure = julia.call("failure", error.exception)
         if failure is None:
             raise
+        if failure[0] == "stack":
+            names = ", ".join(name for name, _ in problem.solve_options)
+            options = f" with solve_options {names}" if names else ""
+            raise _refusal(f"solver {str(problem.solver)!r}{options}", failure) from error
         kind, t, dt, EEst, naccept, nreject = failure
         where = f"at t = {t:.6g} after {naccept} accepted and {nreject} rejected steps"
         if kind == "step_limit":
@@ -73,6 +103,11 @@ def inside(julia: Julia, problem: Problem, device: torch.device) -> Iterator[Non
                 f"dt = {dt:.3g} no longer moves the time {where} (EEst = {EEst:.3g}): the dynamics are "
                 "discontinuous, too stiff for this solver, or the tolerances are finer than the dtype "
                 "resolves"
+            ) from error
+        if kind == "no_convergence":
+            raise StepUnderflowError(
+                f"the implicit stages do not converge {where} (dt = {dt:.3g}): give a smaller dt, or "
+                "check the dynamics"
             ) from error
         raise NonFiniteError(
             f"the dynamics or the state becomes NaN or infinite {where} (dt = {dt:.3g}): check the "

@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 
+from pylocalreg.engines.algorithm import Sensitivity
 from pylocalreg.engines.base import Adjoint, Calls, Gradient, Problem, Quantity, StepCotangent
 from pylocalreg.engines.julia_engine.failures import inside
 from pylocalreg.engines.julia_engine.problems import begin, plain
 from pylocalreg.engines.julia_engine.solves import JuliaTrajectory
+from pylocalreg.engines.julia_engine.stack import sensitivity_of
 from pylocalreg.engines.julia_engine.start import Julia, start
 from pylocalreg.engines.julia_engine.tableaus import inside_weights
 from pylocalreg.errors import DoubleBackwardError
@@ -92,7 +94,7 @@ def _continuous(
             "pull_back",
             handle,
             trajectory.run,
-            adjoint,
+            sensitivity_of(julia, adjoint) if isinstance(adjoint, Sensitivity) else adjoint,
             trajectory.checkpointed,
             times,
             [plain(at[t]) for t in times],

@@ -18,9 +18,13 @@ from pylocalreg.dynamics import (
     TimeDependent,
     WithInputs,
 )
-from pylocalreg.engines.base import Problem
+from pylocalreg.engines.base import Jacobian, Problem
 from pylocalreg.engines.julia_engine.start import Julia
-from pylocalreg.engines.torch_engine.linearization import DenseLinearization, linearize
+from pylocalreg.engines.torch_engine.linearization import (
+    DenseLinearization,
+    linearize,
+    pull_back_directional,
+)
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.julia.models import Drawn
 
@@ -144,7 +148,7 @@ def _host(julia: Julia, problem: Problem, u0: torch.Tensor) -> Model:
     sides = [RightHandSide(problem.f, "dynamics" if problem.g is None else "drift")]
     if problem.g is not None:
         sides.append(RightHandSide(problem.g, "diffusion"))
-    handles = [_Callbacks(side, problem.params).handle(julia) for side in sides]
+    handles = [_Callbacks(side, problem.params, problem.jacobian).handle(julia) for side in sides]
 
     def split(by_p: torch.Tensor) -> list[torch.Tensor | None]:
         pieces = torch.split(by_p[: sum(sizes)], sizes)
@@ -157,12 +161,13 @@ def _host(julia: Julia, problem: Problem, u0: torch.Tensor) -> Model:
 class _Callbacks:
     """What a `HostModel` in host/models.jl calls."""
 
-    def __init__(self, f: RightHandSide, params: Sequence[torch.Tensor]) -> None:
-        self.f, self.params = f, tuple(params)
+    def __init__(self, f: RightHandSide, params: Sequence[torch.Tensor], jacobian: Jacobian) -> None:
+        self.f, self.params, self.of = f, tuple(params), jacobian
         self.size = max(sum(param.numel() for param in params), 1)
 
     def handle(self, julia: Julia) -> Any:
-        return julia.call("model", self.call, self.pull, self.jacobian, self.time_derivative)
+        functions = (self.call, self.pull, self.jacobian, self.time_derivative, self.pull_directional)
+        return julia.call("model", *functions)
 
     def call(self, du: torch.Tensor, u: torch.Tensor, t: float) -> None:
         with torch.no_grad():
@@ -193,11 +198,23 @@ class _Callbacks:
         return flat
 
     def jacobian(self, u: torch.Tensor, t: float) -> torch.Tensor:
-        return self._linearized(u, t).J.contiguous()
+        J = self._linearized(u, t).J
+        if self.of == "per_sample":
+            J = torch.block_diag(*J)  # type: ignore[no-untyped-call]
+        return J.contiguous()
 
     def time_derivative(self, u: torch.Tensor, t: float) -> torch.Tensor:
         return self._linearized(u, t).dT.contiguous()
 
+    def pull_directional(
+        self, u: torch.Tensor, t: float, du: torch.Tensor, dt: float, cotangent: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        by_t = u.new_full((1,), dt)
+        by_u, by_params = pull_back_directional(
+            self.f.f, self.params, t, u, by_t, du.unsqueeze(0), cotangent.unsqueeze(0)
+        )
+        return None if by_u is None else by_u.contiguous(), self._flat(by_params, u)
+
     def _linearized(self, u: torch.Tensor, t: float) -> DenseLinearization:
         with torch.no_grad():
-            return linearize(self.f.f, t, u, "system")
+            return linearize(self.f.f, t, u, self.of)

@@ -6,9 +6,11 @@ import torch
 
 from pylocalreg.engines.base import Problem
 from pylocalreg.engines.julia_engine.models import Model, model_of
+from pylocalreg.engines.julia_engine.stack import solve_options_of, stack_algorithm
 from pylocalreg.engines.julia_engine.start import Julia, start, why_no_cuda
 from pylocalreg.engines.julia_engine.streams import in_order
-from pylocalreg.engines.julia_engine.tableaus import has_tableau, needs_dZ, tableau_of
+from pylocalreg.engines.julia_engine.tableaus import needs_dZ, tableau_of
+from pylocalreg.engines.methods import METHODS
 from pylocalreg.errors import DeviceError
 
 
@@ -19,7 +21,7 @@ def begin(problem: Problem, u0: torch.Tensor, at: float | None = None) -> tuple[
     path = None if problem.noise is None else _Increments(problem)
     dtype = str(u0.dtype).removeprefix("torch.")
     options = (
-        problem.solver,
+        str(problem.solver),
         problem.tspan[0] if at is None else at,
         problem.tspan[1],
         problem.abstol,
@@ -31,11 +33,14 @@ def begin(problem: Problem, u0: torch.Tensor, at: float | None = None) -> tuple[
         problem.steps.dtmax or 0.0,
         list(problem.steps.tstops),
         list(problem.steps.constants.items()),
+        None if problem.solver in METHODS else stack_algorithm(julia, problem.solver).handle,
+        solve_options_of(julia, problem.solve_options) if problem.solve_options else None,
     )
     tableau = tableau_of(julia, problem.solver, dtype)
+    per_sample = problem.jacobian == "per_sample"
     with in_order(julia, u0.device):
         model = model_of(julia, problem, u0)
-        handle = julia.call("problem", dtype, model.f, model.g, model.p, options, tableau, path)
+        handle = julia.call("problem", dtype, model.f, model.g, model.p, per_sample, options, tableau, path)
     return julia, model, handle
 
 
@@ -44,7 +49,7 @@ def _check_device(device: torch.device, solver: str) -> None:
         return
     if device.type != "cuda":
         reason = "Julia solves on the CPU and on CUDA"
-    elif not has_tableau(solver):
+    elif solver not in METHODS or METHODS[solver].takes_jacobian:
         reason = f"{solver} solves on the CPU in Julia"
     elif (missing := why_no_cuda()) is not None:
         reason = missing

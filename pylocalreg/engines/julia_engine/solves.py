@@ -11,7 +11,6 @@ from pylocalreg.engines.julia_engine.failures import inside
 from pylocalreg.engines.julia_engine.models import Model
 from pylocalreg.engines.julia_engine.problems import begin, plain
 from pylocalreg.engines.julia_engine.start import Julia, start
-from pylocalreg.engines.methods import is_stochastic
 from pylocalreg.progress import following
 
 
@@ -63,6 +62,7 @@ def solve(
             spread,
             keep.stages and keep.states == "all",
             checkpoints,
+            list(times) if keep.restarts else [],
             offer,
             update or _breathe,
             update is not None,
@@ -87,7 +87,7 @@ def solve(
 def interpolate(problem: Problem, trajectory: JuliaTrajectory, time: float) -> torch.Tensor:
     assert trajectory.model is not None
     julia = start()
-    if is_stochastic(problem.solver):  # linear between the states of the steps, as in the stack
+    if problem.g is not None:  # linear between the states of the steps, as in the stack
         i = trajectory.step_at(time)
         u, u_new = trajectory.u[i], trajectory.u[i + 1]
         return torch.lerp(u, u_new, (time - trajectory.t[i]) / trajectory.dt[i])

@@ -7,13 +7,14 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from pylocalreg.errors import EngineUnavailableError
+from pylocalreg.engines.packages import PACKAGES
+from pylocalreg.errors import EngineUnavailableError, OptionError
 
 _log = logging.getLogger("pylocalreg")
 lock = threading.RLock()
@@ -55,17 +56,27 @@ def _is_resolved() -> bool:
         return False
 
 
-def install(cuda: bool = False) -> None:
-    """Install Julia and the packages of juliapkg.json; with ``cuda`` also CUDA.jl and cuDNN.
+def install(cuda: bool = False, add: Sequence[str] = ()) -> None:
+    """Install Julia and the packages of juliapkg.json; with ``cuda`` also CUDA.jl and cuDNN, and those of
+    `packages.PACKAGES` that ``add`` names.
 
     Raises:
+        OptionError: ``add`` names another.
         EngineUnavailableError: juliapkg is missing, or could not.
     """
+    unknown = [name for name in add if name not in PACKAGES]
+    if unknown:
+        raise OptionError(
+            f"no algorithm is known of the package {unknown[0]!r}: choose of {sorted(PACKAGES)}, or add it "
+            "to a project of your own"
+        )
     try:
         import juliapkg
 
         if cuda:
             juliapkg.add("LuxCUDA", **LUXCUDA)
+        for name in add:
+            juliapkg.add(name, uuid=PACKAGES[name].uuid)
         juliapkg.resolve()
     except Exception as error:
         raise EngineUnavailableError(

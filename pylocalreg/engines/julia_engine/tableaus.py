@@ -3,8 +3,12 @@
 import functools
 from typing import Any
 
+from pylocalreg.engines.julia_engine.stack import formula_of
 from pylocalreg.engines.julia_engine.start import Julia
+from pylocalreg.engines.methods import METHODS
 from pylocalreg.engines.torch_engine.adams.step import hermite_weights
+from pylocalreg.engines.torch_engine.rosenbrock import ROSENBROCK_TABLEAUS
+from pylocalreg.engines.torch_engine.rosenbrock.tableau import RosenbrockTableau
 from pylocalreg.engines.torch_engine.sde import SDE_TABLEAUS
 from pylocalreg.engines.torch_engine.sde.tableau import StochasticTableau
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS, Tableau
@@ -12,30 +16,29 @@ from pylocalreg.engines.torch_engine.tableaus import TABLEAUS, Tableau
 ADAMS = ("VCAB3", "VCABM3")
 
 
-def has_tableau(solver: str) -> bool:
-    """Whether the solver's steps can be taken again one by one."""
-    return solver in TABLEAUS or solver in ADAMS or solver in SDE_TABLEAUS
-
-
 @functools.cache
 def tableau_of(julia: Julia, solver: str, dtype: str) -> Any:
-    """The solver's coefficients in Julia; None for one that has none there."""
+    """The solver's coefficients in Julia; None for an algorithm of the stack that has no formula."""
+    if solver not in METHODS:
+        return formula_of(julia, solver, dtype).handle
     if solver in TABLEAUS:
         return julia.call("coefficients", dtype, "explicit", _explicit(TABLEAUS[solver]))
     if solver in ADAMS:
         return julia.call("coefficients", dtype, "adams", (_explicit(TABLEAUS["BS3"]), solver == "VCABM3"))
-    if solver in SDE_TABLEAUS:
-        return julia.call("coefficients", dtype, "stochastic", _stochastic(SDE_TABLEAUS[solver]))
-    return None
+    if solver in ROSENBROCK_TABLEAUS:
+        return julia.call("coefficients", dtype, "rosenbrock", _rosenbrock(ROSENBROCK_TABLEAUS[solver]))
+    return julia.call("coefficients", dtype, "stochastic", _stochastic(SDE_TABLEAUS[solver]))
 
 
 def inside_weights(solver: str, theta: float) -> list[float]:
-    """Weights of a state inside a step, ``theta`` of its size behind its start, as its replay takes them."""
-    if solver in SDE_TABLEAUS:  # linear between the states of the steps, as in the stack
-        return [theta]
+    """Weights of a state inside a step, ``theta`` of its size behind its start, as its replay takes them;
+    theta alone where LocalReg has them.
+    """
     if solver in ADAMS:
         return list(hermite_weights(theta))
-    return list(TABLEAUS[solver].interpolant_weights(theta))
+    if solver in TABLEAUS:
+        return list(TABLEAUS[solver].interpolant_weights(theta))
+    return [theta]
 
 
 def _explicit(tableau: Tableau) -> tuple[Any, ...]:
@@ -47,6 +50,13 @@ def _explicit(tableau: Tableau) -> tuple[Any, ...]:
         list(tableau.stiffness or ()),
         tableau.stages,
     )
+
+
+def _rosenbrock(tableau: RosenbrockTableau) -> tuple[Any, ...]:
+    rows = (tableau.a, tableau.C)
+    a, C = ([[], *(list(row) for row in lower)] for lower in rows)
+    vectors = (list(x) for x in (tableau.c, tableau.d, tableau.b, tableau.btilde))
+    return (tableau.gamma, a, C, *vectors, [list(row) for row in tableau.H])
 
 
 def _stochastic(tableau: StochasticTableau) -> tuple[Any, ...]:
@@ -65,7 +75,9 @@ def _stochastic(tableau: StochasticTableau) -> tuple[Any, ...]:
 
 
 def needs_dZ(solver: str) -> bool:
-    """Whether a step takes dZ beside dW."""
+    """Whether a step takes dZ beside dW; of the stack's own algorithms any may."""
+    if solver not in SDE_TABLEAUS:
+        return True
     tableau = SDE_TABLEAUS[solver]
     of_stages = {stage.integral for _, _, stage in tableau.calls if stage.b}
     return "WZ" in of_stages | set(tableau.beta) | set(tableau.error_diffusion)

@@ -52,7 +52,7 @@ class TorchEngine:
     def is_stochastic(self, solver: str) -> bool:
         return is_stochastic(solver)
 
-    def keep_for(self, adjoint: Adjoint, checkpoints: int | None) -> Keep:
+    def keep_for(self, problem: Problem, adjoint: Adjoint, checkpoints: int | None) -> Keep:
         return keep_for(adjoint, checkpoints)
 
     def solve(

@@ -51,7 +51,8 @@ function host_replay(handle, run, inside, at_end, estimates)
     T = eltype(solved.p)
     by_index = Dict{Int, Vector{Any}}()
     for (index, weights, cotangent) in inside
-        pair = (T.(pyconvert(Vector{Float64}, weights)), array(cotangent))
+        inside = T.(weights_inside(problem.tableau, pyconvert(Vector{Float64}, weights)))
+        pair = (inside, array(cotangent))
         push!(get!(() -> Any[], by_index, pyconvert(Int, index)), pair)
     end
     end_state = solved.states[length(solved.t)]
@@ -71,7 +72,7 @@ function host_pull_back(handle, run, adjoint, checkpointing, times, cotangents)
     problem, solved = value(handle), value(run)
     T = eltype(solved.p)
     by_u0, by_p = pull_back(
-        problem.f, solved, pyconvert(String, adjoint), pyconvert(Bool, checkpointing),
+        problem.f, solved, value(adjoint), pyconvert(Bool, checkpointing),
         T.(pyconvert(Vector{Float64}, times)), [array(cotangent) for cotangent in cotangents],
     )
     return PythonCall.pytuple((tensor(by_u0), tensor(by_p)))

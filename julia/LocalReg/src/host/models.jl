@@ -2,13 +2,15 @@
 
 """
 A Python right-hand side. `call(du, u, t)` writes; `pull(u, t)` gives (du, back) with `back(cotangent)` giving
-(by_u, by_p), `None` for zero; `jacobian(u, t)` and `time_derivative(u, t)` give tensors.
+(by_u, by_p), `None` for zero; `jacobian(u, t)` and `time_derivative(u, t)` give tensors, `pull_directional` is as
+[`pull_directional`](@ref) without the parameters.
 """
 struct HostModel
     call::Py
     pull::Py
     jacobian::Py
     time_derivative::Py
+    pull_directional::Py
     views::Views
 end
 
@@ -28,8 +30,15 @@ end
 
 optional_array(x::Py) = isnone(x) ? nothing : array(x)
 
+# whose blocks Python knows of
+jacobian_by_sample(model::HostModel, u, p, t) = jacobian(model, u, p, t)
 jacobian(model::HostModel, u, p, t) = permutedims(array(model.jacobian(tensor(u), t)))
 time_derivative(model::HostModel, u, p, t) = array(model.time_derivative(tensor(u), t))
+
+function pull_directional(model::HostModel, u, p, t, du, dt, cotangent)
+    by_u, by_p = model.pull_directional(tensor(u), t, tensor(du), dt, tensor(cotangent))
+    return optional_array(by_u), optional_array(by_p)
+end
 
 function host_layers(description, timed, injected, running, training)
     layers, is_timed, stats = described_layers(description, timed, running)
@@ -44,7 +53,7 @@ function described_layers(description, timed, running)
     return layers, is_timed, stats
 end
 
-host_model(call, pull, jacobian, time_derivative) =
-    Py(HostModel(call, pull, jacobian, time_derivative, Views()))
+host_model(call, pull, jacobian, time_derivative, pull_directional) =
+    Py(HostModel(call, pull, jacobian, time_derivative, pull_directional, Views()))
 
 host_part(model, first, last) = Py(Part(value(model), pyconvert(Int, first):pyconvert(Int, last)))

@@ -12,14 +12,15 @@ function (path::HostPath)(dW, dZ, t, t_new)
 end
 
 function host_options(
-        T, solver, start, stop, abstol, reltol, dt, adaptive, maxiters, dtmin, dtmax, tstops, constants,
+        T, solver, start, stop, abstol, reltol, dt, adaptive, maxiters, dtmin, dtmax, tstops, constants, algorithm, more,
     )
     number(x) = T(pyconvert(Float64, x))
     return Options{T}(
         pyconvert(String, solver), (number(start), number(stop)), number(abstol), number(reltol), number(dt),
         pyconvert(Bool, adaptive), pyconvert(Int, maxiters), number(dtmin), number(dtmax),
         T.(pyconvert(Vector{Float64}, tstops)),
-        Dict(Symbol(pyconvert(String, name)) => number(value) for (name, value) in constants),
+        Dict(Symbol(pyconvert(String, name)) => number(x) for (name, x) in constants),
+        isnone(algorithm) ? nothing : value(algorithm), isnone(more) ? (;) : value(more),
     )
 end
 
@@ -52,8 +53,22 @@ end
 
 host_adams(T, start, corrects) = Adams{T}(host_tableau(T, start...), pyconvert(Bool, corrects))
 
-const COEFFICIENTS =
-    Dict("explicit" => host_tableau, "adams" => host_adams, "stochastic" => host_stochastic_tableau)
+function host_rosenbrock(T, gamma, a, C, c, d, b, btilde, H)
+    vectors = (T.(pyconvert(Vector{Float64}, x)) for x in (c, d, b, btilde))
+    matrices = map((a, C, H)) do rows
+        filled = zeros(T, length(rows), maximum(length, rows))
+        for (i, row) in enumerate(rows), (j, x) in enumerate(row)
+            filled[i, j] = pyconvert(Float64, x)
+        end
+        filled
+    end
+    return RosenbrockTableau{T}(T(pyconvert(Float64, gamma)), matrices[1:2]..., vectors..., matrices[3])
+end
+
+const COEFFICIENTS = Dict(
+    "explicit" => host_tableau, "adams" => host_adams, "stochastic" => host_stochastic_tableau,
+    "rosenbrock" => host_rosenbrock,
+)
 
 """A method's coefficients; `kind` says how its steps are made."""
 host_coefficients(dtype, kind, data) =
@@ -65,13 +80,13 @@ struct HostProblem{T, P <: AbstractVector{T}}
     g::Union{Nothing, Dynamics}
     p::P
     options::Options{T}
-    tableau::Union{Nothing, Tableau{T}, Adams{T}, StochasticTableau{T}}
+    tableau::Union{Nothing, Formula{T}}
     path::Union{Nothing, HostPath}
 end
 
-function host_problem(dtype, f, g, p, options, tableau, path)
+function host_problem(dtype, f, g, p, per_sample, options, tableau, path)
     T = element_type(dtype)
-    drift = Dynamics(value(f))
+    drift = Dynamics(value(f); per_sample = pyconvert(Bool, per_sample))
     diffusion = isnone(g) ? nothing : Dynamics(value(g))
     formula = isnone(tableau) ? nothing : value(tableau)
     noise = isnone(path) ? nothing : HostPath(path, Views())

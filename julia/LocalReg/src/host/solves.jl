@@ -22,17 +22,21 @@ function (watch::HostWatch)(t, integrator)
 end
 
 """`after_step()` is called once a step, and where it is `watching` with the step's end and the calls so far."""
-function host_solve(handle, u0, times, states, spread, dense, checkpoints, offer, after_step, watching, watch)
+function host_solve(handle, u0, times, states, spread, dense, checkpoints, restarts, offer, after_step, watching, watch)
     after = pyconvert(Bool, watching) ? after_step : (t, calls) -> after_step()
-    return solve_and_share(value(handle), array(u0), times, states, spread, dense, checkpoints, offer, after, watch)
+    return solve_and_share(
+        value(handle), array(u0), times, states, spread, dense, checkpoints, restarts, offer, after, watch,
+    )
 end
 
-function solve_and_share(problem::HostProblem{T}, u0, times, states, spread, dense, checkpoints, offer, after_step, watch) where {T}
+function solve_and_share(
+        problem::HostProblem{T}, u0, times, states, spread, dense, checkpoints, restarts, offer, after_step, watch,
+    ) where {T}
     keep = Keep{T}(;
         # an Adams step is taken again with the states of the steps before it
         states = pyconvert(Bool, states) || (problem.tableau isa Adams && !isnone(offer)),
         spread = pyconvert(Int, spread), dense = pyconvert(Bool, dense),
-        checkpoints = T.(pyconvert(Vector{Float64}, checkpoints)),
+        checkpoints = T.(pyconvert(Vector{Float64}, checkpoints)), restarts = T.(pyconvert(Vector{Float64}, restarts)),
         offer = isnone(offer) ? nothing : HostOffer(offer),
     )
     at = T.(pyconvert(Vector{Float64}, times))
