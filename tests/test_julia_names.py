@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from pylocalreg.engines.julia_engine.failures import refusing
 
 import pylocalreg as plr
 from pylocalreg.engines.algorithm import Algorithm, Sensitivity
+from pylocalreg.engines.julia_engine.failures import refusing
 from pylocalreg.engines.julia_engine.start import install
 from pylocalreg.engines.packages import OWNERS, PACKAGES
 from pylocalreg.errors import OptionError
