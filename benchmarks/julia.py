@@ -1,9 +1,10 @@
-"""The Julia engine: what a crossing costs, and the MNIST shapes beside torchdiffeq and the embedded engine.
+"""The Julia engine: what a crossing costs, a small problem beside diffrax, MNIST shapes beside torchdiffeq.
 
-python -m benchmarks.julia
+python -m benchmarks.julia; for two threads `PYTHON_JULIACALL_THREADS=2 python -m benchmarks.julia 2`
 """
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 import pylocalreg as plr
+from pylocalreg.dynamics import LayerDynamics
 from pylocalreg.engines.julia_engine.start import start
 
 BATCH, FEATURES, HIDDEN, TOL = 512, 784, 100, 1e-6
@@ -123,6 +125,76 @@ def sde_shape() -> None:
     print(f"SDE, julia / torch: forward {ratios[0]:.2f}, training step {ratios[1]:.2f}")
 
 
+def interleaved(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Times of all, one after the other in every round, so that whatever else runs here slows all alike."""
+    for run in runs.values():
+        for _ in range(3):
+            run()
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - began)
+    return times
+
+
+def small_problem() -> None:
+    """32 x 2, 50 hidden, tolerance 1e-5: what stands around the steps counts. diffrax's solve is compiled."""
+    tol = 1e-5
+    torch.manual_seed(0)
+    dynamics = plr.Chain(plr.Dense(2, 50, "tanh"), plr.Dense(50, 2))
+    node = plr.NeuralODE(dynamics, engine="julia", abstol=tol, reltol=tol)
+    u0 = torch.randn(32, 2)
+
+    def forward() -> None:
+        with torch.no_grad():
+            node(u0)
+
+    def train() -> None:
+        node.zero_grad()
+        node(u0).u.square().mean().backward()
+
+    runs: dict[str, Callable[[], Any]] = {"julia forward": forward, "julia step": train}
+    runs |= _of_diffrax(node, u0, tol)
+    times = interleaved(runs, 200)
+    for name, column in times.items():
+        print(
+            f"small, {name}: median {1e3 * statistics.median(column):.2f} ms, least {1e3 * min(column):.2f}"
+        )
+    for kind in ("forward", "step"):
+        pairs = zip(times[f"julia {kind}"], times[f"diffrax {kind}"], strict=True)
+        ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+        print(f"small, julia / diffrax: {kind} {ratio:.2f} ({node(u0).stats.nfe} NFE)")
+
+
+def _of_diffrax(node: plr.NeuralODE, u0: torch.Tensor, tol: float) -> dict[str, Callable[[], Any]]:
+    import diffrax
+    import jax
+    import jax.numpy as jnp
+
+    dynamics = node.dynamics
+    assert isinstance(dynamics, LayerDynamics)
+    weights = [jnp.asarray(x.detach().numpy()) for x in dynamics.tensors()]
+    start = jnp.asarray(u0.numpy())
+
+    def f(t: Any, u: Any, w: Any) -> Any:
+        return jnp.tanh(u @ w[0] + w[1]) @ w[2] + w[3]
+
+    def solve(w: Any, u: Any) -> Any:
+        controller = diffrax.PIDController(rtol=tol, atol=tol)
+        return diffrax.diffeqsolve(
+            diffrax.ODETerm(f), diffrax.Tsit5(), 0.0, 1.0, None, u, args=w, stepsize_controller=controller
+        ).ys[-1]
+
+    forward = jax.jit(solve)
+    step = jax.jit(jax.value_and_grad(lambda w, u: jnp.mean(solve(w, u) ** 2)))
+    return {
+        "diffrax forward": lambda: jax.block_until_ready(forward(weights, start)),
+        "diffrax step": lambda: jax.block_until_ready(step(weights, start)),
+    }
+
+
 def _against_torchdiffeq(
     node: plr.NeuralODE, u0: torch.Tensor, cotangent: torch.Tensor, step: dict[str, float]
 ) -> None:
@@ -142,6 +214,8 @@ def _against_torchdiffeq(
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
     crossing()
+    small_problem()
     mnist_shape()
     sde_shape()

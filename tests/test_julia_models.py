@@ -12,6 +12,7 @@ import torch
 import pylocalreg as plr
 from pylocalreg.errors import (
     DeviceError,
+    DoubleBackwardError,
     DtypeError,
     EngineUnavailableError,
     OptionError,
@@ -474,6 +475,46 @@ def test_writing_out_of_place_has_no_gradient() -> None:
     u0 = normal(3, 2).requires_grad_()
     with pytest.raises(OptionError, match="out of place"):
         node(u0).u.sum().backward()
+
+
+@needs_julia
+def test_functions_of_doubles_alone_have_no_gradient() -> None:
+    code = "(du::Matrix{Float64}, u::Matrix{Float64}, p, t) -> (du .= .-u; nothing)"
+    node = plr.NeuralODE(plr.julia.function(code), engine="julia")
+    u0 = normal(3, 2).requires_grad_()
+    end = node(u0).u
+    with pytest.raises(OptionError, match="dual numbers"):
+        end.sum().backward()
+
+
+class Doubled(torch.nn.Module):
+    """A Julia model inside dynamics written in PyTorch."""
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return 2 * torch.tanh(self.net(t, u))
+
+
+@needs_julia
+@pytest.mark.parametrize("engine", ["torch", "julia"])
+def test_inside_a_pytorch_module(engine: str) -> None:
+    results = []
+    for module in pair("Chain"):
+        node = plr.NeuralODE(Doubled(module), engine=engine, dt=0.1, adaptive=False)
+        u0 = normal(5, 3).requires_grad_()
+        results.append(torch.autograd.grad(node(u0).u.square().sum(), [u0, *node.parameters()]))
+    for ours, theirs in zip(*results, strict=True):
+        assert distance(theirs, ours) < 1e-10
+
+
+@needs_julia
+def test_second_derivatives_are_refused() -> None:
+    node = plr.NeuralODE(pair("Chain")[1], engine="julia", regularizer=plr.RNODE())
+    with pytest.raises(DoubleBackwardError):
+        node(normal(5, 3))
 
 
 @needs_julia

@@ -103,6 +103,7 @@ class Solve:
         other objects inside a function that ``torch.func`` transforms.
         """
         problem, aliases = self.problem, _others(self.problem.params, params)
+        self.device = u0.device
         of_f, of_g = _observed(problem.f), _observed(problem.g)
         self.observed = of_f + of_g
         if self.differentiated:
@@ -220,10 +221,6 @@ class Solve:
                     "the dynamics hold a tensor with a graph that was computed at one call and used at "
                     "others (a cache): compute it before the solve, or at every call"
                 ) from error
-
-    @property
-    def device(self) -> torch.device:
-        return self.trajectory.u[self.trajectory.naccept].device
 
     @property
     def _scale(self) -> Scale:

@@ -1,6 +1,18 @@
 # What is done to every element of a large array. On the CPU in loops: a broadcast of a matrix and a vector asks at each
 # element which of the two is long, and runs at a seventh of the speed.
 
+const SHARE = 2^14 # elements that are worth a thread's start
+
+"""`work(range)` for all of 1:n, which threads share where each has `SHARE` elements; `each` is the elements of one."""
+function shared(work::F, n, each = 1) where {F}
+    parts = min(Threads.nthreads(), n * each ÷ SHARE)
+    parts <= 1 && return work(1:n)
+    Threads.@threads :static for part in 1:parts
+        work((n * (part - 1) ÷ parts + 1):(n * part ÷ parts))
+    end
+    return nothing
+end
+
 """y = σ(y + bias), a bias for each row."""
 function activate!(y, σ, bias)
     y .= σ.(y .+ bias)
@@ -9,9 +21,11 @@ end
 
 function activate!(y::Array, σ::F, bias) where {F}
     of_columns = reshape(y, length(bias), :)
-    @inbounds for j in axes(of_columns, 2)
-        @simd for i in eachindex(bias)
-            of_columns[i, j] = σ(of_columns[i, j] + bias[i])
+    shared(size(of_columns, 2), length(bias)) do columns
+        @inbounds for j in columns
+            @simd for i in eachindex(bias)
+                of_columns[i, j] = σ(of_columns[i, j] + bias[i])
+            end
         end
     end
     return y
@@ -38,9 +52,11 @@ end
 
 function activate!(y::Array, slope::Array, σ::F, bias) where {F}
     values, slopes = reshape(y, length(bias), :), reshape(slope, length(bias), :)
-    @inbounds for j in axes(values, 2)
-        @simd for i in eachindex(bias)
-            values[i, j], slopes[i, j] = with_slope(σ, values[i, j] + bias[i])
+    shared(size(values, 2), length(bias)) do columns
+        @inbounds for j in columns
+            @simd for i in eachindex(bias)
+                values[i, j], slopes[i, j] = with_slope(σ, values[i, j] + bias[i])
+            end
         end
     end
     return y
@@ -53,8 +69,11 @@ function multiply!(out, x, y)
 end
 
 function multiply!(out::Array, x::Array, y::Array)
-    @inbounds @simd for i in eachindex(out, x, y)
-        out[i] = x[i] * y[i]
+    eachindex(out, x, y)
+    shared(length(out)) do part
+        @inbounds @simd for i in part
+            out[i] = x[i] * y[i]
+        end
     end
     return out
 end
@@ -66,15 +85,21 @@ function add_product!(out, weight, factor, x)
 end
 
 function add_product!(out::A, weight, factor::A, x::A) where {A <: Array}
-    @inbounds @simd ivdep for i in eachindex(out, factor, x)
-        out[i] += weight * factor[i] * x[i]
+    eachindex(out, factor, x)
+    shared(length(out)) do part
+        @inbounds @simd ivdep for i in part
+            out[i] += weight * factor[i] * x[i]
+        end
     end
     return out
 end
 
 function add_product!(out::A, weight, factor::Number, x::A) where {A <: Array}
-    @inbounds @simd ivdep for i in eachindex(out, x)
-        out[i] += weight * factor * x[i]
+    eachindex(out, x)
+    shared(length(out)) do part
+        @inbounds @simd ivdep for i in part
+            out[i] += weight * factor * x[i]
+        end
     end
     return out
 end
@@ -86,8 +111,11 @@ function write_sum!(out, weights::NTuple{N}, xs::NTuple{N}) where {N}
 end
 
 function write_sum!(out::A, weights::NTuple{N}, xs::NTuple{N, A}) where {N, A <: Array}
-    @inbounds @simd ivdep for i in eachindex(out, xs...)
-        out[i] = +(map((w, x) -> w * x[i], weights, xs)...)
+    eachindex(out, xs...)
+    shared(length(out)) do part
+        @inbounds @simd ivdep for i in part
+            out[i] = +(map((w, x) -> w * x[i], weights, xs)...)
+        end
     end
     return out
 end

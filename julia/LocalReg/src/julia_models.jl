@@ -69,20 +69,18 @@ end
 compute_first!(model::JuliaModel, du, u, p, t) = compute!(model, du, u, p, t)
 
 """A gradient as an array like `x`; `nothing` for zero."""
-like(x, by_x) = by_x === nothing ? nothing : convert(typeof(x), by_x)
+gradient_like(x, by_x) = by_x === nothing ? nothing : convert(typeof(x), by_x)
 
 function pull(model::JuliaModel, u, p, t)
-    y, back = Zygote.pullback((u, p) -> value(model, u, p, t), u, p)
-    of_user(cotangent) = map(like, (u, p), back(cotangent))
+    y, back = quietly(() -> Zygote.pullback((u, p) -> value(model, u, p, t), u, p), model)
+    of_user(cotangent) = map(gradient_like, (u, p), back(cotangent))
     return of_state(y, u), of_user
 end
 
-function jacobian(model::JuliaModel, u, p, t)
-    return ForwardDiff.jacobian(u -> value(model, u, p, t), u)
-end
+jacobian(model::JuliaModel, u, p, t) = quietly(() -> ForwardDiff.jacobian(u -> value(model, u, p, t), u), model)
 
 function time_derivative(model::JuliaModel, u, p, t)
-    return of_state(ForwardDiff.derivative(t -> value(model, u, p, t), t), u)
+    return of_state(quietly(() -> ForwardDiff.derivative(t -> value(model, u, p, t), t), model), u)
 end
 
 """
@@ -123,8 +121,9 @@ function compute!(model::LuxModel, du, u, p, t)
     return nothing
 end
 
-# Lux warns of training outside of its own gradients, which is just what a forward solve is
-quietly(work, model) = model.training ? with_logger(work, NullLogger()) : work()
+# Lux warns of training outside of its own gradients, and of gradients outside of training: all of it is meant
+quietly(work, ::LuxModel) = with_logger(work, NullLogger())
+quietly(work, ::JuliaModel) = work()
 
 keep_running!(old, new, ::Slot) = copyto!(old, new)
 keep_running!(old, new, ::Constant) = nothing
@@ -186,8 +185,8 @@ end
 
 # a mask drawn for dual numbers would be another one: those of layers that draw are pulled back row by row
 function jacobian(model::LuxModel, u, p, t)
-    isempty(found_generators(model.st)) && return ForwardDiff.jacobian(u -> value(model, u, p, t), u)
-    return invoke(jacobian, Tuple{Any, Any, Any, Any}, model, u, p, t)
+    rows = isempty(found_generators(model.st)) ? JuliaModel : Any
+    return invoke(jacobian, Tuple{rows, Any, Any, Any}, model, u, p, t)
 end
 
 """

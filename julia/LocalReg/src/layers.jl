@@ -42,11 +42,11 @@ struct Layers{L <: Tuple, R <: Tuple}
     injected::Int
     running::R
     training::Bool
-    buffers::IdDict{Any, Any}
+    buffers::Vector{Any}
 end
 
 function Layers(layers, timed, injected, running, training)
-    return Layers(layers, timed, injected, running, training, IdDict{Any, Any}())
+    return Layers(layers, timed, injected, running, training, Vector{Any}(nothing, length(layers)))
 end
 
 function state(layer::Lux.BatchNorm, running, training)
@@ -88,15 +88,20 @@ function with_injected(model, u, p)
 end
 
 """The parameters of every layer: reshaped pieces of the flat vector."""
-function unpack(layers::Tuple, p)
-    offset = 0
-    return map(layers) do layer
-        map(parameters(layer)) do dims
-            range = (offset + 1):(offset + prod(dims))
-            offset += prod(dims)
-            reshape(view(p, range), dims)
-        end
-    end
+unpack(layers::Tuple, p) = unpack(layers, p, 0)
+unpack(::Tuple{}, p, offset) = ()
+function unpack(layers::Tuple, p, offset)
+    sizes = parameters(first(layers))
+    of_layer, offset = pieces(values(sizes), p, offset)
+    return (NamedTuple{keys(sizes)}(of_layer), unpack(Base.tail(layers), p, offset)...)
+end
+
+pieces(::Tuple{}, p, offset) = (), offset
+function pieces(sizes::Tuple, p, offset)
+    dims = first(sizes)
+    last = offset + prod(dims)
+    rest, offset = pieces(Base.tail(sizes), p, last)
+    return (reshape(view(p, (last - prod(dims) + 1):last), dims), rest...), offset
 end
 
 # without this rule every piece's cotangent would be a vector of the whole's length
@@ -134,14 +139,17 @@ function (model::Layers)(u, p, t)
 end
 
 function evaluate!(model::Layers, du, u, p, t)
-    ps = unpack(model.layers, p)
-    x = with_injected(model, u, p)
-    for (i, layer) in enumerate(model.layers)
-        out = i == length(model.layers) ? du : nothing
-        x = evaluate_layer!(model, i, layer, out, x, ps[i], t)
-    end
+    evaluate_from!(model, 1, model.layers, unpack(model.layers, p), du, with_injected(model, u, p), t)
     return nothing
 end
+
+# recursion over a tuple is compiled for each of its layers, where a loop would look their types up at every call
+function evaluate_from!(model, i, layers::Tuple, ps, du, x, t)
+    out = length(layers) == 1 ? du : nothing
+    y = evaluate_layer!(model, i, first(layers), out, x, first(ps), t)
+    return evaluate_from!(model, i + 1, Base.tail(layers), Base.tail(ps), du, y, t)
+end
+evaluate_from!(model, i, ::Tuple{}, ps, du, x, t) = nothing
 
 """One layer of a call in place; `out` is where the last layer's output goes."""
 function evaluate_layer!(model, i, layer::Lux.Dense, out, x, ps, t)
@@ -170,42 +178,55 @@ function evaluate_layer!(model, i, layer, out, x, ps, t)
     return out === nothing ? y : copyto!(out, y)
 end
 
-buffer!(model, i, x, dims) = get!(() -> similar(x, dims), model.buffers, (i, typeof(x), dims))
+"""An array like `x`, the same at every call with an `x` of this type and size."""
+function buffer!(model, i, x, dims)
+    buffer = model.buffers[i]
+    buffer isa typeof(x) && size(buffer) == dims && return buffer
+    return model.buffers[i] = similar(x, dims)
+end
 
 pull(model::Layers, u, p, t) = Zygote.pullback((u, p) -> model(u, p, t), u, p)
 
 function pull(model::Layers{<:Tuple{Vararg{Lux.Dense}}}, u, p, t, memory = Fresh())
-    ps = unpack(model.layers, p)
-    inputs, slopes = Any[], Any[]
-    x = with_injected(model, u, p)
-    for (layer, weights) in zip(model.layers, ps)
-        push!(inputs, x)
-        x, slope = forward_with_slope(layer, x, weights, model.timed, t, memory)
-        push!(slopes, slope)
-    end
+    layers, ps = model.layers, unpack(model.layers, p)
+    du, passed = forward_dense(layers, ps, with_injected(model, u, p), model.timed, t, memory)
     function dense_pullback(cotangent)
-        by_p = memory(p)
-        by_ps = unpack(model.layers, by_p)
-        by_y = cotangent
-        for i in length(model.layers):-1:1
-            slopes[i] === nothing || (by_y = multiply!(memory(by_y), slopes[i], by_y))
-            by_y = reverse_dense!(by_ps[i], model.layers[i], inputs[i], ps[i], model.timed, t, by_y, memory)
-        end
-        model.injected == 0 && return by_y, by_p
-        injected_input(model, u, by_p) .= selectdim(by_y, 1, (size(u, 1) + 1):size(by_y, 1))
-        return copy(selectdim(by_y, 1, axes(u, 1))), by_p
+        by_p = like(memory, p)
+        by_input = reverse_all!(unpack(layers, by_p), layers, ps, passed, model.timed, t, cotangent, memory)
+        model.injected == 0 && return by_input, by_p
+        injected_input(model, u, by_p) .= selectdim(by_input, 1, (size(u, 1) + 1):size(by_input, 1))
+        return copy(selectdim(by_input, 1, axes(u, 1))), by_p
     end
-    return x, dense_pullback
+    return du, dense_pullback
+end
+
+"""Output of all layers, and of each its input and its activation's slope."""
+forward_dense(::Tuple{}, ps, x, timed, t, memory) = x, ()
+function forward_dense(layers::Tuple, ps, x, timed, t, memory)
+    y, slope = forward_with_slope(first(layers), x, first(ps), timed, t, memory)
+    z, rest = forward_dense(Base.tail(layers), Base.tail(ps), y, timed, t, memory)
+    return z, ((x, slope), rest...)
+end
+
+"""Write the gradients by all layers' parameters; gives that by their input."""
+reverse_all!(by_ps, ::Tuple{}, ps, passed, timed, t, by_y, memory) = by_y
+function reverse_all!(by_ps, layers::Tuple, ps, passed, timed, t, by_z, memory)
+    by_y = reverse_all!(
+        Base.tail(by_ps), Base.tail(layers), Base.tail(ps), Base.tail(passed), timed, t, by_z, memory,
+    )
+    x, slope = first(passed)
+    slope === nothing || (by_y = multiply!(like(memory, by_y), slope, by_y))
+    return reverse_dense!(first(by_ps), first(layers), x, first(ps), timed, t, by_y, memory)
 end
 
 """Output of a Dense, and its activation's slope there; `nothing` where that is 1."""
 function forward_with_slope(layer, x, ps, timed, t, memory)
     inputs = size(x, 1)
-    y = memory(x, (layer.out_dims, Base.tail(size(x))...))
+    y = like(memory, x, (layer.out_dims, Base.tail(size(x))...))
     mul!(reshape(y, layer.out_dims, :), view(ps.weight, :, 1:inputs), reshape(x, inputs, :))
     bias = bias_at(layer, ps, timed, t)
     layer.activation === identity && return activate!(y, identity, bias), nothing
-    slope = memory(y)
+    slope = like(memory, y)
     return activate!(y, slope, NNlib.fast_act(layer.activation, y), bias), slope
 end
 
@@ -216,7 +237,7 @@ function reverse_dense!(by_ps, layer, x, ps, timed, t, by_y, memory)
     mul!(view(by_ps.weight, :, 1:inputs), by_z, reshape(x, inputs, :)')
     sum!(by_ps.bias, by_z)
     timed && (view(by_ps.weight, :, inputs + 1) .= t .* by_ps.bias)
-    by_x = memory(x)
+    by_x = like(memory, x)
     mul!(reshape(by_x, inputs, :), view(ps.weight, :, 1:inputs)', by_z)
     return by_x
 end

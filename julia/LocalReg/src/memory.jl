@@ -33,6 +33,10 @@ function (arena::Arena)(x, dims = size(x))
     return shelf.arrays[shelf.used]
 end
 
+"""As `memory(x, dims)`, of a type that the compiler knows."""
+like(memory, x::Array{T, N}, dims::NTuple{N, Int} = size(x)) where {T, N} = memory(x, dims)::Array{T, N}
+like(memory, x, dims = size(x)) = memory(x, dims)
+
 """Whatever came of the arena is free to serve again."""
 function reset!(arena::Arena)
     for shelf in values(arena.shelves)

@@ -40,12 +40,22 @@ const FUSED = 8 # terms that one pass over memory adds up
 """sum_i weight_i x_i of (weight, x) pairs, at least one; an array of its own."""
 function combine(terms::Vector{Tuple{T, A}}, memory = Fresh()) where {T, A}
     out = memory(last(first(terms)))::A
-    for part in Iterators.partition(terms, FUSED)
-        weights, xs = Tuple(first.(part)), Tuple(last.(part))
-        part[1] === terms[1] ? write_sum!(out, weights, xs) : write_sum!(out, (one(T), weights...), (out, xs...))
+    add_fused!(out, terms, 0, min(length(terms), FUSED), Val(FUSED))
+    for before in FUSED:FUSED:(length(terms) - 1)
+        add_fused!(out, terms, before, min(length(terms) - before, FUSED), Val(FUSED))
     end
     return out
 end
+
+"""Add the `count` terms behind those `before`; the first ones are written. `N` is tried down to `count`: what is called
+is then known to the compiler."""
+function add_fused!(out, terms::Vector{Tuple{T, A}}, before, count, ::Val{N}) where {T, A, N}
+    count < N && return add_fused!(out, terms, before, count, Val(N - 1))
+    weights, xs = ntuple(i -> terms[before + i][1], Val(N)), ntuple(i -> terms[before + i][2], Val(N))
+    before == 0 ? write_sum!(out, weights, xs) : write_sum!(out, (one(T), weights...), (out, xs...))
+    return nothing
+end
+add_fused!(out, terms::Vector{<:Tuple}, before, count, ::Val{0}) = nothing
 
 """Append the terms of dt * sum_i weights_i k_i."""
 function add_terms!(terms, dt, weights, ks)

@@ -1,13 +1,15 @@
 using LocalReg, Test
-using LocalReg: Adams, AdamsSweep, BS3, Cotangents, Dynamics, EstimateCotangent, Integrals, Keep, Layers, Options,
-    Part, PathNoise, SolveFailure, Stage, StochasticTableau, Tableau, adams_step, estimate, initial_step, interpolate,
-    is_start, jacobian, local_error, lux_layer, new_state, paper_local_error, parameters, pull, pull_back, replay,
-    slope, solve, start_step, take_again, time_derivative
+using LocalReg: Adams, AdamsSweep, BS3, Constant, Cotangents, Dynamics, EstimateCotangent, FunctionModel, Integrals, Keep,
+    Layers, Lux, LuxModel, Options, Part, PathNoise, Random, Refusal, Slot, SolveFailure, Stage, StochasticTableau, Tableau,
+    Zygote, adams_step, estimate, evaluate!, flatten, initial_step, interpolate, is_start, jacobian, local_error, lux_layer,
+    lux_of, named_places, new_state, paper_local_error, parameters, pull, pull_back, replay, seeded, slope, slots, solve,
+    start_step, take_again, time_derivative, unflatten, with_running
 using LinearAlgebra: norm
 
 @testset "LocalReg" begin
     include("models.jl")
     include("dynamics.jl")
+    include("julia_models.jl")
     include("solves.jl")
     include("gradients.jl")
     include("noise.jl")

@@ -39,6 +39,12 @@ def refusals(julia: Julia) -> Iterator[None]:
                 "the dynamics write to arrays, through which Zygote takes no gradient: write them out of "
                 f"place, or as f!(du, u, p, t): {error}"
             ) from error
+        if "MethodError" in str(error) and "ForwardDiff.Dual" in str(error):
+            raise OptionError(
+                "the dynamics do not take the dual numbers that ForwardDiff differentiates by (an array of "
+                "Float64 made before holds none, nor does an argument declared Float64): let arrays and "
+                f"arguments have the element type of u and p: {error}"
+            ) from error
         raise
 
 

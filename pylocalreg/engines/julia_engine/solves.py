@@ -104,7 +104,7 @@ def initial_step(problem: Problem, t: float, u: torch.Tensor) -> tuple[float, Ca
 
 
 def _breathe() -> None:
-    """Called once a step in place of a bar: Python raises KeyboardInterrupt here, and other threads run."""
+    """Called once a millisecond in place of a bar: KeyboardInterrupt is raised here, other threads run."""
 
 
 class _Looks:

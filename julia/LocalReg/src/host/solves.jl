@@ -10,6 +10,20 @@ function (offer::HostOffer)(index, t, dt, EEst)
     return isnone(wanted) ? nothing : pyconvert(Vector{Int}, wanted)
 end
 
+"""Calls a Python function after a step, if a millisecond has passed since it did."""
+mutable struct Breath
+    const call::Py
+    last::UInt64
+end
+
+function (breath::Breath)(t, calls)
+    now = time_ns()
+    now - breath.last < 1_000_000 && return nothing
+    breath.last = now
+    breath.call()
+    return nothing
+end
+
 """A Python callable that may end a solve within a step, as `solve` asks for it."""
 struct HostWatch
     call::Py
@@ -21,9 +35,12 @@ function (watch::HostWatch)(t, integrator)
     return isnone(ended) ? nothing : pyconvert(Float64, ended)
 end
 
-"""`after_step()` is called once a step, and where it is `watching` with the step's end and the calls so far."""
+"""
+`after_step` is called once a step, with the step's end and the calls so far, where it is `watching`; else `after_step()`,
+once a millisecond.
+"""
 function host_solve(handle, u0, times, states, spread, dense, checkpoints, restarts, offer, after_step, watching, watch)
-    after = pyconvert(Bool, watching) ? after_step : (t, calls) -> after_step()
+    after = pyconvert(Bool, watching) ? after_step : Breath(after_step, time_ns())
     return solve_and_share(
         value(handle), array(u0), times, states, spread, dense, checkpoints, restarts, offer, after, watch,
     )
