@@ -6,7 +6,7 @@ from typing import Any
 from pylocalreg.checks import short
 from pylocalreg.engines.algorithm import Algorithm
 from pylocalreg.errors import OptionError
-from pylocalreg.regularizers import LocalRegularizer, Regularizer
+from pylocalreg.regularizers import GlobalRegularizer, LocalRegularizer, Regularizer
 
 SolveOptions = tuple[tuple[str, Any], ...]
 
@@ -85,8 +85,10 @@ def refuse_solve_options(options: SolveOptions, engine: str, regularizer: Regula
             f"solve_options has {', '.join(names)}: the embedded engine has none of the stack's own options; "
             "leave them out, or take engine='julia'"
         )
-    by_itself = isinstance(regularizer, LocalRegularizer) and regularizer.estimator is not None
-    if "internalnorm" in names and regularizer is not None and not by_itself:
+    reads_estimates = isinstance(regularizer, GlobalRegularizer) or (
+        isinstance(regularizer, LocalRegularizer) and regularizer.estimator is None
+    )
+    if "internalnorm" in names and reads_estimates:
         raise OptionError(
             "solve_options has 'internalnorm', and a regularizer takes gradients of the usual norm of the "
             "error: leave one out, or give LocalRegularizer an estimator, which takes the usual norm"

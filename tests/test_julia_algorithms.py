@@ -57,6 +57,21 @@ PLAIN = [name for name, problem in PROBLEMS.items() if not problem.stiff]
 EVERY = {
     solver: PLAIN if solver in EXPLICIT else list(PROBLEMS) for solver in (*EXPLICIT, *STIFF, *COMPOSITE)
 }
+NO_FORMULA = (
+    *(
+        "BS5",
+        "DP8",
+        "VCABM",
+        "AN5",
+        "ROCK4",
+        "RKC",
+        "ExtrapolationMidpointDeuflhard",
+        "FBDF",
+        "QNDF",
+        "ABDF2",
+    ),
+    *COMPOSITE,
+)
 LOW_ORDER = ("ABDF2", "Midpoint", "RKC", "Rosenbrock23", "TRBDF2")
 
 
@@ -143,6 +158,7 @@ def test_local_regularization(solver: str) -> None:
     except OptionError as error:
         assert "estimator='Tsit5'" in str(error)  # noqa: PT017
         own = False
+    assert own == (solver not in NO_FORMULA)
     regularizer = plr.LocalRegularizer(scale="linear", estimator=None if own else "Tsit5")
     solution, _, f = solved(name, solver, regularizer=regularizer)
     R = solution.regularization
@@ -201,7 +217,6 @@ def node(**options: Any) -> plr.NeuralODE:
 REFUSED: dict[str, tuple[Any, str]] = {
     "nobody's": ({"solver": "Tsit9"}, "of that name"),
     "of a package that is not there": ({"solver": "TaylorMethod9"}, "of that name"),
-    "a package that is not there": ({"solver": "RadauIIA5"}, "--add OrdinaryDiffEqFIRK"),
     "keyword": ({"solver": algorithm("Rodas4", colour=3), "adjoint": "gauss"}, "colour"),
     "keyword's value": ({"solver": algorithm("Rodas4", autodiff=3), "adjoint": "gauss"}, "Rodas4"),
     "SDE": ({"solver": "SRIW2"}, "NeuralSDE"),
@@ -231,6 +246,13 @@ def test_refused(name: str) -> None:
     assert says in str(error.value)
 
 
+def test_a_package_that_is_not_there_is_named() -> None:
+    missing = julia_has("RadauIIA5")
+    if missing is None:
+        pytest.skip("OrdinaryDiffEqFIRK is there")
+    assert "install-julia --add OrdinaryDiffEqFIRK" in missing
+
+
 def test_traced_adjoints_want_layers() -> None:
     made = node(adjoint=plr.julia.adjoint("ForwardDiffSensitivity"))
     with pytest.raises(OptionError, match="layers"):
@@ -247,6 +269,13 @@ def test_options_are_passed_and_refused() -> None:
     assert 0.37 in node(solve_options={"d_discontinuities": [0.37]})(u0).steps.t
     with pytest.raises(OptionError, match="solve_options controller"):
         node(solve_options={"controller": algorithm(code="nobody()")})(u0)
+
+
+def test_constants_of_another_controller_are_refused() -> None:
+    need("FBDF")
+    u0 = PROBLEMS["Van der Pol"].start()
+    with pytest.raises(OptionError, match="gamma"):
+        node(solver="FBDF", adjoint="gauss", gamma=0.8)(u0)
 
 
 def test_objects_of_juliacall() -> None:

@@ -45,7 +45,9 @@ The object that `name` of a package makes of its arguments. No package: an algor
 function named(name, package, uuid, positional, keywords)
     if isempty(package)
         constructor = search(Symbol(name))
-        constructor === nothing && throw(Refusal("no package that Julia has loaded has an algorithm of that name (plr.julia.solvers() lists them)"))
+        constructor === nothing && throw(
+            Refusal("no package that Julia has loaded has an algorithm of that name (plr.julia.solvers() lists them)"),
+        )
     else
         m = owner(package, uuid)
         m === nothing && throw(Refusal("it is of the Julia package $package, which is not there", package))

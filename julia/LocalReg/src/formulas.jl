@@ -1,5 +1,5 @@
-# The formula of an algorithm's steps: what takes them again one by one, with an error estimate and a gradient. Methods that
-# both engines have are given it by Python; of any other algorithm of the stack it is read off the algorithm itself, and
+# The formula of an algorithm's steps: what takes them again one by one, with an error estimate and a gradient. Python has
+# it of methods that both engines have; of any other algorithm of the stack it is read off the algorithm itself, and
 # believed where it gives the algorithm's own steps.
 
 const Formula{T} = Union{
@@ -13,7 +13,7 @@ What takes a step of the algorithm again, `nothing` where no formula gives its s
 for states between them.
 """
 function formula(::Type{T}, algorithm) where {T}
-    length(parts(algorithm)) == 1 || return nothing, false
+    (length(parts(algorithm)) == 1 && !is_limited(algorithm)) || return nothing, false
     candidate = try
         read_formula(algorithm)
     catch
@@ -26,6 +26,11 @@ function formula(::Type{T}, algorithm) where {T}
         false, false
     end
     return of_steps ? in_type(T, candidate) : nothing, of_steps && of_states
+end
+
+"""Whether the user's own function changes its stages or steps."""
+is_limited(algorithm) = any((:stage_limiter!, :step_limiter!)) do name
+    hasproperty(algorithm, name) && getproperty(algorithm, name) !== OrdinaryDiffEqCore.trivial_limiter!
 end
 
 """The formula that the algorithm's cache holds, or the coefficients that an explicit step shows."""
@@ -75,7 +80,7 @@ const TRIAL_STEPS = 8 # more than any multistep method's start
 function agreement(formula, algorithm)
     of_states = true
     for steep in (0.7, 3.0)
-        integrator = start_on_trial(algorithm, steep)
+        integrator = start_on_trial(exactly(algorithm), steep)
         f, p = trial(steep)
         for _ in 1:TRIAL_STEPS
             step!(integrator)
@@ -92,8 +97,16 @@ whole_step(f, x::Tableau, u, p, t, dt) = Step(f, x, u, p, t, dt, length(x.c))
 whole_step(f, x::RosenbrockTableau, u, p, t, dt) = RosenbrockStep(f, x, u, p, t, dt, length(x.c))
 whole_step(f, x::ImplicitTableau, u, p, t, dt) = ImplicitStep(f, x, u, p, t, dt, length(x.c))
 
-# the stack's Newton iterations end where they are fine enough beside the tolerance
-closeness(::ImplicitTableau) = 0.05
+"""The algorithm with implicit stages solved to the last digits, if by Newton's iterations."""
+function exactly(algorithm)
+    hasproperty(algorithm, :nlsolve) && hasproperty(algorithm.nlsolve, :κ) || return algorithm
+    nlsolve = algorithm.nlsolve
+    @reset nlsolve.κ = oftype(nlsolve.κ, 1 // 10^8)
+    @reset nlsolve.max_iter = 50
+    return SciMLBase.remake(algorithm; nlsolve)
+end
+
+closeness(::ImplicitTableau) = 1e-4
 closeness(formula) = 1e-6
 
 function gives_step(formula, f, p, integrator, dt)
@@ -114,6 +127,7 @@ function gives_states(formula, f, p, integrator, dt)
     step = whole_step(f, formula, copy(integrator.uprev), p, integrator.tprev, dt)
     return all((0.3, 0.8)) do theta
         u = combine(add_terms!([(1.0, step.u)], unit(step), weights_inside(formula, [theta]), step.ks))
-        isapprox(u, integrator(integrator.tprev + theta * dt); atol = 100 * TRIAL_TOLERANCE * closeness(formula), rtol = 0)
+        inside = integrator(integrator.tprev + theta * dt)
+        isapprox(u, inside; atol = 100 * TRIAL_TOLERANCE * closeness(formula), rtol = 0)
     end
 end

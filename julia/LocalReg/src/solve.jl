@@ -14,7 +14,7 @@ const STIFF_SOLVERS = ("Rodas5", "Rodas5P", "Rosenbrock23")
 How to solve: `dt` 0 is an automatic first step. Times and tolerances have the state's element type. `dtmin` and `dtmax`
 bound the steps' sizes where they are not 0; `tstops`, in rising order, are times they end at, those outside the span none of its;
 `constants` are those of the controller that are not the method's own, by the stack's names. `algorithm` is the solver
-where it is none of those that both engines have, else `nothing`; `more` are options of the solve's by the stack's names.
+where it is none of those that both engines have, else `nothing`; `more` are options of the solve by the stack's names.
 """
 struct Options{T}
     solver::String
@@ -56,15 +56,27 @@ is_of_stack(options::Options) = options.algorithm !== nothing || !isempty(option
 function step_options(options::Options{T}, algorithm) where {T}
     return (;
         (options.dtmin > 0 ? (; options.dtmin) : (;))..., (options.dtmax > 0 ? (; options.dtmax) : (;))...,
-        (isempty(options.constants) ? (;) : (; controller = PIController(T, algorithm; options.constants...)))...,
+        (isempty(options.constants) ? (;) : (; controller = controller(options, algorithm)))...,
     )
+end
+
+"""The controller with the given constants: they are those of a PI controller, which some algorithms have not."""
+function controller(options::Options{T}, algorithm) where {T}
+    own = options.algorithm === nothing ? nothing : OrdinaryDiffEqCore.default_controller(T, algorithm)
+    own isa Union{Nothing, PIController} || throw(
+        Refusal(
+            "$(join(keys(options.constants), ", ")) are constants of a PI controller, and its own is a " *
+                "$(nameof(typeof(own))): give solve_options={'controller': ...}, or leave them out",
+        ),
+    )
+    return PIController(T, algorithm; options.constants...)
 end
 
 """
 What a run keeps beside (t, dt, EEst): the state each step starts from where `states`, or those of `spread` to twice
 as many steps, spread evenly over all; the stack's own
-solution with its dense output where `dense`, or with the states at `checkpoints`; and with those at `restarts`, from which
-an adjoint that solves the state backwards starts anew. `offer(index, t, dt, EEst)`,
+solution with its dense output where `dense`, or with the states at `checkpoints`; and with those at `restarts`, from
+which an adjoint that solves the state backwards starts anew. `offer(index, t, dt, EEst)`,
 where it is not `nothing`, is told of each accepted step and gives the indices of the steps whose states are
 to be kept from now on, or `nothing` for no change.
 """

@@ -1,9 +1,9 @@
-# What Python calls to make algorithms of the stack, and to ask what they are. Names and keywords are data here: nothing but
-# `of_code` evaluates code, and only the Python API calls it.
+# What Python calls to make algorithms of the stack, and to ask what they are. Names and keywords are data here: nothing
+# but `of_code` evaluates code, and only the Python API calls it.
 
 """
-What a row of Python's stands for: a number or a truth value itself; ("symbol", text); ("numbers", numbers); ("name", name, package, uuid,
-positional, keywords); ("code", text); ("object", object).
+What a row of Python's stands for: a number or a truth value itself; ("symbol", text); ("numbers", numbers);
+("name", name, package, uuid, positional, keywords); ("code", text); ("object", object).
 """
 function argument(row::Py)
     pyconvert(Bool, PythonCall.pyisinstance(row, PythonCall.pybuiltins.tuple)) || return value(row)
