@@ -64,7 +64,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "autodiff": (lambda: plr.julia.algorithm("KenCarp4", autodiff="both"), "finite"),
     "a string": (lambda: plr.julia.algorithm("KenCarp4", linsolve="KLU"), "takes no string"),
-    "a name's choice": (lambda: plr.julia.algorithm("AN5", sequence="even"), "harmonic"),
+    "a name's choice": (lambda: plr.julia.algorithm("AitkenNeville", sequence="even"), "harmonic"),
     "a solver as a string": (lambda: plr.julia.algorithm("AutoTsit5", "Rodas5P"), "algorithm('Rodas5P')"),
     "a list": (lambda: plr.julia.algorithm("KenCarp4", x=[1]), "give a number"),
     "nan": (lambda: plr.julia.algorithm("KenCarp4", x=float("nan")), "give a number"),

@@ -29,8 +29,11 @@ Gradients of sum_i <cotangents_i, u(times_i)>, by solving the adjoint equation b
 algorithm of SciMLSensitivity's.
 """
 function pull_back(f::Dynamics, run::Run{T, A}, adjoint, checkpointing, times, cotangents) where {T, A}
-    checkpointing && adjoint in ("gauss", "quadrature") && return by_parts(f, run, adjoint, times, cotangents)
     options = run.options
+    backwards = options.tspan[2] < options.tspan[1]
+    # InterpolatingAdjoint's own checkpoints are those of a span that runs forwards
+    in_parts = adjoint in ("gauss", "quadrature") || (adjoint == "interpolating" && backwards)
+    checkpointing && in_parts && return by_parts(f, run, adjoint, times, cotangents)
     alg = algorithm(options; of_adjoint = true)
     sol = run.sol
     # Zygote differentiates the call out of place
@@ -53,7 +56,7 @@ function pull_back(f::Dynamics, run::Run{T, A}, adjoint, checkpointing, times, c
 end
 
 """
-An adjoint that knows no checkpoints, from one to the next of the run's: each part is solved once more with its dense
+An adjoint that knows no such checkpoints, from one to the next of the run's: each part is solved once more with its dense
 output, the last one first, and leaves the cotangent of its start to the one before.
 """
 function by_parts(f::Dynamics, run::Run{T, A}, adjoint, times, cotangents) where {T, A}

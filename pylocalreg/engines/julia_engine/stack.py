@@ -7,7 +7,7 @@ from typing import Any
 from pylocalreg.engines.algorithm import Algorithm, Sensitivity
 from pylocalreg.engines.julia_engine.failures import refusing
 from pylocalreg.engines.julia_engine.start import Julia
-from pylocalreg.engines.packages import ELSEWHERE
+from pylocalreg.engines.packages import ELSEWHERE, WRONG
 from pylocalreg.errors import OptionError
 
 
@@ -52,6 +52,8 @@ def stack_algorithm(julia: Julia, solver: str) -> StackAlgorithm:
             f"solver {str(solver)!r} is of {ELSEWHERE[solver]}, which takes steps by an integrator of its "
             "own: those of OrdinaryDiffEq and StochasticDiffEq are read; for stiff problems FBDF"
         )
+    if solver in WRONG:
+        raise OptionError(f"solver {str(solver)!r}: in the stack it {WRONG[solver]}; take VCABM or FBDF")
     row = (solver if isinstance(solver, Algorithm) else Algorithm.named(solver, solver)).row
     with refusing(julia, f"solver {str(solver)!r}"):
         handle, kind, _, implicit, adaptive = julia.call("algorithm", row)
