@@ -513,8 +513,11 @@ def test_inside_a_pytorch_module(engine: str) -> None:
 @needs_julia
 def test_second_derivatives_are_refused() -> None:
     node = plr.NeuralODE(pair("Chain")[1], engine="julia", regularizer=plr.RNODE())
-    with pytest.raises(DoubleBackwardError):
+    with pytest.raises(OptionError, match=r"torch\.func"):
         node(normal(5, 3))
+    u = normal(5, 3).requires_grad_()
+    with pytest.raises(DoubleBackwardError):
+        torch.autograd.grad(pair("Chain")[1](0.0, u).sum(), u, create_graph=True)
 
 
 @needs_julia

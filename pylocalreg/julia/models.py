@@ -14,6 +14,7 @@ from pylocalreg.engines.julia_engine.failures import refusals
 from pylocalreg.engines.julia_engine.start import Julia, start
 from pylocalreg.errors import DeviceError, DtypeError, OptionError, ShapeError
 from pylocalreg.julia.evaluate import Evaluate
+from pylocalreg.observed.reached import transforming
 from pylocalreg.regularizers.base import draw_seed
 
 IN_PLACE_INPUTS = 1000
@@ -91,6 +92,11 @@ class JuliaModel(torch.nn.Module):
 
     def evaluate(self, t: torch.Tensor | float, u: torch.Tensor, seed: int) -> torch.Tensor:
         """f(t, u) with the draws of a seed."""
+        if transforming():
+            raise OptionError(
+                "a function that torch.func transforms calls dynamics written in Julia: they have the first "
+                "derivatives of reverse mode alone"
+            )
         self.check(u)
         julia = start()
         p = u.new_zeros(1) if self.p is None else self.p

@@ -1,8 +1,12 @@
 # Models written in Julia: made of code, of a file or of an object, and called alone.
 
+# Julia frees a module that nothing names, and crashes where a function of it lives on
+const PLACES = Module[]
+
 """What Julia code gives, evaluated in a module of its own, where a file's names are if one is given, else Lux's."""
 function host_user_code(code, file)
     place = Module(:PyLocalRegUser)
+    push!(PLACES, place)
     Core.eval(place, :(eval(x) = Core.eval($place, x)))
     Core.eval(place, :(include(path) = Base.include($place, path)))
     if isnone(file)
