@@ -219,7 +219,6 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "nobody's": ({"solver": "Tsit9"}, "of that name"),
     "of a package that is not there": ({"solver": "TaylorMethod9"}, "of that name"),
     "keyword": ({"solver": algorithm("Rodas4", colour=3), "adjoint": "gauss"}, "colour"),
-    "keyword's value": ({"solver": algorithm("Rodas4", autodiff=3), "adjoint": "gauss"}, "Rodas4"),
     "SDE": ({"solver": "SRIW2"}, "NeuralSDE"),
     "of no equation": ({"solver": algorithm(code="1 + 1")}, "not an algorithm"),
     "wrong in the stack": ({"solver": "AN5"}, "errs by 0.5"),
@@ -268,7 +267,8 @@ def test_options_are_passed_and_refused() -> None:
         node(solve_options={"colour": 3})(u0)
     largest = algorithm(code="(u, t) -> maximum(abs, u)")
     assert node(solve_options={"internalnorm": largest})(u0).stats != plain
-    assert 0.37 in node(solve_options={"d_discontinuities": [0.37]})(u0).steps.t
+    steps = node(solve_options={"d_discontinuities": [0.37]})(u0).steps
+    assert abs(steps.t - 0.37).min() < 1e-12
     with pytest.raises(OptionError, match="solve_options controller"):
         node(solve_options={"controller": algorithm(code="nobody()")})(u0)
 
