@@ -232,7 +232,7 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
                 means = [sum(h[i][1] for h in its) / len(its) for i in range(len(steps))]
                 panel.plot(steps, means, ".-", label=method)
         panel.set(title=f"NFE in {precision}", xlabel="training step", ylim=(0, None))
-    panels[-1].legend(fontsize=8)
+    panels[0].legend(fontsize=8, loc="lower right")
     with replacing(path) as partial:
         figure.savefig(partial, dpi=150, format="png")
 
