@@ -22,11 +22,30 @@ def partly_through_numpy(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     return W * through_numpy(t, u)
 
 
-def detached(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-    return -u.detach()
+def through_a_list(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    return torch.tensor([-2 * x for x in u.tolist()], dtype=u.dtype)
 
 
-LEAVING = [through_numpy, partly_through_numpy, detached]
+def through_numbers(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    return torch.tensor([-2 * float(x) for x in u], dtype=u.dtype)
+
+
+def through_an_array(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    return torch.as_tensor(-2 * np.asarray(u.detach()))
+
+
+def through_dlpack(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    return torch.from_dlpack(-2 * np.from_dlpack(u.detach()))
+
+
+LEAVING = [
+    through_numpy,
+    partly_through_numpy,
+    through_a_list,
+    through_numbers,
+    through_an_array,
+    through_dlpack,
+]
 CONSTANT: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "ones": lambda t, u: torch.ones_like(u),
     "of time": lambda t, u: t.expand_as(u).clone(),

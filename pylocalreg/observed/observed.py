@@ -9,6 +9,7 @@ import torch
 from pylocalreg.errors import ChangedError, DtypeError, OptionError
 from pylocalreg.observed.draws import Draws
 from pylocalreg.observed.held import Held, held_by
+from pylocalreg.observed.leaving import Leaving
 from pylocalreg.observed.reached import (
     Edge,
     Entering,
@@ -174,21 +175,26 @@ class Observed(torch.nn.Module):
         self._first = t, state, k.detach()
 
     def _check_constant(self, t: torch.Tensor, u: torch.Tensor) -> None:
-        """Raise `OptionError` where what has no graph from the state changes with it.
+        """Raise `OptionError` where what has no graph from the state changes with it, and not because the
+        dynamics detach it, which is their own affair.
 
         At two states beside the one that is solved from, which may lie just where the dynamics switch.
         """
         h = torch.finfo(u.dtype).eps ** 0.5 * (1 + u.abs())
-        with torch.no_grad():
+        with torch.no_grad(), Leaving() as leaving:
             one, other = self._call(t, u + h), self._call(t, u + 2 * h)
         self.wasted += 2
-        if not isinstance(one, torch.Tensor) or not one.isfinite().all() or torch.equal(one, other):
+        if (
+            not leaving.left
+            or not isinstance(one, torch.Tensor)
+            or not one.isfinite().all()
+            or torch.equal(one, other)
+        ):
             return
         raise OptionError(
             "the dynamics change with the state that they are given, but autograd does not see how: they "
-            "leave PyTorch (for numpy, for Julia through juliacall) or detach the state, and the gradient "
-            "would be wrong. Write them in PyTorch, give a Julia function as plr.julia.function(f), or solve "
-            "within torch.no_grad()"
+            "leave PyTorch (for numpy, for Julia through juliacall), and the gradient would be wrong. Write "
+            "them in PyTorch, give a Julia function as plr.julia.function(f), or solve within torch.no_grad()"
         )
 
     def _made(
