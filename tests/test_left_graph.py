@@ -35,7 +35,7 @@ def through_an_array(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 
 
 def through_dlpack(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-    return torch.from_dlpack(-2 * np.from_dlpack(u.detach()))
+    return torch.utils.dlpack.from_dlpack(-2 * np.from_dlpack(u.detach()))
 
 
 LEAVING = [
