@@ -13,7 +13,7 @@ import pylocalreg as plr
 from pylocalreg.errors import NonFiniteError, OptionError, SaveAtError, ShapeError, StepLimitError
 from pylocalreg.events import crossing
 from tests.conftest import Net, normal
-from tests.julia import ENGINES
+from tests.julia import ENGINES, needs_julia
 
 F64 = torch.float64
 ADJOINTS: tuple[plr.Adjoint, ...] = ("backsolve", "discrete", "gauss", "interpolating", "quadrature")
@@ -117,6 +117,21 @@ def test_an_end(engine: str, adjoint: plr.Adjoint) -> None:
     by_u0, by_gravity = torch.autograd.grad(solution.u[1], inputs)  # v = -sqrt(2 g h)
     assert float(by_gravity) == pytest.approx(float(solution.u[1]) / GRAVITY / 2, rel=1e-8)
     assert float(by_u0[0]) == pytest.approx(float(solution.u[1]) / HEIGHT / 2, rel=1e-8)
+
+
+@needs_julia
+@pytest.mark.parametrize("solver", ["Vern9", "Rodas4", "VCABM3"])
+@pytest.mark.parametrize("adjoint", ["discrete", "interpolating"])
+def test_other_algorithms_of_the_stack(solver: str, adjoint: plr.Adjoint) -> None:
+    node = bouncing((0.0, 1.0), solver=solver, adjoint=adjoint, engine="julia")
+    u0 = start()
+    solution = node(u0)
+    inputs = [torch.tensor(x, dtype=F64, requires_grad=True) for x in (HEIGHT, GRAVITY, KEPT)]
+    expected = exact(1.0, *inputs)
+    torch.testing.assert_close(solution.u[0], expected, rtol=1e-9, atol=0)
+    wanted = torch.autograd.grad(expected, inputs)
+    by_u0, *by_params = torch.autograd.grad(solution.u[0], [u0, *(node.get_parameter(n) for n in NAMES)])
+    torch.testing.assert_close([by_u0[0], *by_params], list(wanted), rtol=1e-6, atol=0)
 
 
 class NeuralEvent(torch.nn.Module):
