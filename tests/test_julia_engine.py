@@ -379,7 +379,10 @@ def test_adams_steps(
             abstol=1e-5,
             reltol=1e-5,
             adjoint=adjoint,
-            regularizer=plr.LocalRegularizer(generator=torch.Generator().manual_seed(4), **options),
+            # of the linear scale the estimates' part of the gradient is small beside the adjoint's own error
+            regularizer=plr.LocalRegularizer(
+                generator=torch.Generator().manual_seed(4), scale="linear", **options
+            ),
             saveat=[0.0, 0.3, 0.9, 1.0],
         )
 
