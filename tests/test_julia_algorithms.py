@@ -142,8 +142,9 @@ def test_states_and_gradients(solver: str) -> None:
         along = (by_u0 @ reference["by_u0"] + by_p @ reference["by_p"]).item()
         expected = (weights @ reference["derivative"]).item()
         scale = float((weights * reference["derivative"]).abs().sum()) + 1e-3
-        # an adjoint that reads the dense output is no better than that, which is of low order here
-        loose = 10 if solver == "ExtrapolationMidpointDeuflhard" else 1
+        # sensitivities grow faster than states, Lorenz' most; and an adjoint that reads a dense output of low
+        # order is no better than that
+        loose = 10 if solver in (*LOW_ORDER, "ExtrapolationMidpointDeuflhard") else 2
         assert abs(along - expected) < loose * bound * scale, (name, along, expected)
 
 
