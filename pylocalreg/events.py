@@ -22,7 +22,6 @@ from pylocalreg.states import Layout
 
 Condition = Callable[[torch.Tensor, Any], torch.Tensor]
 Affect = Callable[[torch.Tensor, Any], Any]
-At = Callable[[float], Any]
 
 NUDGE = 1 / 100
 """Where in the first step after an event the condition's sign is taken, the stack's ``repeat_nudge``: at

@@ -37,7 +37,8 @@ class Piece:
     def steps(self) -> Steps:
         """The steps as they were taken: an event cuts the last one short."""
         steps = self.solve.trajectory.steps()
-        steps.dt[-1] = self.end - steps.t[-1] if self.solve.trajectory.ended is not None else steps.dt[-1]
+        if self.solve.trajectory.ended is not None:
+            steps.dt[-1] = self.end - steps.t[-1]
         return steps
 
     def contains(self, t: float) -> bool:

@@ -11,7 +11,7 @@ class Algorithm(str):
     Two are equal where they show the same. `pylocalreg.julia.algorithm` makes and checks them.
 
     Attributes:
-        row: what LocalReg's `argument` (host_algorithms.jl) makes the algorithm of.
+        row: what LocalReg's `argument` (host/algorithms.jl) makes the algorithm of.
     """
 
     row: tuple[Any, ...]

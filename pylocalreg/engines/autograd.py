@@ -139,8 +139,6 @@ class Solve:
             value = u0.new_full((), sum(terms))
         # an output kept by its own graph is a cycle that nothing frees
         outputs, trajectory.outputs = trajectory.outputs, []
-        if self.adjoint == "backsolve":
-            trajectory.saved = {t: u.detach() for t, u in zip(self.times, outputs, strict=True)}
         return value, *states, *outputs
 
     def _unseen_draws(self, device: torch.device) -> Draws | None:

@@ -33,12 +33,7 @@ def check_options(
         )
     check_choices(where, adjoint, jacobian)
     method = METHODS[solver]
-    has_estimate = "error" in method.estimates
-    if adaptive and not has_estimate:
-        raise OptionError(
-            f"adaptive=True: {solver} has no error estimate to choose its steps by; give dt and leave "
-            "adaptive out"
-        )
+    adaptive = choose_adaptive(solver, adaptive, "error" in method.estimates)
     if checkpoints is not None and not method.one_step and adjoint != "backsolve":
         raise OptionError(
             f"checkpoints = {checkpoints}: a step of {solver} depends on the steps before it and can not "
@@ -48,6 +43,20 @@ def check_options(
         able = sorted(name for name, other in METHODS.items() if other.takes_jacobian)
         raise OptionError(
             f"jacobian={jacobian!r}: {solver} takes no Jacobian; leave it out, or choose a solver of {able}"
+        )
+    return adaptive
+
+
+def choose_adaptive(solver: str, adaptive: bool | None, has_estimate: bool) -> bool:
+    """Whether the steps are adaptive: what is asked, or what the method can.
+
+    Raises:
+        OptionError: they are to be, and the method has no estimate.
+    """
+    if adaptive and not has_estimate:
+        raise OptionError(
+            f"adaptive=True: {solver} has no error estimate to choose its steps by; give dt and leave "
+            "adaptive out"
         )
     return has_estimate if adaptive is None else adaptive
 
@@ -73,10 +82,11 @@ def check_estimate(solver: str, quantity: Quantity) -> None:
 
 def keep_for(adjoint: Adjoint, checkpoints: int | None) -> Keep:
     """As `Engine.keep_for`."""
+    restarts = adjoint == "backsolve"
     if checkpoints is not None:
-        return Keep(checkpoints)
-    if adjoint == "backsolve":
-        return Keep("end")
+        return Keep(checkpoints, restarts=restarts)
+    if restarts:
+        return Keep("end", restarts=True)
     return Keep("all", stages=adjoint != "discrete")
 
 
@@ -93,6 +103,7 @@ __all__ = [
     "check_choices",
     "check_estimate",
     "check_options",
+    "choose_adaptive",
     "is_stochastic",
     "keep_for",
 ]

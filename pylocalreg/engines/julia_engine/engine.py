@@ -30,6 +30,7 @@ from pylocalreg.engines.methods import (
     check_choices,
     check_estimate,
     check_options,
+    choose_adaptive,
     is_stochastic,
     keep_for,
 )
@@ -87,14 +88,10 @@ class JuliaEngine:
                 "explicit, Rosenbrock or diagonally implicit Runge-Kutta steps that its coefficients alone "
                 "make); take adjoint='interpolating' or 'gauss'"
             )
-        if adaptive and not algorithm.adaptive:
-            raise OptionError(
-                f"adaptive=True: {solver} has no error estimate to choose its steps by; give dt and leave "
-                "adaptive out"
-            )
+        adaptive = choose_adaptive(solver, adaptive, algorithm.adaptive)
         if jacobian is not None and not algorithm.implicit:
             raise OptionError(f"jacobian={jacobian!r}: {solver} takes no Jacobian; leave it out")
-        return algorithm.adaptive if adaptive is None else adaptive
+        return adaptive
 
     def check_estimate(self, solver: str, quantity: Quantity) -> None:
         if solver in METHODS:
@@ -124,10 +121,8 @@ class JuliaEngine:
         if isinstance(adjoint, Sensitivity):
             return _keep_for_sensitivity(problem, adjoint)
         keep = keep_for(adjoint, checkpoints)
-        if checkpoints is not None:
-            # a continuous adjoint's checkpoints are the stack's own
-            keep = replace(keep, stages=adjoint != "discrete")
-        return replace(keep, restarts=adjoint == "backsolve")
+        # a continuous adjoint's checkpoints are the stack's own
+        return keep if checkpoints is None else replace(keep, stages=adjoint != "discrete")
 
     def solve(
         self,

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn
 
 import numpy as np
@@ -66,7 +67,7 @@ def integrate(
     keeper = _Keeper(keep, trajectory)
     outputs = trajectory.outputs
     while len(outputs) < len(times) and times[len(outputs)] == float(t):
-        outputs.append(u0.clone())
+        keeper.save(float(t), u0.clone())
 
     u, EEst = u0, T(0)
     accepted = False
@@ -97,18 +98,16 @@ def integrate(
             t = stop if lands else t + dt
             if on_step is not None:
                 on_step(start, float(t), stepper)
-
-            def at(time: float, t: float = float(t), u_new: torch.Tensor = u_new) -> torch.Tensor:
-                return u_new.clone() if time == t else stepper.interpolate(time)
-
             reached = float(t)
             if watch is not None:
+                at = partial(_state_at, t=reached, u_new=u_new, stepper=stepper)
                 trajectory.ended = watch(start, reached, at)
                 reached = reached if trajectory.ended is None else trajectory.ended
             while len(outputs) < len(times) and direction * (times[len(outputs)] - reached) <= 0:
-                outputs.append(at(times[len(outputs)]))
+                time = times[len(outputs)]
+                keeper.save(time, _state_at(time, float(t), u_new, stepper))
             if trajectory.ended is not None and reached not in times[: len(outputs)]:
-                outputs.append(at(reached))
+                keeper.save(reached, _state_at(reached, float(t), u_new, stepper))
         stepper.accept()
         if t == t_end or trajectory.ended is not None:
             # an error relative to an infinite state is 0: EEst need not show it, and it stays infinite
@@ -116,9 +115,10 @@ def integrate(
                 advice = "take smaller steps" if controller is None else "the solution blows up"
                 raise_if_not_finite(u_new, f"the state at t = {float(t):.6g}", advice)
             keeper.finish(u_new)
-            trajectory.whole_end = float(t)
-            next_dt = abs(proposed) if controller is None else abs(controller.accept(T(proposed), EEst))
-            trajectory.proposed_dt = float(direction * next_dt)
+            if trajectory.ended is not None:
+                trajectory.whole_end = float(t)
+                next_dt = abs(proposed) if controller is None else abs(controller.accept(T(proposed), EEst))
+                trajectory.proposed_dt = float(direction * next_dt)
             trajectory.calls, trajectory.nf = f.calls, f.nfe - stepper.uncounted
             return trajectory
         spare = None if kept or u is u0 or not method.one_step else u
@@ -137,6 +137,11 @@ def integrate(
         f"reached t = {float(t):.6g} of tspan {problem.tspan}: loosen abstol = {problem.abstol:g} and "
         f"reltol = {problem.reltol:g}, raise maxiters, or regularize the dynamics"
     )
+
+
+def _state_at(time: float, t: float, u_new: torch.Tensor, stepper: Stepper) -> torch.Tensor:
+    """The state at a time within the step that ends at ``t``."""
+    return u_new.clone() if time == t else stepper.interpolate(time)
 
 
 class _Keeper:
@@ -174,6 +179,12 @@ class _Keeper:
         if chosen and keep.states != "all":
             self._drop()
         return i in trajectory.u
+
+    def save(self, time: float, u: torch.Tensor) -> None:
+        """An output."""
+        self.trajectory.outputs.append(u)
+        if self.keep.restarts:  # without the graph that the output is given later, which would hold it
+            self.trajectory.saved[time] = u.detach()
 
     def _drop(self) -> None:
         """Keep the checkpoints and the chosen states alone."""
