@@ -28,6 +28,7 @@ import torch
 
 import pylocalreg as plr
 from pylocalreg.dynamics import LayerDynamics
+from pylocalreg.experiments.identity import device_name
 
 BATCH, WIDTH, HIDDEN = 512, 784, 100
 TOLERANCE = 1e-5
@@ -132,7 +133,7 @@ def pylocalreg_node(field: LayerDynamics, **options: Any) -> plr.NeuralODE:
 
 def f_alone(field: LayerDynamics, x: torch.Tensor) -> Contestant:
     """As many calls of f as pylocalreg's solve makes: the least that a solve in these steps can take."""
-    node, t = pylocalreg_node(field), torch.tensor(0.5)
+    node, t = pylocalreg_node(field), torch.tensor(0.5, device=x.device)
     with torch.no_grad():
         nfe = node(x).stats.nfe
 
@@ -181,7 +182,8 @@ def relative_error(u: object, field: LayerDynamics, x: torch.Tensor) -> float:
     tight = plr.NeuralODE(copy.deepcopy(field).double(), abstol=1e-11, reltol=1e-11, engine="torch")
     with torch.no_grad():
         right = tight(x.double()).u
-    difference = torch.from_numpy(np.array(np.asarray(u))).double() - right
+    ours = u.cpu() if isinstance(u, torch.Tensor) else u
+    difference = torch.from_numpy(np.array(np.asarray(ours))).double() - right.cpu()
     return float(difference.norm() / right.norm())
 
 
@@ -200,7 +202,7 @@ def torchdiffeq_solve(
     name: str, field: LayerDynamics, x: torch.Tensor, tolerance: float = TOLERANCE
 ) -> Callable[[], torch.Tensor]:
     odeint: Any = getattr(importlib.import_module("torchdiffeq"), name)
-    times = torch.tensor([0.0, 1.0])
+    times = torch.tensor([0.0, 1.0], device=x.device)
 
     def solve() -> torch.Tensor:
         u: torch.Tensor = odeint(field, x, times, rtol=tolerance, atol=tolerance, method="dopri5")[-1]
@@ -254,7 +256,7 @@ def torchode_solve(field: TimeOfEach, x: torch.Tensor) -> Callable[[], torch.Ten
     solver = torchode.AutoDiffAdjoint(
         torchode.Tsit5(term=term), controller, backprop_through_step_size_control=False
     )
-    problem = torchode.InitialValueProblem(x, torch.zeros(len(x)), torch.ones(len(x)))
+    problem = torchode.InitialValueProblem(x, x.new_zeros(len(x)), x.new_ones(len(x)))
 
     def solve() -> torch.Tensor:
         u: torch.Tensor = solver.solve(problem).ys[:, -1]
@@ -276,8 +278,8 @@ def torchode_training(field: LayerDynamics, x: torch.Tensor) -> Contestant:
 def diffrax_contestant(field: LayerDynamics, x: torch.Tensor, gradient: bool) -> Contestant:
     jax: Any = importlib.import_module("jax")
     diffrax: Any = importlib.import_module("diffrax")
-    weights = tuple(jax.numpy.asarray(w.detach().numpy()) for w in field.tensors())
-    u0 = jax.numpy.asarray(x.numpy())
+    weights = tuple(jax.numpy.asarray(w.detach().cpu().numpy()) for w in field.tensors())
+    u0 = jax.numpy.asarray(x.cpu().numpy())
     calls = 0
 
     def count() -> None:
@@ -377,6 +379,12 @@ def paired_ratio(times: Sequence[float], reference: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(times, reference, strict=True))
 
 
+def finish() -> None:
+    """Waits for a GPU's work, if there is one: a call returns before it is done."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+
+
 def in_turns(contestants: Sequence[Contestant], rounds: int) -> dict[str, list[float]]:
     """Milliseconds of each contestant in each round; the first in turn changes from round to round."""
     ms: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
@@ -386,8 +394,10 @@ def in_turns(contestants: Sequence[Contestant], rounds: int) -> dict[str, list[f
         first = i % len(contestants)
         for contestant in (*contestants[first:], *contestants[:first]):
             time.sleep(SETTLE)
+            finish()
             start = time.perf_counter()
             contestant.run()
+            finish()
             ms[contestant.name].append(1e3 * (time.perf_counter() - start))
     return ms
 
@@ -470,17 +480,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="pylocalreg beside its peers on the paper's MNIST shape")
     parser.add_argument("--rounds", type=int, default=15, help="timed runs of each contestant")
     parser.add_argument("--quick", action="store_true", help="three rounds, to see that everything runs")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; jax takes the device it finds")
     parser.add_argument("--json", type=Path, help="where to write the figures too")
     options = parser.parse_args()
     rounds = 3 if options.quick else options.rounds
 
     torch.manual_seed(0)
-    initial = LayerDynamics(plr.TimeDependent(plr.Dense(WIDTH, HIDDEN, "tanh"), plr.Dense(HIDDEN, WIDTH)))
-    x = torch.rand(BATCH, WIDTH)
+    layers = plr.TimeDependent(plr.Dense(WIDTH, HIDDEN, "tanh"), plr.Dense(HIDDEN, WIDTH))
+    initial = LayerDynamics(layers).to(options.device)
+    x = torch.rand(BATCH, WIDTH).to(options.device)
     factor, trained = trained_like(initial, x)
-    setting = {"versions": installed_versions(), "torch threads": torch.get_num_threads(), "rounds": rounds}
+    device = device_name(x.device)
+    setting = {"versions": installed_versions(), "device": device, "rounds": rounds}
     print(", ".join(f"{name} {number}" for name, number in installed_versions().items()))
-    print(f"{torch.get_num_threads()} torch threads, {rounds} rounds")
+    print(f"{device}, {rounds} rounds")
 
     scales = {"as initialized": initial, f"trained-like (weights x {factor:g})": trained}
     results = {}
