@@ -6,7 +6,12 @@ using LocalReg: Adams, AdamsSweep, BS3, Constant, Cotangents, Dynamics, Estimate
     start_step, take_again, time_derivative, unflatten, with_running
 using LinearAlgebra: norm
 
+include("internals.jl")
+
 @testset "LocalReg" begin
+    @testset "internals of the stack" begin
+        @test Internals.missing_internals() == []
+    end
     include("models.jl")
     include("dynamics.jl")
     include("julia_models.jl")
