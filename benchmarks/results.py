@@ -1,7 +1,7 @@
 """Every table and picture of README and docs from the runs' records: ``make results``.
 
 ``docs/records`` holds the records: ``record.json`` of training runs (``pylocalreg train``),
-``digits.jsonl``, ``loose.jsonl`` and ``reproduction.jsonl`` of three benchmarks. What stands between
+``digits.jsonl``, ``loose.jsonl``, ``floor.jsonl`` and ``reproduction.jsonl`` of four benchmarks. What stands between
 ``<!-- results: NAME -->`` and ``<!-- end -->`` in a page is written here, by name.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import digits, loose, reproduction
+from benchmarks import digits, floor, loose, reproduction
 from benchmarks.records import read
 from pylocalreg.experiments import figures, paper, records, tables
 from pylocalreg.experiments.comparison import EXPERIMENTS, compare
@@ -73,6 +73,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "table-4": lambda: table(4),
     "digits": lambda: digits.table(lines("digits.jsonl")),
     "loose": lambda: loose.table(lines("loose.jsonl")),
+    "floor": lambda: floor.table(lines("floor.jsonl")),
     "gradients": lambda: reproduction.gradient_table(lines("reproduction.jsonl")),
     "precisions": lambda: reproduction.training_table(lines("reproduction.jsonl")),
 }
