@@ -1,8 +1,8 @@
 """Every table and picture of README and docs from the runs' records: ``make results``.
 
 ``docs/records`` holds the records: ``record.json`` of training runs (``pylocalreg train``),
-``digits.jsonl``, ``loose.jsonl``, ``floor.jsonl`` and ``reproduction.jsonl`` of four benchmarks. What stands between
-``<!-- results: NAME -->`` and ``<!-- end -->`` in a page is written here, by name.
+``digits.jsonl``, ``loose.jsonl``, ``floor.jsonl`` and ``reproduction.jsonl`` of four benchmarks. What stands
+between ``<!-- results: NAME -->`` and ``<!-- end -->`` in a page is written here, by name.
 """
 
 import re
