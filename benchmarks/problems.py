@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Field = Callable[[Any, Any], Any]
-
 
 @dataclass(frozen=True)
 class TestProblem:
@@ -22,11 +20,13 @@ class TestProblem:
 
     Attributes:
         field: makes du/dt from the namespace of arrays, torch, numpy or jax.numpy.
+        julia: the name of the same function in problems.jl.
         u0, end: the state at t = 0, float64, and the time where it is asked for.
         stiff: whether an explicit method's steps are bound by stability.
     """
 
     field: Callable[[Any], Callable[[Any], Any]]
+    julia: str
     u0: npt.NDArray[np.float64]
     end: float
     stiff: bool = False
@@ -121,13 +121,17 @@ def _robertson(xp: Any) -> Callable[[Any], Any]:
 _GRID = np.arange(1, 17) / 17
 
 PROBLEMS: dict[str, TestProblem] = {
-    "Lotka-Volterra": TestProblem(_lotka_volterra, np.array([1.0, 1.0]), 10.0),
-    "DETEST D5": TestProblem(_orbit, np.array([0.1, 0.0, 0.0, 19**0.5]), 20.0),
+    "Lotka-Volterra": TestProblem(_lotka_volterra, "lotka_volterra!", np.array([1.0, 1.0]), 10.0),
+    "DETEST D5": TestProblem(_orbit, "orbit!", np.array([0.1, 0.0, 0.0, 19**0.5]), 20.0),
     "Arenstorf": TestProblem(
-        _arenstorf, np.array([0.994, 0.0, 0.0, -2.00158510637908252240537862224]), 17.0652165601579625589
+        _arenstorf,
+        "arenstorf!",
+        np.array([0.994, 0.0, 0.0, -2.00158510637908252240537862224]),
+        17.0652165601579625589,
     ),
     "Pleiades": TestProblem(
         _pleiades,
+        "pleiades!",
         np.array(
             [
                 *(3.0, 3.0, -1.0, -3.0, 2.0, -2.0, 2.0),
@@ -139,8 +143,14 @@ PROBLEMS: dict[str, TestProblem] = {
         3.0,
     ),
     "Brusselator": TestProblem(
-        _brusselator, np.concatenate([1 + np.sin(2 * np.pi * _GRID), np.full(16, 3.0)]), 10.0, True
+        _brusselator,
+        "brusselator!",
+        np.concatenate([1 + np.sin(2 * np.pi * _GRID), np.full(16, 3.0)]),
+        10.0,
+        True,
     ),
-    "HIRES": TestProblem(_hires, np.array([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0057]), 321.8122, True),
-    "Robertson": TestProblem(_robertson, np.array([1.0, 0.0, 0.0]), 1e4, True),
+    "HIRES": TestProblem(
+        _hires, "hires!", np.array([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0057]), 321.8122, True
+    ),
+    "Robertson": TestProblem(_robertson, "robertson!", np.array([1.0, 0.0, 0.0]), 1e4, True),
 }

@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from benchmarks.records import Records
 from pylocalreg.errors import LocalRegError
 from pylocalreg.experiments.files import replacing
 
+JULIA = Path(__file__).parent / "problems.jl"
 TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
 TOO_LONG = 5.0  # seconds, after which a contestant takes no tighter tolerance
 
@@ -48,18 +49,26 @@ class Field(torch.nn.Module):
         return du
 
 
-def of_pylocalreg(solver: str, engine: str = "torch") -> Callable[[TestProblem], Solve]:
+Engine = Literal["torch", "julia", "julia function"]
+
+
+def of_pylocalreg(solver: str, engine: Engine = "torch") -> Callable[[TestProblem], Solve]:
+    """``"julia"`` calls the PyTorch function back, ``"julia function"`` takes the problem in Julia."""
+
     def build(problem: TestProblem) -> Solve:
         u0 = torch.from_numpy(problem.u0)
+        field: torch.nn.Module = Field(problem)
+        if engine == "julia function":
+            field = plr.julia.function(problem.julia, file=JULIA).double()
 
         def solve(tolerance: float) -> tuple[Array, int]:
             node = plr.NeuralODE(
-                Field(problem),
+                field,
                 (0.0, problem.end),
                 solver=solver,
                 abstol=_absolute(problem, tolerance),
                 reltol=tolerance,
-                engine=engine,
+                engine="torch" if engine == "torch" else "julia",
             )
             with torch.no_grad():
                 solution = node(u0)
@@ -164,8 +173,9 @@ def _absolute(problem: TestProblem, tolerance: float) -> float:
 EXPLICIT: dict[str, Callable[[TestProblem], Solve]] = {
     "pylocalreg Tsit5": of_pylocalreg("Tsit5"),
     "pylocalreg Vern7": of_pylocalreg("Vern7"),
-    "pylocalreg Tsit5, Julia": of_pylocalreg("Tsit5", "julia"),
-    "pylocalreg Vern7, Julia": of_pylocalreg("Vern7", "julia"),
+    "pylocalreg Tsit5, Julia engine": of_pylocalreg("Tsit5", "julia"),
+    "pylocalreg Tsit5, Julia function": of_pylocalreg("Tsit5", "julia function"),
+    "pylocalreg Vern7, Julia function": of_pylocalreg("Vern7", "julia function"),
     "torchdiffeq dopri5": of_torchdiffeq("dopri5"),
     "torchdiffeq dopri8": of_torchdiffeq("dopri8"),
     "torchode Tsit5": of_torchode,
@@ -177,8 +187,9 @@ EXPLICIT: dict[str, Callable[[TestProblem], Solve]] = {
 STIFF: dict[str, Callable[[TestProblem], Solve]] = {
     "pylocalreg Rosenbrock23": of_pylocalreg("Rosenbrock23"),
     "pylocalreg Rodas5P": of_pylocalreg("Rodas5P"),
-    "pylocalreg Rodas5P, Julia": of_pylocalreg("Rodas5P", "julia"),
-    "pylocalreg FBDF, Julia": of_pylocalreg("FBDF", "julia"),
+    "pylocalreg Rodas5P, Julia engine": of_pylocalreg("Rodas5P", "julia"),
+    "pylocalreg Rodas5P, Julia function": of_pylocalreg("Rodas5P", "julia function"),
+    "pylocalreg FBDF, Julia function": of_pylocalreg("FBDF", "julia function"),
     "diffrax Kvaerno5": of_diffrax("Kvaerno5"),
     "scipy Radau": of_scipy("Radau"),
     "scipy BDF": of_scipy("BDF"),
@@ -284,7 +295,7 @@ def draw(runs: Sequence[dict[str, Any]], output: Path) -> None:
                     [r["error"] for r in line],
                     [r["ms"] for r in line],
                     "o-" if ours else "s--",
-                    color=f"C{number % 10}",
+                    color=plt.get_cmap("tab20")(number),
                     markersize=4,
                     linewidth=1.8 if ours else 1.0,
                     label=contestant,
