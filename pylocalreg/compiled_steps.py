@@ -2,7 +2,7 @@
 
 import threading
 import warnings
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ class CompiledSteps:
     def __init__(self) -> None:
         self._functions: OrderedDict[Hashable, Any] = OrderedDict()
         self._refused: set[str] = set()
+        self._made: Counter[Hashable] = Counter()
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -33,6 +34,11 @@ class CompiledSteps:
             if len(self._functions) > KEPT:
                 self._functions.popitem(last=False)
         return made
+
+    def made(self, what: Hashable) -> int:
+        """Counts: how often this was asked."""
+        self._made[what] += 1
+        return self._made[what]
 
     def refuse(self, what: str, error: Exception | str) -> None:
         """``what`` runs uncompiled from now on. A warning says so, the first time."""

@@ -89,8 +89,8 @@ class NeuralODE(NeuralDE):
             makes. docs/julia.md says which are left to pylocalreg.
         event: an `Event`, or several: where a condition crosses zero the solve ends, or the state changes.
         compile: fuse what a step does beside the dynamics, and the dynamics with it where they can be
-            traced; on a GPU record it as a CUDA graph. For the embedded engine's explicit Runge-Kutta methods.
-            The same steps within rounding; docs/speed.md says what it takes and when it falls back.
+            traced; on a GPU record it as a CUDA graph. For the explicit Runge-Kutta methods of the embedded
+            engine. The same steps within rounding; docs/speed.md says what it takes and when it falls back.
         callback: refused: the stack's name for what `Event` is here.
 
     Raises:

@@ -33,7 +33,10 @@ class Rerun:
             output.copy_(now)
 
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")),
+]
 
 
 @pytest.fixture(params=DEVICES)
@@ -126,10 +129,14 @@ def test_saveat_and_every_adjoint(device: str, adjoint: plr.Adjoint) -> None:
 
 
 @pytest.mark.parametrize("sampling", ["unbiased", "biased"])
-@pytest.mark.parametrize("through_state", [False, True])
-def test_regularized(device: str, sampling: plr.Sampling, through_state: bool) -> None:
-    regularizer = plr.LocalRegularizer(sampling, through_state=through_state, generator=torch.Generator())
-    assert_same(*pair(device, regularizer=regularizer), normal(4, 3).to(device))
+@pytest.mark.parametrize(
+    "options", [{}, {"through_state": True}, {"gradient": "frozen"}, {"quantity": "stiffness"}]
+)
+def test_regularized(device: str, sampling: plr.Sampling, options: dict[str, Any]) -> None:
+    regularizer = plr.LocalRegularizer(sampling, generator=torch.Generator(), **options)
+    one, other = pair(device, regularizer=regularizer)
+    assert_same(one, other, normal(4, 3).to(device))
+    assert kept(other) == (3 if sampling == "biased" and "quantity" not in options else 2)
 
 
 def test_checkpoints(device: str) -> None:
@@ -144,7 +151,9 @@ class Scaled(Net):
 
 
 @pytest.mark.parametrize("value", [lambda device: 0.5, lambda device: torch.full((), 0.5, device=device)])
-def test_what_the_dynamics_read_is_looked_at(device: str, value: Callable[[str], float | torch.Tensor]) -> None:
+def test_what_the_dynamics_read_is_looked_at(
+    device: str, value: Callable[[str], float | torch.Tensor]
+) -> None:
     field = Scaled(3)
     one, other = pair(device, field)
     u0 = normal(4, 3).to(device)
@@ -152,6 +161,17 @@ def test_what_the_dynamics_read_is_looked_at(device: str, value: Callable[[str],
     field.scale = value(device)
     assert_same(one, other, u0)
     assert kept(other) == 4
+
+
+def test_what_is_recorded_in_every_solve_is_recorded_no_more(device: str) -> None:
+    field = Scaled(3)
+    _, other = pair(device, field)
+    u0 = normal(4, 3).to(device)
+    with pytest.warns(UserWarning, match="other memory in every solve"), torch.no_grad():
+        for i in range(10):
+            field.scale = i / 10
+            other(u0)
+    assert kept(other) == 8
 
 
 def test_threads_have_each_their_own(device: str) -> None:
@@ -173,19 +193,30 @@ def test_threads_have_each_their_own(device: str) -> None:
     assert not failed
 
 
-@pytest.mark.parametrize("dynamics", [torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3)),
-                                      torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout())])  # fmt: skip
+class Branching(Net):
+    def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return super().forward(t, u) * (2.0 if t > 0.5 else 1.0)
+
+
+@pytest.mark.parametrize(
+    "dynamics",
+    [
+        torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3)),
+        torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout()),
+        Branching(3),
+    ],
+)
 def test_what_can_not_be_recorded_runs_as_it_is(device: str, dynamics: torch.nn.Module) -> None:
     one, other = pair(device, dynamics.double())
 
     def run(node: plr.NeuralODE) -> torch.Tensor:
         torch.manual_seed(0)
         u: torch.Tensor = node(normal(4, 3).to(device)).u
+        u.sum().backward()  # type: ignore[no-untyped-call]
         return u
 
     with pytest.warns(UserWarning, match="runs uncompiled") as said:
         u = run(other)
-        u.sum().backward()
     assert len(said) == 1
     torch.testing.assert_close(u, run(one), rtol=0, atol=0)
 

@@ -21,6 +21,8 @@ class Reads(TorchDispatchMode):
         self._made = {_memory(x): i for i, x in enumerate(self._given)}
         self._held: list[Any] = []
         self._noted: list[Hashable] = []
+        self.reads_back = False
+        """Whether elements were read by the host, or moved between devices: no graph holds that."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -29,6 +31,7 @@ class Reads(TorchDispatchMode):
         noted = (str(func), *(self._of(x) for x in tree_leaves((args, kwargs))))
         result = func(*args, **kwargs)
         tensors = [x for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
+        self.reads_back |= func in _READ_BACK or any(x.device != self._given[0].device for x in tensors)
         entering = {_memory(x) for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
         made = [x for x in tensors if _memory(x) not in entering]
         if made or func._schema.is_mutable:  # a view computes nothing
@@ -51,6 +54,15 @@ class Reads(TorchDispatchMode):
             return *of, made, x.storage_offset()
         value = x.item() if x.device.type == "cpu" and x.dim() == 0 else None  # which a kernel is handed
         return *of, x.data_ptr(), value
+
+
+_aten = torch.ops.aten
+_READ_BACK = {
+    _aten._local_scalar_dense.default,
+    _aten.nonzero.default,
+    _aten.masked_select.default,
+    _aten._unique2.default,
+}
 
 
 def _memory(x: torch.Tensor) -> int:

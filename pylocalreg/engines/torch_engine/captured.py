@@ -34,13 +34,15 @@ class CudaGraph:
             side.wait_stream(current)
             with torch.cuda.stream(side):
                 run()  # what libraries set up at their first call can not be recorded
+                # other threads may go on with what they do on the device
+                with torch.cuda.graph(self.graph, stream=side, capture_error_mode="thread_local"):
+                    outputs = run()
             current.wait_stream(side)
-            # other threads may go on with what they do on the device
-            with torch.cuda.graph(self.graph, stream=side, capture_error_mode="thread_local"):
-                return run()
+            return outputs
 
     def replay(self) -> None:
-        self.graph.replay()
+        with torch.cuda.device(self.device):
+            self.graph.replay()
 
 
 class Captured:

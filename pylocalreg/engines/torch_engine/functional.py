@@ -19,13 +19,19 @@ class NotFunctionalError(Exception):
 
 
 class Functional:
-    """f(params, t, u), ``params`` in the place of ``own``; with none given as the module is."""
+    """f(params, t, u), ``params`` in the place of ``own``; with none given as the module is.
+
+    For one solve, or one backward pass.
+    """
 
     def __init__(self, module: torch.nn.Module, own: Tensors) -> None:
         named = {id(p): name for name, p in module.named_parameters()}
         beside = sum(id(p) not in named for p in own)
         if beside:
-            raise NotFunctionalError(f"{beside} tensors that want a gradient are no parameters of the dynamics")
+            raise NotFunctionalError(
+                f"{beside} tensors that want a gradient are no parameters of the dynamics"
+            )
+        self._reads: Hashable = None
         self.module, self.own, self.names = module, own, tuple(named[id(p)] for p in own)
 
     def __call__(self, params: Tensors, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
@@ -42,10 +48,20 @@ class Functional:
         return called
 
     def reads(self, t: torch.Tensor, u: torch.Tensor) -> Hashable:
-        """What a call computes with; makes one."""
-        with Reads((t, u)) as reads:
-            self.module(t, u)
-        return reads.key
+        """What a call computes with; makes one, the first time it is asked.
+
+        Raises:
+            NotFunctionalError: calls wait for what they have computed.
+        """
+        if self._reads is None:
+            with Reads((t, u)) as reads:
+                self.module(t, u)
+            if reads.reads_back:
+                raise NotFunctionalError(
+                    "the dynamics read elements of tensors, or move them between devices"
+                )
+            self._reads = reads.key
+        return self._reads
 
 
 def functional(f: Dynamics, params: Sequence[torch.Tensor]) -> Functional:

@@ -20,7 +20,7 @@ class Attempt(Protocol):
     def __call__(
         self, t: float, u: torch.Tensor, dt: float, k1: torch.Tensor, spare: torch.Tensor | None
     ) -> Attempted:
-        """The step of size ``dt`` from (t, u), where the first stage is ``k1``; ``spare`` may be written to."""
+        """The step of size ``dt`` from (t, u), where f is ``k1``; ``spare`` may be written to."""
 
     def advance(self) -> None:
         """The step was accepted."""

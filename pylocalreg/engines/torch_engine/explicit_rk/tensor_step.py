@@ -5,16 +5,19 @@ come in the order in which `combine` adds them.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
 from pylocalreg.engines.base import Dynamics, Problem
+from pylocalreg.engines.torch_engine.error_norm import scaled_rms
 from pylocalreg.engines.torch_engine.functional import Functional, Tensors
 from pylocalreg.engines.torch_engine.one_sided import OneSided
 from pylocalreg.engines.torch_engine.tableaus import Tableau
 from pylocalreg.engines.torch_engine.tableaus.tableau import Row
+
+Pullback = Callable[[torch.Tensor], tuple[Tensors, torch.Tensor]]
 
 
 class TensorStep:
@@ -63,33 +66,85 @@ class TensorStep:
         scale = numbers[-2] + torch.maximum(u.abs(), u_new.abs()) * numbers[-1]
         return torch.linalg.vector_norm(error / scale), u_new, *ks[1:]
 
-    def reverse(self, params: Tensors, numbers: torch.Tensor, u: torch.Tensor, adjoint: torch.Tensor) -> Tensors:
+    def reverse(
+        self, params: Tensors, numbers: torch.Tensor, u: torch.Tensor, adjoint: torch.Tensor
+    ) -> Tensors:
         """The cotangents of ``u`` and of each of ``params``, from that of the new state."""
-        f = self.f
+        ks, pullbacks = self._taken(params, numbers, u, len(self.tableau.b))
+        by_stage = _none(ks)
+        _add_sum(by_stage, self.of_solution, adjoint, numbers)
+        return self._swept(pullbacks, by_stage, adjoint, numbers)
+
+    def reverse_estimated(
+        self,
+        through_state: bool,
+        frozen: bool,
+        params: Tensors,
+        numbers: torch.Tensor,
+        u: torch.Tensor,
+        adjoint: torch.Tensor,
+        by_estimate: torch.Tensor,
+    ) -> Tensors:
+        """As `reverse`, with the cotangent of the step's EEst too; what `StepCotangent` holds constant is."""
+        ks, pullbacks = self._taken(params, numbers, u, self.tableau.stages)
+        by_stage = _none(ks)
+        _add_sum(by_stage, self.of_solution, adjoint, numbers)
+        error, u_new = (
+            self._sum(None, self.of_error, ks, numbers),
+            self._sum(u, self.of_solution, ks, numbers),
+        )
+
+        def estimate(error: torch.Tensor, u: torch.Tensor, u_new: torch.Tensor) -> torch.Tensor:
+            return scaled_rms(error, u, u_new, numbers[-2], numbers[-1])
+
+        by_error, by_u, by_u_new = torch.func.vjp(estimate, error, u, u_new)[1](by_estimate)
+        own = by_stage if through_state and not frozen else _none(ks)
+        _add_sum(own, self.of_error, by_error, numbers)
+        _add_sum(own, self.of_solution, by_u_new, numbers)
+        by_u = by_u + by_u_new
+        if own is by_stage:  # one sweep for both
+            return self._swept(pullbacks, by_stage, adjoint + by_u, numbers)
+        adjoint, *by_params = self._swept(pullbacks, by_stage, adjoint, numbers)
+        by_u, *more = self._swept(pullbacks, own, by_u, numbers, first=1 if frozen else 0)
+        return adjoint + by_u if through_state else adjoint, *_added(tuple(by_params), tuple(more))
+
+    def _taken(
+        self, params: Tensors, numbers: torch.Tensor, u: torch.Tensor, stages: int
+    ) -> tuple[list[torch.Tensor], list[Pullback]]:
+        """The first stages, and the pullback of each to ``params`` and the state it is evaluated at."""
         ks: list[torch.Tensor] = []
-        pullbacks = []
-        for i in range(len(self.tableau.b)):
+        pullbacks: list[Pullback] = []
+        for i in range(stages):
             stage = self._sum(u, self.of_stage[i], ks, numbers) if i else u
 
             def at(params: Tensors, stage: torch.Tensor, t: torch.Tensor = numbers[i]) -> torch.Tensor:
-                return f(params, t, stage)
+                return self.f(params, t, stage)
 
             k, pullback = torch.func.vjp(at, params, stage)
             ks.append(k)
             pullbacks.append(pullback)
-        by_stage: list[torch.Tensor | None] = [None] * len(ks)
-        _add_sum(by_stage, self.of_solution, adjoint, numbers)
+        return ks, pullbacks
+
+    def _swept(
+        self,
+        pullbacks: list[Pullback],
+        by_stage: list[torch.Tensor | None],
+        by_u: torch.Tensor,
+        numbers: torch.Tensor,
+        first: int = 0,
+    ) -> Tensors:
+        """``by_u`` and what the stages from ``first`` on add to it, and the cotangents of the parameters."""
         by_params: Tensors | None = None
-        for i in reversed(range(len(ks))):
+        for i in reversed(range(first, len(pullbacks))):
             cotangent = by_stage[i]
             if cotangent is None:
                 continue
             of_params, of_stage = pullbacks[i](cotangent)
-            adjoint = adjoint + of_stage
-            by_params = _added(by_params, of_params)
+            by_u = by_u + of_stage
+            by_params = of_params if by_params is None else _added(by_params, of_params)
             _add_sum(by_stage, self.of_stage[i], of_stage, numbers)
         assert by_params is not None
-        return adjoint, *by_params
+        return by_u, *by_params
 
     def _owned(self, t: torch.Tensor, u: torch.Tensor, seen: set[int]) -> torch.Tensor:
         """A call of ``f``, copied where it may be its input's memory or that of another call."""
@@ -124,7 +179,10 @@ def _placed(weights: Sequence[float], layout: list[float]) -> dict[int, int]:
 
 
 def _add_sum(
-    by_stage: list[torch.Tensor | None], places: dict[int, int], cotangent: torch.Tensor, numbers: torch.Tensor
+    by_stage: list[torch.Tensor | None],
+    places: dict[int, int],
+    cotangent: torch.Tensor,
+    numbers: torch.Tensor,
 ) -> None:
     """Add to the stages' cotangents where ``cotangent`` is that of their sum with these weights."""
     for j, place in places.items():
@@ -133,5 +191,9 @@ def _add_sum(
         by_stage[j] = cotangent * weight if present is None else torch.addcmul(present, cotangent, weight)
 
 
-def _added(total: Tensors | None, more: Tensors) -> Tensors:
-    return more if total is None else tuple(a + b for a, b in zip(total, more, strict=True))
+def _added(total: Tensors, more: Tensors) -> Tensors:
+    return tuple(a + b for a, b in zip(total, more, strict=True))
+
+
+def _none(ks: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
+    return [None] * len(ks)
