@@ -7,7 +7,7 @@ from pylocalreg.engines.base import Adjoint
 from pylocalreg.errors import LocalRegError
 from pylocalreg.events import Event
 from pylocalreg.local_error import local_error
-from pylocalreg.neural_ode import NeuralODE
+from pylocalreg.neural_ode import NeuralODE, compile
 from pylocalreg.neural_sde import NeuralSDE
 from pylocalreg.regularizers import (
     RNODE,
@@ -46,6 +46,7 @@ __all__ = [
     "Steps",
     "TayNODE",
     "TimeDependent",
+    "compile",
     "errors",
     "julia",
     "local_error",
