@@ -150,7 +150,7 @@ def odeint_adjoint(
     differing = [name for name in backwards if name not in own or backwards[name] is not own[name]]
     if differing:
         raise OptionError(
-            f"adjoint_options has {', '.join(differing)}: the adjoint is solved with the solve's own options; "
+            f"adjoint_options has {', '.join(differing)}: the adjoint is solved with the solve's options; "
             "of adjoint_options norm='seminorm' is served here"
         )
     params = () if adjoint_params is None else tuple(p for p in adjoint_params if p.requires_grad)
@@ -329,7 +329,7 @@ class _Scaled:
             if not bool((x > 0).all()):
                 raise ToleranceError(f"atol has {int((~(x > 0)).sum())} elements that are not above 0")
         self.atol = max(float(x.max()) for x in given)
-        like = y0 if isinstance(y0, tuple) else (y0,)
+        like: Any = y0 if isinstance(y0, tuple) else (y0,)
         if len(given) == 1:
             given = given * len(like)
         units = tuple((self.atol / x).to(y) for x, y in zip(given, like, strict=True))
