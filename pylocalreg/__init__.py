@@ -19,6 +19,7 @@ from pylocalreg.regularizers import (
     TayNODE,
 )
 from pylocalreg.solution import Occurrence, Solution, Stats, Steps
+from pylocalreg.step_record import StepRecord
 
 __version__ = "0.1.0"
 
@@ -43,6 +44,7 @@ __all__ = [
     "Sampling",
     "Solution",
     "Stats",
+    "StepRecord",
     "Steps",
     "TayNODE",
     "TimeDependent",
