@@ -7,7 +7,7 @@ from pylocalreg.engines.base import Adjoint
 from pylocalreg.errors import LocalRegError
 from pylocalreg.events import Event
 from pylocalreg.local_error import local_error
-from pylocalreg.neural_ode import NeuralODE
+from pylocalreg.neural_ode import NeuralODE, compile
 from pylocalreg.neural_sde import NeuralSDE
 from pylocalreg.regularizers import (
     RNODE,
@@ -19,6 +19,7 @@ from pylocalreg.regularizers import (
     TayNODE,
 )
 from pylocalreg.solution import Occurrence, Solution, Stats, Steps
+from pylocalreg.step_record import StepRecord
 
 __version__ = "0.1.0"
 
@@ -43,9 +44,11 @@ __all__ = [
     "Sampling",
     "Solution",
     "Stats",
+    "StepRecord",
     "Steps",
     "TayNODE",
     "TimeDependent",
+    "compile",
     "errors",
     "julia",
     "local_error",

@@ -22,11 +22,13 @@ from pylocalreg.checks import (
     check_tspan,
     round_time,
 )
+from pylocalreg.compiled_steps import CompiledSteps
 from pylocalreg.dynamics import LayerDynamics, WithInputs, is_described
 from pylocalreg.engines import Engine, engine_for, get_engine
 from pylocalreg.engines.algorithm import Sensitivity
 from pylocalreg.engines.autograd import Solve
 from pylocalreg.engines.base import Adjoint, Jacobian, Keep, Problem, Watch
+from pylocalreg.engines.methods import check_compile
 from pylocalreg.errors import OptionError, SaveAtError
 from pylocalreg.events import Events
 from pylocalreg.julia.models import Drawn, JuliaModel
@@ -99,9 +101,11 @@ class NeuralDE(torch.nn.Module):
         jacobian: Jacobian | None = None,
         stochastic: bool = False,
         solve_options: Mapping[str, Any] | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         check_flag("adaptive", adaptive)
+        check_flag("compile", compile)
         self.tspan = tspan
         self.abstol = check_tolerance("abstol", abstol)
         self.reltol = check_tolerance("reltol", reltol)
@@ -118,6 +122,8 @@ class NeuralDE(torch.nn.Module):
 
         def check(engine: Engine) -> bool:
             refuse_solve_options(self.solve_options, engine.name, regularizer)
+            if compile:
+                check_compile(engine.name, solver)
             adaptive_here = engine.check(solver, adjoint, adaptive, self.checkpoints, jacobian, stochastic)
             if regularizer is not None:
                 regularizer.check(engine, solver, cast(Adjoint, adjoint), self.tspan)
@@ -135,6 +141,7 @@ class NeuralDE(torch.nn.Module):
         self.adjoint = cast(Adjoint, adjoint)  # of the stack's own the engines see the name
         self.regularizer = regularizer
         self.jacobian: Jacobian = jacobian or "system"
+        self.compiled = CompiledSteps() if compile else None
         self.closed_over = check_tensors(params)
 
     def _engine_on(self, device: torch.device) -> Engine:
@@ -213,6 +220,7 @@ class NeuralDE(torch.nn.Module):
             steps=in_dtype(self.step_options, u0.dtype),
             progress=self.progress,
             solve_options=self.solve_options,
+            compiled=self.compiled,
         )
 
     def _solve(

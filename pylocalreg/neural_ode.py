@@ -7,9 +7,11 @@ import torch
 
 from pylocalreg.checks import check_inputs
 from pylocalreg.compilation import uncompiled
+from pylocalreg.compiled_steps import CompiledSteps
 from pylocalreg.dynamics import Function, Layer, Layers, WithInputs, as_module
 from pylocalreg.engines.algorithm import Sensitivity
 from pylocalreg.engines.base import Adjoint, Jacobian
+from pylocalreg.engines.methods import check_compile
 from pylocalreg.errors import OptionError
 from pylocalreg.events import Event, Events, check_events
 from pylocalreg.neural_de import NeuralDE, check_written
@@ -20,6 +22,19 @@ from pylocalreg.regularizers.base import check_joining
 from pylocalreg.solution import Solution
 from pylocalreg.states import State, device_of, layout_of, mapped
 from pylocalreg.step_options import Tstops
+
+
+def compile(node: "NeuralODE") -> "NeuralODE":
+    """The node itself, from now on with ``compile=True``.
+
+    Raises:
+        OptionError: it has no steps to compile.
+    """
+    if not isinstance(node, NeuralODE):
+        raise OptionError(f"plr.compile takes a NeuralODE, not a {type(node).__name__}")
+    check_compile(node.engine.name, node.solver)
+    node.compiled = CompiledSteps()
+    return node
 
 
 class NeuralODE(NeuralDE):
@@ -73,6 +88,9 @@ class NeuralODE(NeuralDE):
             ``engine="julia"``. Their values are numbers, truth values, times, or what `pylocalreg.julia`
             makes. docs/julia.md says which are left to pylocalreg.
         event: an `Event`, or several: where a condition crosses zero the solve ends, or the state changes.
+        compile: fuse what a step does beside the dynamics, and the dynamics with it where they can be
+            traced; on a GPU record it as a CUDA graph. For the explicit Runge-Kutta methods of the embedded
+            engine. The same steps within rounding; docs/speed.md says what it takes and when it falls back.
         callback: refused: the stack's name for what `Event` is here.
 
     Raises:
@@ -110,6 +128,7 @@ class NeuralODE(NeuralDE):
         params: Sequence[torch.Tensor] = (),
         solve_options: Mapping[str, Any] | None = None,
         event: Event | Sequence[Event] | None = None,
+        compile: bool = False,
         callback: None = None,
     ) -> None:
         if callback is not None:
@@ -145,6 +164,7 @@ class NeuralODE(NeuralDE):
             },
             jacobian=jacobian,
             solve_options=solve_options,
+            compile=compile,
         )
         self.dynamics = as_module(dynamics)
         check_written(self.engine, self.dynamics)

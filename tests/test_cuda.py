@@ -1,10 +1,13 @@
 """The same solve on a GPU: same steps, same gradients."""
 
+import copy
+
 import pytest
 import torch
 
 import pylocalreg as plr
 from pylocalreg.engines.base import Jacobian
+from pylocalreg.engines.torch_engine.captured import Captured, CudaGraph
 from tests.conftest import Dynamics, Net, assert_close, normal
 from tests.sde import path_on, sde
 
@@ -109,3 +112,61 @@ def test_a_regularizers_derivative_of_dropout_is_of_the_mask_that_is_drawn(
     kept = torch.nn.functional.dropout(torch.ones_like(u0))
     ours = value(lambda t, u: -torch.nn.functional.dropout(u).sin())
     torch.testing.assert_close(ours, value(lambda t, u: -(kept * u).sin()), rtol=1e-9, atol=0)
+
+
+def recorded(node: plr.NeuralODE) -> int:
+    assert node.compiled is not None
+    return sum(isinstance(kept, Captured) and isinstance(kept.graph, CudaGraph) for kept in node.compiled)
+
+
+def trained(node: plr.NeuralODE, u0: torch.Tensor) -> list[float]:
+    """The losses of a few steps of an optimizer."""
+    optimizer = torch.optim.SGD(node.parameters(), lr=0.01)
+    losses = []
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = node(u0).u.square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(float(loss))
+    return losses
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_training_with_recorded_steps(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layers = plr.TimeDependent(plr.Dense(784, 100, "tanh"), plr.Dense(100, 784))
+    node = plr.NeuralODE(layers, engine="torch").to("cuda", dtype)
+    other = plr.NeuralODE(copy.deepcopy(node.dynamics), engine="torch", compile=True)
+    u0 = torch.rand(512, 784, device="cuda", dtype=dtype)
+    rtol = 1e-5 if dtype is torch.float32 else 1e-12
+    assert trained(other, u0) == pytest.approx(trained(node, u0), rel=rtol)
+    assert recorded(other) == 2
+
+
+def test_dynamics_that_no_graph_holds_leave_the_device_as_it_was() -> None:
+    class Waiting(Net):
+        def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+            torch.cuda.synchronize()  # which PyTorch's dispatcher does not see
+            return super().forward(t, u)
+
+    field, u0 = Waiting(3).cuda(), normal(4, 3).cuda()
+    with pytest.warns(UserWarning, match="runs uncompiled"):
+        u = plr.NeuralODE(field, engine="torch", compile=True)(u0).u
+    torch.testing.assert_close(u, plr.NeuralODE(field, engine="torch")(u0).u, rtol=0, atol=0)
+    other = plr.NeuralODE(Net(3), engine="torch", compile=True).cuda()
+    torch.testing.assert_close(other(u0).u, u, rtol=1e-9, atol=1e-10)
+    assert recorded(other) == 1
+
+
+def test_recorded_steps_on_a_stream_of_the_users_own() -> None:
+    node = plr.NeuralODE(Net(3), engine="torch", compile=True).cuda()
+    u0 = normal(4, 3).cuda()
+    right = node(u0).u.detach()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        u = node(u0).u
+        u.sum().backward()
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.testing.assert_close(u, right, rtol=0, atol=0)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from pylocalreg.brownian import BrownianPath
+from pylocalreg.compiled_steps import CompiledSteps
 from pylocalreg.solution import Stats, Steps
 
 Dynamics = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -135,6 +136,8 @@ class Problem:
     progress: bool = False
     solve_options: tuple[tuple[str, Any], ...] = ()
     """The stack's own, by its names, as rows of LocalReg's `argument`."""
+    compiled: CompiledSteps | None = None
+    """Where the module's compiled steps are kept; None for steps as they are."""
 
     def stop_after(self, t: float) -> float:
         """Where a step from ``t`` ends at the latest: at the next of the tstops, or the end of the span."""
