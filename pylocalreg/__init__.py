@@ -2,13 +2,16 @@
 
 from pylocalreg import errors, julia, schedules
 from pylocalreg.brownian import BrownianPath
+from pylocalreg.controllers import Controller, PIDController
 from pylocalreg.dynamics import BatchNorm, Chain, Conv, Dense, GroupNorm, TimeDependent
 from pylocalreg.engines.base import Adjoint
+from pylocalreg.engines.torch_engine.tableaus import Tableau
 from pylocalreg.errors import LocalRegError
 from pylocalreg.events import Event
 from pylocalreg.local_error import local_error
 from pylocalreg.neural_ode import NeuralODE, compile
 from pylocalreg.neural_sde import NeuralSDE
+from pylocalreg.registration import register
 from pylocalreg.regularizers import (
     RNODE,
     STEER,
@@ -30,6 +33,7 @@ __all__ = [
     "BatchNorm",
     "BrownianPath",
     "Chain",
+    "Controller",
     "Conv",
     "Dense",
     "Event",
@@ -40,17 +44,20 @@ __all__ = [
     "NeuralODE",
     "NeuralSDE",
     "Occurrence",
+    "PIDController",
     "Regularizer",
     "Sampling",
     "Solution",
     "Stats",
     "StepRecord",
     "Steps",
+    "Tableau",
     "TayNODE",
     "TimeDependent",
     "compile",
     "errors",
     "julia",
     "local_error",
+    "register",
     "schedules",
 ]

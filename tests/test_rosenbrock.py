@@ -12,7 +12,7 @@ import torch
 
 import pylocalreg as plr
 from pylocalreg.engines.base import Jacobian, Problem
-from pylocalreg.engines.torch_engine.controller import Constants, PIController
+from pylocalreg.engines.torch_engine.controller import Constants, PIControl
 from pylocalreg.engines.torch_engine.methods import METHODS
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.rosenbrock import ROSENBROCK_TABLEAUS
@@ -455,9 +455,9 @@ def test_a_singular_system_rejects_the_step(solver: str) -> None:
 def test_controller_deadband() -> None:
     """A size that q would shrink by at most 6/5 is kept; one that grows is not."""
     for error, kept in ((1.0, True), (0.9, True), (0.3, False)):
-        controller = PIController(np.float64, Constants(0.14, 0.08, qsteady_max=6 / 5))
+        controller = PIControl(np.float64, Constants(0.14, 0.08, qsteady_max=6 / 5))
         controller.naccept, controller.old_error = 1, np.float64(1.0)
-        dt = controller.accept(np.float64(0.5), np.float64(error))
+        dt = controller.propose(np.float64(0.5), np.float64(error), True)
         assert bool(dt == 0.5) is kept
 
 
