@@ -1,12 +1,13 @@
 """Neural differential equations that learn to be cheap to solve."""
 
-from pylocalreg import errors, julia, schedules
+from pylocalreg import errors, julia, plot, schedules
 from pylocalreg.brownian import BrownianPath
 from pylocalreg.dynamics import BatchNorm, Chain, Conv, Dense, GroupNorm, TimeDependent
 from pylocalreg.engines.base import Adjoint
 from pylocalreg.errors import LocalRegError
 from pylocalreg.events import Event
 from pylocalreg.local_error import local_error
+from pylocalreg.monitor import Monitor
 from pylocalreg.neural_ode import NeuralODE
 from pylocalreg.neural_sde import NeuralSDE
 from pylocalreg.regularizers import (
@@ -37,6 +38,7 @@ __all__ = [
     "GroupNorm",
     "LocalRegError",
     "LocalRegularizer",
+    "Monitor",
     "NeuralODE",
     "NeuralSDE",
     "Occurrence",
@@ -51,5 +53,6 @@ __all__ = [
     "errors",
     "julia",
     "local_error",
+    "plot",
     "schedules",
 ]
