@@ -1,5 +1,5 @@
-"""Every block of Python in README and docs is run as it stands, the blocks of a page one after the other; every link
-between files leads somewhere; every public name has a docstring and a place in the reference.
+"""Every block of Python in README and docs is run as it stands, the blocks of a page one after the other;
+every link between files leads somewhere; every public name has a docstring and a place in the reference.
 """
 
 import importlib.util
@@ -67,7 +67,7 @@ GIVEN: dict[str, list[dict[str, Any]]] = {
 }
 """More of it, a dict for each block of a page."""
 
-# docs/julia.md's code takes the reader's own Julia files; tests/test_julia_models.py and test_julia_names.py run the like.
+# docs/julia.md's code takes the reader's own Julia files; tests/test_julia_models.py runs the like.
 ELSEWHERE = {"docs/julia.md"}
 
 
@@ -80,9 +80,8 @@ def test_the_code_of_a_page_runs(page: Path) -> None:
     names = given()
     more = GIVEN.get(name(page), [])
     for number, (title, code) in enumerate(blocks(page)):
-        if title not in ("", "pylocalreg") and importlib.util.find_spec(title) is None:
-            continue
-        if NEEDS_JULIA.search(code) and REASON is not None:
+        absent = title not in ("", "pylocalreg") and importlib.util.find_spec(title) is None
+        if absent or (NEEDS_JULIA.search(code) and REASON is not None):
             continue
         names.update(more[number] if number < len(more) else {})
         exec(compile(code, f"{name(page)}, block {number + 1}", "exec"), names)
@@ -133,7 +132,8 @@ def test_there_are_six_notebooks_and_each_has_a_place() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_between_files_lead_somewhere(page: Path) -> None:
     made = {f"{notebook.stem}.md" for notebook in NOTEBOOKS}
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         if Path(target).parent.name == "notebooks" and Path(target).name in made:
             continue
         assert (page.parent / target).exists(), f"{name(page)} links to {target}"
@@ -146,13 +146,9 @@ def public() -> Iterator[tuple[str, Any]]:
         if inspect.ismodule(value):
             for inner, member in vars(value).items():
                 ours = getattr(member, "__module__", "").startswith("pylocalreg")
-                if (
-                    not inner.startswith("_")
-                    and ours
-                    and (inspect.isclass(member) or inspect.isfunction(member))
-                ):
-                    if not inner.startswith("check_"):
-                        yield f"{found}.{inner}", member
+                kind = inspect.isclass(member) or inspect.isfunction(member)
+                if ours and kind and not inner.startswith(("_", "check_")):
+                    yield f"{found}.{inner}", member
         elif inspect.isclass(value) or inspect.isfunction(value):
             yield found, value
 
@@ -164,9 +160,9 @@ def undocumented(path: str, value: Any) -> Iterator[str]:
         for attribute, member in vars(value).items():
             function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
             inherited = any(hasattr(base, attribute) for base in value.__mro__[1:])
-            if not attribute.startswith("_") and inspect.isfunction(function) and not inherited:
-                if not inspect.getdoc(function):
-                    yield f"{path}.{attribute}"
+            own = inspect.isfunction(function) and not attribute.startswith("_") and not inherited
+            if own and not inspect.getdoc(function):
+                yield f"{path}.{attribute}"
 
 
 def test_every_public_name_is_documented() -> None:

@@ -31,5 +31,4 @@ def _pages(program: Path) -> dict[str, str | bytes]:
         cell["outputs"] = [out for out in cell.get("outputs", ()) if out.get("name") != "stderr"]
     text, resources = MarkdownExporter().from_notebook_node(notebook, {"unique_key": name})
     text += f"\n\n[Download as a notebook]({name}.ipynb)\n"
-    pictures = {picture: content for picture, content in resources["outputs"].items()}
-    return {f"{name}.md": text, f"{name}.ipynb": jupytext.writes(notebook, "ipynb"), **pictures}
+    return {f"{name}.md": text, f"{name}.ipynb": jupytext.writes(notebook, "ipynb"), **resources["outputs"]}
