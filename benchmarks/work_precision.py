@@ -69,6 +69,7 @@ def of_pylocalreg(solver: str, engine: Engine = "torch") -> Callable[[TestProble
                 abstol=_absolute(problem, tolerance),
                 reltol=tolerance,
                 engine="torch" if engine == "torch" else "julia",
+                adjoint="interpolating",  # not taken here; the default has no FBDF
             )
             with torch.no_grad():
                 solution = node(u0)

@@ -1,6 +1,6 @@
 """Neural differential equations that learn to be cheap to solve."""
 
-from pylocalreg import errors, julia, schedules
+from pylocalreg import errors, julia, plot, schedules
 from pylocalreg.brownian import BrownianPath
 from pylocalreg.controllers import Controller, PIDController
 from pylocalreg.dynamics import BatchNorm, Chain, Conv, Dense, GroupNorm, TimeDependent
@@ -9,6 +9,7 @@ from pylocalreg.engines.torch_engine.tableaus import Tableau
 from pylocalreg.errors import LocalRegError
 from pylocalreg.events import Event
 from pylocalreg.local_error import local_error
+from pylocalreg.monitor import Monitor
 from pylocalreg.neural_ode import NeuralODE, compile
 from pylocalreg.neural_sde import NeuralSDE
 from pylocalreg.registration import register
@@ -41,6 +42,7 @@ __all__ = [
     "GroupNorm",
     "LocalRegError",
     "LocalRegularizer",
+    "Monitor",
     "NeuralODE",
     "NeuralSDE",
     "Occurrence",
@@ -58,6 +60,7 @@ __all__ = [
     "errors",
     "julia",
     "local_error",
+    "plot",
     "register",
     "schedules",
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import tomlkit
-from juliapkg.compat import Compat, Version
+from juliapkg.compat import Version
 from juliapkg.deps import find_requirements
 
 from pylocalreg.doctor import _of_another_julia, examine

@@ -1,4 +1,4 @@
-"""What LocalReg reads of the stack beyond its documented API is where it was: a stack that changed it fails here, by name.
+"""What LocalReg reads of the stack beyond its documented API is where it was: where it changed, by its name.
 
 The list is julia/LocalReg/test/internals.jl.
 """

@@ -31,7 +31,7 @@ from pylocalreg.engines.scale import Scale, scaled, slope
 from pylocalreg.errors import ChangedError, DoubleBackwardError, OptionError
 from pylocalreg.observed import AsSolved, observed_in
 from pylocalreg.observed.draws import Draws
-from pylocalreg.observed.reached import transforming
+from pylocalreg.observed.reached import in_forward_mode, transforming
 from pylocalreg.precision import full_precision
 
 T = TypeVar("T")
@@ -92,8 +92,12 @@ class Solve:
         self.differentiated = transforming() or (
             torch.is_grad_enabled() and any(x.requires_grad for x in (u0, *params))
         )
-        function = _TransformedSolve if transforming() else _Solve
-        value, *states = function.apply(self, u0, *params)  # type: ignore[no-untyped-call]
+        if self.differentiated or in_forward_mode():
+            function = _TransformedSolve if transforming() else _Solve
+            value, *states = function.apply(self, u0, *params)  # type: ignore[no-untyped-call]
+        else:
+            with torch.no_grad():
+                value, *states = self.forward(u0, params)
         ends = len(states) - len(self.times)
         return states[ends:], value, states[:ends]
 

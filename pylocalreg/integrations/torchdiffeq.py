@@ -47,6 +47,8 @@ ADAPTIVE = {
     "max_num_steps": "maxiters",
 }
 """Options of adaptive steps, by the names of `NeuralODE`'s arguments."""
+NOTHING = {"min_step": 0, "perturb": False}
+"""Values of options that ask for nothing."""
 ABSENT_OPTIONS = {
     "norm": "steps follow the root mean square over every element of the state",
     "min_step": "a step that is too inexact is never taken; loosen rtol and atol",
@@ -191,6 +193,7 @@ def _solve(
 ) -> Any:
     _check_times(t)
     _check_callbacks(func)
+    asked = {k: v for k, v in (options or {}).items() if k not in NOTHING or v != NOTHING[k]}
     solver = solver_of(method or "dopri5", METHODS, ABSENT_METHODS)
     if event_fn is not None and len(t) != 2:
         raise SaveAtError(f"t has {len(t)} times: with event_fn give two, the start and one in the direction")
@@ -199,7 +202,7 @@ def _solve(
     scaled = _Scaled(func, y0, atol)
     times = times_of(t)
     steps = _fixed_steps if solver in ("Euler", "RK4") else _adaptive_steps
-    arguments = steps(func, y0, t, options or {}, event_fn is not None)
+    arguments = steps(func, y0, t, asked, event_fn is not None)
     if event_fn is not None:
         reach = math.copysign(arguments.pop("reach"), float(times[1]) - float(times[0]))
         times = [times[0], float(times[0]) + reach]

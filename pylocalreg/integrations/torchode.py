@@ -159,7 +159,9 @@ class _Span:
 
     def __init__(self, start: torch.Tensor, end: torch.Tensor, t_eval: torch.Tensor | None) -> None:
         if any(t is not None and t.requires_grad for t in (start, end, t_eval)):
-            raise OptionError("t_eval or t_span want a gradient: detach them; plr.NeuralODE has gradients by time")
+            raise OptionError(
+                "t_eval or t_span want a gradient: detach them; plr.NeuralODE has gradients by time"
+            )
         self.ts = end.unsqueeze(1) if t_eval is None else t_eval
         common = bool((start == start[0]).all() and (end == end[0]).all())
         if common:

@@ -56,9 +56,11 @@ class RNODE(Integral):
         check_generator(self.generator)
 
     def check(self, engine: Engine, solver: str, adjoint: Adjoint, tspan: tuple[float, float]) -> None:
+        """As `Regularizer.check`."""
         self.check_solver(engine, solver, "a path of an SDE has no velocity, so no kinetic energy")
 
     def solve(self, solve: Solve, u0: torch.Tensor) -> Regularized:
+        """As `Regularizer.solve`."""
         self._check_features(u0)
         derivative_along = derivative_of(solve.problem.f)
         eps = torch.zeros_like(u0)

@@ -37,9 +37,11 @@ class TayNODE(Integral):
         check_count("order", self.order, most=MOST)
 
     def check(self, engine: Engine, solver: str, adjoint: Adjoint, tspan: tuple[float, float]) -> None:
+        """As `Regularizer.check`."""
         self.check_solver(engine, solver, "a path of an SDE has no derivatives by time")
 
     def solve(self, solve: Solve, u0: torch.Tensor) -> Regularized:
+        """As `Regularizer.solve`."""
         derivative_along = derivative_of(solve.problem.f)
 
         def rates(f: Dynamics, t: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

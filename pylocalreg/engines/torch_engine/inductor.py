@@ -7,18 +7,20 @@ import torch
 
 from pylocalreg.engines.torch_engine.functional import Tensors
 
+BACKEND = "inductor"
 
-def fused(method: str) -> Callable[..., Tensors]:
-    """``method`` of the object it is called with, of tensors of any shape.
+
+def fused(method: str, *first: Any) -> Callable[..., Tensors]:
+    """``method`` of the object it is called with, given ``first`` and tensors of any shape.
 
     Raises, at a call:
         Exception: no C++ compiler, or something that can not be traced.
     """
 
     def run(at: Any, *args: Any) -> Tensors:
-        given: Tensors = getattr(at, method)(*args)
+        given: Tensors = getattr(at, method)(*first, *args)
         return given
 
     run.__code__ = run.__code__.replace()  # by which the compiler counts how often it compiled a function
-    compiled: Callable[..., Tensors] = torch.compile(run, dynamic=True, fullgraph=True)
+    compiled: Callable[..., Tensors] = torch.compile(run, dynamic=True, fullgraph=True, backend=BACKEND)
     return compiled

@@ -12,7 +12,7 @@ from pylocalreg.engines.base import Problem, StepCotangent, Trajectory
 from pylocalreg.engines.torch_engine.captured import Captured, CudaGraph, Graph
 from pylocalreg.engines.torch_engine.explicit_rk.attempt import Attempt, Attempted, EagerAttempt
 from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
-from pylocalreg.engines.torch_engine.explicit_rk.tensor_step import TensorStep
+from pylocalreg.engines.torch_engine.explicit_rk.tensor_step import TensorStep, TensorSums
 from pylocalreg.engines.torch_engine.functional import NotFunctionalError, Tensors, functional
 from pylocalreg.engines.torch_engine.inductor import fused
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
@@ -24,16 +24,28 @@ GRAPHS: dict[str, Callable[[torch.device], Graph]] = {"cuda": CudaGraph}
 RECORDINGS = 8
 """Of the same function of the same shapes: where it takes more, it takes one a solve."""
 
+WHAT = {"attempt": "steps", "reverse": "the adjoint of steps", "reverse_estimated": "the adjoint of steps"}
+
 
 class _Function:
-    """A method of `TensorStep`, with its ``flags``, made fast for tensors like the first it is called with."""
+    """A method of `TensorStep`, or of its sums, that is given ``first``, the ``params`` as they are, and
+    tensors like those of its first call.
+    """
 
-    def __init__(self, steps: CompiledSteps, step: TensorStep, method: str, *flags: bool) -> None:
-        self.steps, self.step, self.method, self.flags = steps, step, method, flags
+    def __init__(
+        self,
+        steps: CompiledSteps,
+        step: TensorSums,
+        method: str,
+        *first: int,
+        params: Tensors | None = None,
+    ) -> None:
+        self.steps, self.step, self.method, self.first = steps, step, method, first
+        self.params = () if params is None else (params,)
         name = step.tableau.name
-        self.what = f"{'steps' if method == 'attempt' else 'the adjoint of steps'} of {name}"
+        self.what = f"{WHAT.get(method, 'sums')} of {name}"
         self.refused = steps.refused(self.what)
-        self.made_for: tuple[Hashable, ...] = (method, flags, name)
+        self.made_for: tuple[Hashable, ...] = (method, first, name)
         self.key = self.made_for
         self.recorded: Captured | None = None
 
@@ -53,17 +65,15 @@ class _Function:
 
     def _run(self, tensors: Tensors) -> Tensors:
         graph = GRAPHS.get(tensors[1].device.type)
-        params = () if self.method == "attempt" else self.step.f.own
         if graph is None:
-            compiled = self.steps.get(self.key, lambda: fused(self.method))
-            return compiled(self.step, *self.flags, params, *tensors)
+            compiled = self.steps.get(self.key, lambda: fused(self.method, *self.first))
+            return compiled(self.step, *self.params, *tensors)
         if self.recorded is None:
-            self.recorded = self._recorded(params, tensors, graph)
+            self.recorded = self._recorded(tensors, graph)
         return self.recorded(*tensors)
 
-    def _recorded(
-        self, params: Tensors, tensors: Tensors, graph: Callable[[torch.device], Graph]
-    ) -> Captured:
+    def _recorded(self, tensors: Tensors, graph: Callable[[torch.device], Graph]) -> Captured:
+        assert isinstance(self.step, TensorStep)
         numbers, u, *_ = tensors
         f = self.step.f
         if any(True for _ in f.module.buffers()):
@@ -75,7 +85,7 @@ class _Function:
             if self.steps.made((*self.made_for, like)) > RECORDINGS:
                 raise NotFunctionalError("the dynamics read other memory in every solve")
             examples = (numbers.to(u.device), *tensors[1:])
-            run = partial(getattr(self.step, self.method), *self.flags, params)
+            run = partial(getattr(self.step, self.method), *self.first, *self.params)
             return Captured(run, examples, graph(u.device))
 
         return self.steps.get(self.key, record)
@@ -96,29 +106,39 @@ def tensor_step(
 def attempts(f: RightHandSide, tableau: Tableau, u0: torch.Tensor, problem: Problem) -> Attempt:
     """For the steps of one solve from ``u0``."""
     steps = problem.compiled
-    step = None if steps is None else tensor_step(steps, f, tableau, problem)
-    if steps is None or step is None:
+    if steps is None:
         return EagerAttempt(f, tableau, u0, problem)
-    return CompiledAttempt(_Function(steps, step, "attempt"), f, problem)
+    step = tensor_step(steps, f, tableau, problem)
+    if step is not None:
+        return CompiledAttempt(steps, step, f, problem)
+    return _sums_alone(steps, f, tableau, u0, problem)
+
+
+def _sums_alone(
+    steps: CompiledSteps, f: RightHandSide, tableau: Tableau, u: torch.Tensor, problem: Problem
+) -> Attempt:
+    if u.device.type in GRAPHS:  # whose launches the dynamics' outnumber
+        return EagerAttempt(f, tableau, u, problem)
+    return SumsAttempt(steps, f, tableau, problem)
 
 
 class CompiledAttempt:
     """One call of a compiled function, or one replay of a CUDA graph, a step."""
 
-    def __init__(self, function: _Function, f: RightHandSide, problem: Problem) -> None:
-        self.function, self.f, self.problem = function, f, problem
-        self.eager: EagerAttempt | None = None
+    def __init__(self, steps: CompiledSteps, step: TensorStep, f: RightHandSide, problem: Problem) -> None:
+        self.steps, self.step, self.f, self.problem = steps, step, f, problem
+        self.function = _Function(steps, step, "attempt")
+        self.other: Attempt | None = None
 
     def __call__(
         self, t: float, u: torch.Tensor, dt: float, k1: torch.Tensor, spare: torch.Tensor | None
     ) -> Attempted:
-        step = self.function.step
-        if self.eager is None:
-            given = self.function(step.numbers_of(t, dt, self.problem, self.f.f, u.dtype), u, k1)
+        if self.other is None:
+            given = self.function(self.step.numbers_of(t, dt, self.problem, self.f.f, u.dtype), u, k1)
             if given is not None:
                 return self._read(given, u, k1, spare)
-            self.eager = EagerAttempt(self.f, step.tableau, u, self.problem)
-        return self.eager(t, u, dt, k1, spare)
+            self.other = _sums_alone(self.steps, self.f, self.step.tableau, u, self.problem)
+        return self.other(t, u, dt, k1, spare)
 
     def _read(
         self, given: Tensors, u: torch.Tensor, k1: torch.Tensor, spare: torch.Tensor | None
@@ -132,11 +152,57 @@ class CompiledAttempt:
         return u_new, [k1, *ks], float(norm) / math.sqrt(u.numel())
 
     def advance(self) -> None:
+        if self.other is not None:
+            self.other.advance()
+
+    def lasting(self, ks: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        return tuple(ks if self.function.recorded is None else (k.clone() for k in ks))
+
+
+class SumsAttempt:
+    """The dynamics as they are, and the sums between them compiled."""
+
+    def __init__(self, steps: CompiledSteps, f: RightHandSide, tableau: Tableau, problem: Problem) -> None:
+        self.f, self.tableau, self.problem = f, tableau, problem
+        self.sums = sums = TensorSums(tableau)
+        self.stages = [_Function(steps, sums, "stage", i + 1) for i in range(len(tableau.inner_rows))]
+        self.solution, self.norm = _Function(steps, sums, "solution"), _Function(steps, sums, "norm")
+        self.eager: EagerAttempt | None = None
+
+    def __call__(
+        self, t: float, u: torch.Tensor, dt: float, k1: torch.Tensor, spare: torch.Tensor | None
+    ) -> Attempted:
+        if self.eager is None:
+            attempted = self._attempted(t, u, dt, k1)
+            if attempted is not None:
+                return attempted
+            self.eager = EagerAttempt(self.f, self.tableau, u, self.problem)
+        return self.eager(t, u, dt, k1, spare)
+
+    def _attempted(self, t: float, u: torch.Tensor, dt: float, k1: torch.Tensor) -> Attempted | None:
+        """None where no sum can be compiled."""
+        f, ks = self.f, [k1]
+        numbers = self.sums.numbers_of(t, dt, self.problem, f.f, u.dtype)
+        for (c, _), function in zip(self.tableau.inner_rows, self.stages, strict=True):
+            stage = function(numbers, u, *ks)
+            if stage is None:
+                return None
+            ks.append(f.owned(t + c * dt, *stage))
+        solution = self.solution(numbers, u, *ks)
+        if solution is None:
+            return None
+        (u_new,) = solution
+        if self.tableau.fsal:
+            ks.append(f.owned(t + dt, u_new))
+        norm = self.norm(numbers, u, u_new, *ks)
+        return None if norm is None else (u_new, ks, float(norm[0]) / math.sqrt(u.numel()))
+
+    def advance(self) -> None:
         if self.eager is not None:
             self.eager.advance()
 
     def lasting(self, ks: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        return tuple(ks if self.function.recorded is None else (k.clone() for k in ks))
+        return tuple(ks)
 
 
 def replay(f: RightHandSide, tableau: Tableau, problem: Problem, trajectory: Trajectory) -> ExplicitRKReplay:
@@ -184,10 +250,11 @@ class CompiledReplay(ExplicitRKReplay):
         flags = () if estimate is None else (estimate.through_state, estimate.gradient == "frozen")
         if flags not in self._functions:
             method = "reverse_estimated" if flags else "reverse"
-            self._functions[flags] = _Function(self.steps, self.step, method, *flags)
+            self._functions[flags] = _Function(self.steps, self.step, method, *flags, params=self.step.f.own)
         function = self._functions[flags]
         t, dt = self.trajectory.t[index], self.trajectory.dt[index]
-        tensors = [self.step.numbers_of(t, dt, self.problem, self.f.f, u.dtype), u, adjoint]
+        numbers = self.step.numbers_of(t, dt, self.problem, self.f.f, u.dtype)
+        tensors = [numbers, u, adjoint]
         if estimate is not None:
             tensors.append(estimate.cotangent * abs(dt))
         given = function(*tensors)

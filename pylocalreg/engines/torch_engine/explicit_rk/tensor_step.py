@@ -20,11 +20,11 @@ from pylocalreg.engines.torch_engine.tableaus.tableau import Row
 Pullback = Callable[[torch.Tensor], tuple[Tensors, torch.Tensor]]
 
 
-class TensorStep:
-    """The steps of one method through ``f``; ``numbers`` is what `numbers_of` gives, as a tensor."""
+class TensorSums:
+    """The sums of a method's steps; ``numbers`` is what `numbers_of` gives."""
 
-    def __init__(self, f: Functional, tableau: Tableau) -> None:
-        self.f, self.tableau = f, tableau
+    def __init__(self, tableau: Tableau) -> None:
+        self.tableau = tableau
         stages = tableau.stages
         rows: list[Row] = [(0.0, ()), *zip(tableau.c[: stages - 1], tableau.a[: stages - 1], strict=True)]
         layout = [0.0 for _ in range(stages)]
@@ -49,22 +49,39 @@ class TensorStep:
             times[:] = f.clamped(times)
         return torch.from_numpy(rounded)
 
-    def attempt(self, _: Tensors, numbers: torch.Tensor, u: torch.Tensor, k1: torch.Tensor) -> Tensors:
-        """The square root of sum (error / scale)^2 (NaN where the method has no estimate), the new state, and
-        the stages after the first.
-        """
+    def stage(self, i: int, numbers: torch.Tensor, u: torch.Tensor, *ks: torch.Tensor) -> Tensors:
+        """The state at which the stage of index ``i`` is evaluated."""
+        return (_sum(u, self.of_stage[i], ks, numbers),)
+
+    def solution(self, numbers: torch.Tensor, u: torch.Tensor, *ks: torch.Tensor) -> Tensors:
+        """The new state."""
+        return (_sum(u, self.of_solution, ks, numbers),)
+
+    def norm(self, numbers: torch.Tensor, u: torch.Tensor, u_new: torch.Tensor, *ks: torch.Tensor) -> Tensors:
+        """The square root of sum (error / scale)^2; NaN where the method has no estimate."""
+        if not self.of_error:
+            return (numbers.new_full((), math.nan),)
+        scale = numbers[-2] + torch.maximum(u.abs(), u_new.abs()) * numbers[-1]
+        return (torch.linalg.vector_norm(_sum(None, self.of_error, ks, numbers) / scale),)
+
+
+class TensorStep(TensorSums):
+    """A method's steps through ``f``."""
+
+    def __init__(self, f: Functional, tableau: Tableau) -> None:
+        super().__init__(tableau)
+        self.f = f
+
+    def attempt(self, numbers: torch.Tensor, u: torch.Tensor, k1: torch.Tensor) -> Tensors:
+        """What `norm` gives, the new state, and the stages after the first."""
         tableau, ks = self.tableau, [k1]
         seen: set[int] = set()
         for i in range(1, tableau.stages - tableau.fsal):
-            ks.append(self._owned(numbers[i], self._sum(u, self.of_stage[i], ks, numbers), seen))
-        u_new = self._sum(u, self.of_solution, ks, numbers)
+            ks.append(self._owned(numbers[i], _sum(u, self.of_stage[i], ks, numbers), seen))
+        u_new = _sum(u, self.of_solution, ks, numbers)
         if tableau.fsal:
             ks.append(self._owned(numbers[tableau.stages - 1], u_new, seen))
-        if not self.of_error:
-            return numbers.new_full((), math.nan), u_new, *ks[1:]
-        error = self._sum(None, self.of_error, ks, numbers)
-        scale = numbers[-2] + torch.maximum(u.abs(), u_new.abs()) * numbers[-1]
-        return torch.linalg.vector_norm(error / scale), u_new, *ks[1:]
+        return *self.norm(numbers, u, u_new, *ks), u_new, *ks[1:]
 
     def reverse(
         self, params: Tensors, numbers: torch.Tensor, u: torch.Tensor, adjoint: torch.Tensor
@@ -90,8 +107,8 @@ class TensorStep:
         by_stage = _none(ks)
         _add_sum(by_stage, self.of_solution, adjoint, numbers)
         error, u_new = (
-            self._sum(None, self.of_error, ks, numbers),
-            self._sum(u, self.of_solution, ks, numbers),
+            _sum(None, self.of_error, ks, numbers),
+            _sum(u, self.of_solution, ks, numbers),
         )
 
         def estimate(error: torch.Tensor, u: torch.Tensor, u_new: torch.Tensor) -> torch.Tensor:
@@ -115,7 +132,7 @@ class TensorStep:
         ks: list[torch.Tensor] = []
         pullbacks: list[Pullback] = []
         for i in range(stages):
-            stage = self._sum(u, self.of_stage[i], ks, numbers) if i else u
+            stage = _sum(u, self.of_stage[i], ks, numbers) if i else u
 
             def at(params: Tensors, stage: torch.Tensor, t: torch.Tensor = numbers[i]) -> torch.Tensor:
                 return self.f(params, t, stage)
@@ -157,15 +174,16 @@ class TensorStep:
         seen.add(memory)
         return k
 
-    @staticmethod
-    def _sum(
-        u: torch.Tensor | None, places: dict[int, int], ks: Sequence[torch.Tensor], numbers: torch.Tensor
-    ) -> torch.Tensor:
-        total = u
-        for j, place in places.items():
-            total = ks[j] * numbers[place] if total is None else torch.addcmul(total, ks[j], numbers[place])
-        assert total is not None
-        return total
+
+def _sum(
+    u: torch.Tensor | None, places: dict[int, int], ks: Sequence[torch.Tensor], numbers: torch.Tensor
+) -> torch.Tensor:
+    """``u`` and the stages by the weights at these places."""
+    total = u
+    for j, place in places.items():
+        total = ks[j] * numbers[place] if total is None else torch.addcmul(total, ks[j], numbers[place])
+    assert total is not None
+    return total
 
 
 def _placed(weights: Sequence[float], layout: list[float]) -> dict[int, int]:
