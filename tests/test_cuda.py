@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import pylocalreg as plr
+from pylocalreg.engines.base import Jacobian
 from pylocalreg.engines.torch_engine.captured import Captured, CudaGraph
-from tests.conftest import Net, assert_close, normal
+from tests.conftest import Dynamics, Net, assert_close, normal
 from tests.sde import path_on, sde
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
@@ -64,6 +65,53 @@ def test_an_sde_draws_on_the_states_device() -> None:
     solution = sde("SOSRI2").cuda()(normal(4, 3).cuda())
     assert solution.noise is not None
     assert solution.noise(0.5).device == solution.u.device
+
+
+@pytest.mark.parametrize("jacobian", ["system", "per_sample"])
+@pytest.mark.parametrize("solver", ["Rosenbrock23", "Rodas5", "Rodas5P"])
+def test_the_jacobian_of_dropout_is_of_the_mask_that_is_drawn(solver: str, jacobian: Jacobian) -> None:
+    """Dropout is one fused kernel here, and under torch.func others, which draw another mask."""
+    tolerance = 1e-4 if solver == "Rosenbrock23" else 1e-8
+    rate = torch.tensor(1.3, dtype=torch.float64, device="cuda", requires_grad=True)
+    node = plr.NeuralODE(
+        lambda t, u: -rate * torch.nn.functional.dropout(u),
+        solver=solver,
+        abstol=tolerance,
+        reltol=tolerance,
+        jacobian=jacobian,
+        engine="torch",
+    )
+    u0 = normal(4, 3).cuda().requires_grad_()
+    torch.manual_seed(3)
+    u = node(u0).u
+    torch.manual_seed(3)
+    kept = torch.nn.functional.dropout(torch.ones_like(u0))
+    assert 0 < int((kept > 0).sum()) < kept.numel()
+    right = u0 * torch.exp(-rate * kept)
+    torch.testing.assert_close(u, right, rtol=10 * tolerance, atol=10 * tolerance)
+    ours, exact = (torch.autograd.grad(x.square().sum(), (u0, rate)) for x in (u, right))
+    torch.testing.assert_close(ours, exact, rtol=100 * tolerance, atol=100 * tolerance)
+
+
+@pytest.mark.parametrize("regularizer", [plr.RNODE(0.0, 1.0, torch.Generator()), plr.TayNODE(2)])
+def test_a_regularizers_derivative_of_dropout_is_of_the_mask_that_is_drawn(
+    regularizer: plr.Regularizer,
+) -> None:
+    u0 = normal(4, 3).cuda()
+
+    def value(f: Dynamics) -> torch.Tensor:
+        if isinstance(regularizer, plr.RNODE):
+            assert regularizer.generator is not None
+            regularizer.generator.manual_seed(1)
+        torch.manual_seed(3)
+        regularization = plr.NeuralODE(f, regularizer=regularizer, engine="torch")(u0).regularization
+        assert regularization is not None
+        return regularization
+
+    torch.manual_seed(3)
+    kept = torch.nn.functional.dropout(torch.ones_like(u0))
+    ours = value(lambda t, u: -torch.nn.functional.dropout(u).sin())
+    torch.testing.assert_close(ours, value(lambda t, u: -(kept * u).sin()), rtol=1e-9, atol=0)
 
 
 def recorded(node: plr.NeuralODE) -> int:

@@ -2,7 +2,7 @@
 
 from pylocalreg.engines.base import Adjoint, Jacobian, Keep, Quantity
 from pylocalreg.engines.torch_engine.adjoints import ADJOINTS
-from pylocalreg.engines.torch_engine.methods import METHODS, ODE_METHODS, SDE_METHODS
+from pylocalreg.engines.torch_engine.methods import METHODS, ODE_METHODS, REGISTERED, SDE_METHODS
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
 from pylocalreg.errors import OptionError
 
@@ -110,6 +110,7 @@ __all__ = [
     "ADJOINTS",
     "METHODS",
     "ODE_METHODS",
+    "REGISTERED",
     "SDE_METHODS",
     "check_choices",
     "check_compile",

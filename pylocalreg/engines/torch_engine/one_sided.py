@@ -54,6 +54,11 @@ def one_sided(f: Dynamics, stops: tuple[float, ...]) -> Dynamics:
     return OneSided(f, stops) if stops else f
 
 
+def whole(f: Dynamics) -> Dynamics:
+    """The dynamics of both sides."""
+    return f.f if isinstance(f, OneSided) else f
+
+
 def on_side(f: Dynamics, t: float, dt: float) -> AbstractContextManager[None]:
     """Where ``f`` is evaluated for the step from ``t`` of size ``dt``, and for what is made of that step."""
     return f.between(t, t + dt) if isinstance(f, OneSided) else ANYWHERE

@@ -26,6 +26,7 @@ class Adams:
     """
 
     order = ORDER
+    adaptive_order = ORDER - 1
     one_step = False
     takes_jacobian = False
     estimates: frozenset[Quantity] = frozenset({"error"})

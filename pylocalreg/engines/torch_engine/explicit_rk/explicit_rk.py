@@ -24,6 +24,7 @@ class ExplicitRK:
     def __init__(self, tableau: Tableau) -> None:
         self.tableau = tableau
         self.name, self.order = tableau.name, tableau.order
+        self.adaptive_order = tableau.order - 1
         has: dict[Quantity, bool] = {"error": bool(tableau.btilde), "stiffness": bool(tableau.stiffness)}
         self.estimates = frozenset(quantity for quantity, there in has.items() if there)
 
