@@ -14,6 +14,7 @@ import argparse
 import copy
 import importlib
 import json
+import os
 import platform
 import statistics
 import time
@@ -476,6 +477,26 @@ def installed_versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     return versions
 
 
+def setting_of(
+    device: torch.device, rounds: int, packages: Sequence[str] = PACKAGES
+) -> dict[str, str | int | dict[str, str]]:
+    """What figures depend on beside the code: machine, device, versions."""
+    return {
+        "machine": machine(),
+        "device": device_name(device),
+        "versions": installed_versions(packages),
+        "rounds": rounds,
+    }
+
+
+def machine() -> str:
+    """The processor by its maker's name, where the system tells it, and its cores."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{named[0] if named else platform.processor()}, {os.cpu_count()} cores"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="pylocalreg beside its peers on the paper's MNIST shape")
     parser.add_argument("--rounds", type=int, default=15, help="timed runs of each contestant")
@@ -490,10 +511,9 @@ def main() -> None:
     initial = LayerDynamics(layers).to(options.device)
     x = torch.rand(BATCH, WIDTH).to(options.device)
     factor, trained = trained_like(initial, x)
-    device = device_name(x.device)
-    setting = {"versions": installed_versions(), "device": device, "rounds": rounds}
+    setting = setting_of(x.device, rounds)
     print(", ".join(f"{name} {number}" for name, number in installed_versions().items()))
-    print(f"{device}, {rounds} rounds")
+    print(f"{setting['machine']}, {setting['device']}, {rounds} rounds")
 
     scales = {"as initialized": initial, f"trained-like (weights x {factor:g})": trained}
     results = {}

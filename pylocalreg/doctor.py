@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import pylocalreg
-from pylocalreg.engines.julia_engine.start import start, why_no_cuda, why_unavailable
+from pylocalreg.engines.julia_engine.start import JULIA, start, why_no_cuda, why_unavailable
 from pylocalreg.errors import EngineUnavailableError
 
 
@@ -84,11 +84,20 @@ def _julia() -> list[Finding]:
     version, packages, threads = julia.call("about")
     return [
         Finding("Julia engine", "available"),
-        Finding("Julia", f"{version}, {where}"),
+        Finding("Julia", f"{version}, {where}", _of_another_julia(str(version))),
         Finding("Julia threads", str(threads)),
         *_julia_cuda(),
         *(Finding(name, packages[name]) for name in sorted(packages)),
     ]
+
+
+def _of_another_julia(version: str) -> str:
+    """What to do where LocalReg is not meant for this version; empty where it is."""
+    from juliapkg.compat import Compat, Version
+
+    if Version.parse(version) in Compat.parse(JULIA):
+        return ""
+    return f"LocalReg takes Julia {JULIA}: set PYTHON_JULIACALL_EXE to one of these"
 
 
 def _julia_cuda() -> list[Finding]:

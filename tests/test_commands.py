@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pylocalreg import cli
+from pylocalreg import cli, errors
 from pylocalreg.experiments import config, records, runs
 from pylocalreg.experiments.train import Progress
 from tests.toy import ALONE, run
@@ -133,3 +133,26 @@ def test_an_experiment_is_resumed_to_the_same_bits(name: str, tmp_path: Path) ->
     runs.run(chosen, tmp_path / "crashed", ALONE)
     whole, crashed = (load_file(tmp_path / part / "weights.safetensors") for part in ("whole", "crashed"))
     assert all(torch.equal(weight, crashed[key]) for key, weight in whole.items())
+
+
+def test_compiled_steps_are_part_of_what_a_run_is(tmp_path: Path) -> None:
+    changes = ["train.steps=2", "train.batch=8", "train.evaluate_every=2", "data.limit=16"]
+    chosen = config.load("mnist_node_short", changes)
+
+    class CrashError(Exception):
+        pass
+
+    def crash(progress: Progress) -> None:
+        raise CrashError
+
+    with pytest.raises(CrashError):
+        runs.run(chosen, tmp_path, ALONE, report=crash, compiled=True)
+    with pytest.raises(errors.CheckpointError, match="compiled"):
+        runs.run(chosen, tmp_path, ALONE)
+    assert runs.run(chosen, tmp_path, ALONE, compiled=True).device.endswith(", compiled")
+
+
+def test_a_task_without_a_neural_ode_is_not_compiled(tmp_path: Path) -> None:
+    chosen = config.load("mnist_nsde_short", ["train.steps=2"])
+    with pytest.raises(errors.OptionError, match="no neural ODE"):
+        runs.run(chosen, tmp_path, ALONE, compiled=True)

@@ -89,6 +89,7 @@ def _training(options: argparse.ArgumentParser) -> None:
     options.add_argument("--offline", action="store_true", help="a small stand-in for the data; no download")
     options.add_argument("--engine", help="auto, torch or julia")
     options.add_argument("--device", default="cpu", help="auto, cpu or cuda")
+    options.add_argument("--compile", action="store_true", help="compiled steps; CUDA graphs on a GPU")
     options.add_argument("--tensorboard", action="store_true", help="write TensorBoard's files too")
     options.add_argument(
         "--restart", action="store_true", help="start over where the folder holds another run"
@@ -125,6 +126,7 @@ def train(
     offline: bool,
     engine: str | None,
     device: str,
+    compile: bool,
     tensorboard: bool,
     restart: bool,
 ) -> None:
@@ -136,7 +138,7 @@ def train(
     given += [f"train.seed={seed}"] if seed is not None else []
     chosen = config.load(name, [*config_changes(changes, data, offline, engine), *given])
     with joined(device) as team:
-        _train(name, [chosen], output, team, tensorboard, restart)
+        _train(name, [chosen], output, team, compile, tensorboard, restart)
 
 
 def sweep(
@@ -149,6 +151,7 @@ def sweep(
     offline: bool,
     engine: str | None,
     device: str,
+    compile: bool,
     tensorboard: bool,
     restart: bool,
 ) -> None:
@@ -160,7 +163,7 @@ def sweep(
     planned = {name: _planned(name, given, method, seeds) for name in names}
     with joined(device) as team:
         for name, configs in planned.items():
-            _train(name, configs, output, team, tensorboard, restart)
+            _train(name, configs, output, team, compile, tensorboard, restart)
 
 
 def table(folders: Sequence[Path], number: Sequence[int] | None, output: Path, paper: Path | None) -> None:
@@ -213,7 +216,13 @@ def _planned(name: str, changes: Sequence[str], methods: Sequence[str] | None, s
 
 
 def _train(
-    name: str, configs: Sequence[Config], output: Path, team: Team, tensorboard: bool, restart: bool
+    name: str,
+    configs: Sequence[Config],
+    output: Path,
+    team: Team,
+    compile: bool,
+    tensorboard: bool,
+    restart: bool,
 ) -> None:
     """One run after the other, a progress bar each on rank 0."""
     from rich.console import Console
@@ -260,7 +269,15 @@ def _train(
                     nfe=progress.nfe,
                 )
 
-            record = runs.run(chosen, folder, team, report=report, tensorboard=tensorboard, restart=restart)
+            record = runs.run(
+                chosen,
+                folder,
+                team,
+                report=report,
+                tensorboard=tensorboard,
+                restart=restart,
+                compiled=compile,
+            )
         console.print(_line(record, folder), soft_wrap=True)
 
 

@@ -9,9 +9,8 @@ from pylocalreg.checks import check_count, check_number
 from pylocalreg.engines.autograd import Solve
 from pylocalreg.engines.base import Adjoint, Dynamics, Engine
 from pylocalreg.errors import OptionError
-from pylocalreg.forward_mode import derivative_along
 from pylocalreg.regularizers.base import Regularized, check_generator, draw_seed
-from pylocalreg.regularizers.integral import Integral
+from pylocalreg.regularizers.integral import Integral, derivative_of
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,7 @@ class RNODE(Integral):
     def solve(self, solve: Solve, u0: torch.Tensor) -> Regularized:
         """As `Regularizer.solve`."""
         self._check_features(u0)
+        derivative_along = derivative_of(solve.problem.f)
         eps = torch.zeros_like(u0)
         if self.jacobian:
             own = torch.Generator().manual_seed(draw_seed(self.generator))

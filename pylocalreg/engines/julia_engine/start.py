@@ -20,6 +20,9 @@ lock = threading.RLock()
 """Held by whoever is inside Julia: one thread at a time."""
 _started_in: int | None = None
 
+JULIA = "1.10 - 1.11"
+"""The versions of Julia that LocalReg takes, as in its Project.toml; juliapkg installs one from 1.10.3 on."""
+
 LUXCUDA = {"uuid": "d0bbae9a-e099-4d5b-a835-1c6931763bda", "version": "0.3.6"}
 """Lux's CUDA.jl and cuDNN, which set off LocalReg's extension; the version as in LocalReg's Project.toml."""
 
