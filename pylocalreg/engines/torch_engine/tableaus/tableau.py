@@ -37,6 +37,7 @@ class Tableau:
 
     @property
     def fsal(self) -> bool:
+        """Whether the last stage is the next step's first."""
         return self.solution is None
 
     @property
