@@ -19,12 +19,19 @@ from typing import Any
 import torch
 
 import pylocalreg as plr
-from benchmarks.mnist_shape import Contestant, in_turns, installed_versions, paired_ratio
+from benchmarks.mnist_shape import (
+    Contestant,
+    in_turns,
+    installed_versions,
+    paired_ratio,
+    setting_of,
+)
 
 BATCH, WIDTH, HIDDEN = 128, 32, 64
 LADDER = tuple(sorted({round(2 * 2 ** (i / 2)) for i in range(17)}))  # 2 to 512
 FINEST = 1024
 SRK = "torchsde srk"
+PACKAGES = ("torch", "torchsde", "diffrax", "jax")
 
 Size = int
 """How fine the steps are: 1/dt with fixed steps, 1/tolerance with adaptive ones."""
@@ -276,14 +283,15 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     model = Model(Drift().double(), Diffusion().double(), torch.randn(BATCH, WIDTH, dtype=torch.float64))
-    print(installed_versions(("torch", "torchsde", "diffrax", "jax")))
+    print(installed_versions(PACKAGES))
     peers = built(model)
     results = {}
     for target in options.targets:
         results[f"{target:g}"] = rows = hold(peers, target, options.rounds)
         print_rows(target, rows)
     if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+        setting = setting_of(model.u0.device, options.rounds, PACKAGES)
+        options.json.write_text(json.dumps({**setting, "targets": results}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,14 +2,17 @@
 
 from pylocalreg import errors, julia, plot, schedules
 from pylocalreg.brownian import BrownianPath
+from pylocalreg.controllers import Controller, PIDController
 from pylocalreg.dynamics import BatchNorm, Chain, Conv, Dense, GroupNorm, TimeDependent
 from pylocalreg.engines.base import Adjoint
+from pylocalreg.engines.torch_engine.tableaus import Tableau
 from pylocalreg.errors import LocalRegError
 from pylocalreg.events import Event
 from pylocalreg.local_error import local_error
 from pylocalreg.monitor import Monitor
-from pylocalreg.neural_ode import NeuralODE
+from pylocalreg.neural_ode import NeuralODE, compile
 from pylocalreg.neural_sde import NeuralSDE
+from pylocalreg.registration import register
 from pylocalreg.regularizers import (
     RNODE,
     STEER,
@@ -31,6 +34,7 @@ __all__ = [
     "BatchNorm",
     "BrownianPath",
     "Chain",
+    "Controller",
     "Conv",
     "Dense",
     "Event",
@@ -42,17 +46,21 @@ __all__ = [
     "NeuralODE",
     "NeuralSDE",
     "Occurrence",
+    "PIDController",
     "Regularizer",
     "Sampling",
     "Solution",
     "Stats",
     "StepRecord",
     "Steps",
+    "Tableau",
     "TayNODE",
     "TimeDependent",
+    "compile",
     "errors",
     "julia",
     "local_error",
     "plot",
+    "register",
     "schedules",
 ]

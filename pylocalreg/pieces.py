@@ -75,6 +75,8 @@ class Solved:
     @property
     def steps(self) -> Steps:
         every = [piece.steps() for piece in self.pieces]
+        if len(every) == 1:
+            return every[0]
         return Steps(*(np.concatenate([getattr(s, name) for s in every]) for name in ("t", "dt", "EEst")))
 
     def piece_at(self, t: float) -> Piece | None:

@@ -2,17 +2,18 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import tomlkit
-from juliapkg.compat import Compat, Version
+from juliapkg.compat import Version
 from juliapkg.deps import find_requirements
 
-from pylocalreg.doctor import examine
-from pylocalreg.engines.julia_engine.start import LUXCUDA
+from pylocalreg.doctor import _of_another_julia, examine
+from pylocalreg.engines.julia_engine.start import JULIA, LUXCUDA
 from tests.julia import needs_julia
 
 ROOT = Path(__file__).parents[1]
@@ -87,14 +88,32 @@ def test_juliapkg_json_asks_for_localreg() -> None:
     assert localreg.uuid == project["uuid"]
     assert localreg.dev
     assert Path(localreg.path).resolve() == LOCALREG.resolve()
-    assert Version.parse("1.10.3") in julia  # the oldest that juliacall takes
+    assert Version.parse("1.10.3") in julia
     (lux,) = (package for package in packages if package.name == "Lux")  # for `using Lux` in a user's file
     assert lux.uuid == project["deps"]["Lux"]
     assert str(lux.version).lstrip("^") == project["compat"]["Lux"]  # the caret is the default of both
 
 
-def test_compat_bounds_hold_what_was_run() -> None:
-    """Names, UUIDs and versions of the packages the Julia tests last ran on, against Project.toml."""
+def test_the_versions_of_julia_are_the_same_everywhere() -> None:
+    """Project.toml, juliapkg.json, doctor and docs/julia.md; juliacall starts no Julia older than 1.10.3."""
+    assert tomlkit.parse((LOCALREG / "Project.toml").read_text()).unwrap()["compat"]["julia"] == JULIA
+    oldest, newest = JULIA.split(" - ")
+    installed = json.loads((ROOT / "juliapkg.json").read_text())["julia"]
+    assert installed == f"{oldest}.3 - {newest}"
+    text = " ".join((ROOT / "docs" / "julia.md").read_text().split())
+    ran = json.loads(RAN.read_text())["julia"]["version"]
+    assert f"LocalReg takes Julia {oldest} and {newest}" in text
+    assert f"juliapkg installs one of {installed.replace(' - ', ' to ')}" in text
+    assert f"the tests ran on {ran}" in text
+    assert set(re.findall(r"\b1\.1\d\b(?:\.\d+)?", text)) == {oldest, newest, f"{oldest}.3", ran}
+    for version in (ran, f"{oldest}.3", f"{newest}.7"):
+        assert _of_another_julia(version) == ""
+    assert JULIA in _of_another_julia("1.9.4")
+    assert JULIA in _of_another_julia("1.12.0")
+
+
+def test_the_oldest_versions_are_those_that_were_run() -> None:
+    """The oldest version that Project.toml takes of a package is that which the Julia tests last ran on."""
     project = tomlkit.parse((LOCALREG / "Project.toml").read_text()).unwrap()
     ran = json.loads(RAN.read_text())
     standard = {"LinearAlgebra", "Logging"}
@@ -104,5 +123,5 @@ def test_compat_bounds_hold_what_was_run() -> None:
         if name in standard:
             continue
         assert ran[name]["uuid"] == uuid
-        assert Version.parse(ran[name]["version"]) in Compat.parse(project["compat"][name])
+        assert project["compat"][name] == ran[name]["version"]
     assert {"uuid": project["weakdeps"]["LuxCUDA"], "version": project["compat"]["LuxCUDA"]} == LUXCUDA

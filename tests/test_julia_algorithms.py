@@ -1,5 +1,7 @@
 """Algorithms of the stack on the standard problems: states, gradients and local regularization of each.
 
+The problems are solved as written in Julia (standard_problems.jl): what is tested here are the algorithms.
+
 The states and the derivatives are held against the variational equations' (make_standard_problems.py), an
 estimate against the stack's own, its gradient against finite differences.
 """
@@ -7,6 +9,7 @@ estimate against the stack's own, its gradient against finite differences.
 import functools
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +22,10 @@ from pylocalreg.engines.julia_engine.stack import formula_of, stack_algorithm
 from pylocalreg.engines.julia_engine.start import start
 from pylocalreg.engines.methods import METHODS
 from pylocalreg.errors import OptionError
+from pylocalreg.julia.models import JuliaModel
 from tests.julia import needs_julia
 from tests.make_standard_problems import PLACE
-from tests.standard_problems import F64, PROBLEMS, Dynamics
+from tests.standard_problems import F64, PROBLEMS
 
 pytestmark = needs_julia
 algorithm = plr.julia.algorithm
@@ -111,9 +115,29 @@ def discrete(solver: str) -> bool:
     return solver in METHODS or formula_of(start(), solver).dense
 
 
-def solved(name: str, solver: str, **more: Any) -> tuple[plr.Solution, torch.Tensor, Dynamics]:
+IN_JULIA = Path(__file__).parent / "standard_problems.jl"
+
+
+@functools.cache
+def in_julia(name: str) -> JuliaModel:
+    """The problem's dynamics in Julia, where a step takes microseconds."""
+    function = name.removeprefix("stiff ").lower().replace(" ", "_")
+    return plr.julia.function(f"{function}!", torch.tensor(PROBLEMS[name].p, dtype=F64), file=IN_JULIA)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_problems_in_julia_are_the_same(name: str) -> None:
+    here, there = PROBLEMS[name].module(), in_julia(name)
+    u = PROBLEMS[name].start() + 0.1 * torch.rand(len(PROBLEMS[name].u0), dtype=F64)
+    with torch.no_grad():
+        du, expected = there(0.0, u), here(torch.tensor(0.0), u)
+    assert float((du - expected).abs().max()) < 1e-13 * float(expected.abs().max())
+
+
+def solved(name: str, solver: str, **more: Any) -> tuple[plr.Solution, torch.Tensor, torch.Tensor]:
+    """The solution, and what it is differentiated by: the initial state and the parameters."""
     problem = PROBLEMS[name]
-    f, u0 = problem.module(), problem.start().requires_grad_()
+    f, u0 = in_julia(name), problem.start().requires_grad_()
     abstol, reltol = tolerances(solver, name)
     node = plr.NeuralODE(
         f,
@@ -124,7 +148,8 @@ def solved(name: str, solver: str, **more: Any) -> tuple[plr.Solution, torch.Ten
         reltol=reltol,
         **({"adjoint": "discrete" if discrete(solver) else "interpolating"} | more),
     )
-    return node(u0), u0, f
+    assert f.p is not None
+    return node(u0), u0, f.p
 
 
 @pytest.mark.parametrize("solver", EVERY, ids=str)
@@ -132,13 +157,13 @@ def test_states_and_gradients(solver: str) -> None:
     need(solver)
     for name in EVERY[solver]:
         reference = references()[name]
-        solution, u0, f = solved(name, solver)
+        solution, u0, p = solved(name, solver)
         size = reference["u"].abs() + 1e-3 * reference["u"].abs().max()
         error = float(((solution.u.detach() - reference["u"]).abs() / size).max())
         bound = 1e-2 if solver in LOW_ORDER else 1e-4
         assert error < bound, (name, error)
         weights = 1 / size
-        by_u0, by_p = torch.autograd.grad((weights * solution.u).sum(), [u0, f.p])
+        by_u0, by_p = torch.autograd.grad((weights * solution.u).sum(), [u0, p])
         along = (by_u0 @ reference["by_u0"] + by_p @ reference["by_p"]).item()
         expected = (weights @ reference["derivative"]).item()
         scale = float((weights * reference["derivative"]).abs().sum()) + 1e-3
@@ -162,10 +187,10 @@ def test_local_regularization(solver: str) -> None:
         own = False
     assert own == (solver not in NO_FORMULA)
     regularizer = plr.LocalRegularizer(scale="linear", estimator=None if own else "Tsit5")
-    solution, _, f = solved(name, solver, regularizer=regularizer)
+    solution, _, p = solved(name, solver, regularizer=regularizer)
     R = solution.regularization
     assert R is not None
-    by_p = torch.autograd.grad(R, f.p)[0]
+    by_p = torch.autograd.grad(R, p)[0]
     assert torch.isfinite(by_p).all()
     assert float(by_p.abs().max()) > 0
     if own:

@@ -131,6 +131,11 @@ def transforming() -> bool:
     return active
 
 
+def in_forward_mode() -> bool:
+    """Whether tensors may hold tangents here: inside ``torch.autograd.forward_ad.dual_level``."""
+    return torch.autograd.forward_ad._current_level >= 0
+
+
 def vmapping() -> bool:
     """Whether this runs inside ``torch.func.vmap``."""
     if not transforming():

@@ -59,9 +59,9 @@ def compare_with_paper(
         torch_engine = get_engine("torch")
         solved = torch_engine.solve(problem, case.u0, [case.tau], Keep())
         u = solved.outputs[0]
-        julia, _, handle = begin(problem, u, at=case.tau)
+        julia, _, row = begin(problem, u, at=case.tau)
         code = code or julia.call("paper_code", str(checkout))
-        R, R_by_p, S, S_by_p, dt = julia.call("paper_step", code, handle, case.tau, u)
+        R, R_by_p, S, S_by_p, dt = julia.call("paper_step", code, row, case.tau, u)
         theirs = (float(R), R_by_p), (float(S) * STABILITY_SIZE, S_by_p * STABILITY_SIZE)
         for name in engines:
             comparisons.append(_compare(case, name, problem, u, module.p, theirs, float(dt)))

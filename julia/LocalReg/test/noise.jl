@@ -8,9 +8,9 @@ function (::SinePath)(dW, dZ, t, t_new)
     return nothing
 end
 
-struct Constant end # g = p[1]
-LocalReg.evaluate!(::Constant, du, u, p, t) = (du .= p[1]; nothing)
-LocalReg.pull(::Constant, u, p, t) = fill!(similar(u), p[1]), y -> (zero(u), [sum(y)])
+struct Level end # g = p[1]
+LocalReg.evaluate!(::Level, du, u, p, t) = (du .= p[1]; nothing)
+LocalReg.pull(::Level, u, p, t) = fill!(similar(u), p[1]), y -> (zero(u), [sum(y)])
 
 struct Zero end
 LocalReg.evaluate!(::Zero, du, u, p, t) = (du .= 0; nothing)
@@ -21,7 +21,7 @@ LocalReg.pull(::Zero, u, p, t) = zero(u), y -> (zero(u), zero(p))
     adaptive = !(solver in ("EM", "EulerHeun"))
     asked = options(; solver, tol = 1e-2, dt = adaptive ? 0 : 0.1, adaptive)
     noise = PathNoise(0.0, [1.0], zero(u0), SinePath())
-    run = solve(Dynamics(Zero()), Dynamics(Constant()), noise, u0, [0.5], asked, [1.0], Keep{Float64}())
+    run = solve(Dynamics(Zero()), Dynamics(Level()), noise, u0, [0.5], asked, [1.0], Keep{Float64}())
     @test run.outputs[1] ≈ u0 .+ 0.5 .* (path_at(1) .- path_at(0)) rtol = 1e-10
 end
 

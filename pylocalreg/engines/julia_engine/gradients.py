@@ -13,6 +13,7 @@ from pylocalreg.engines.julia_engine.problems import begin, plain
 from pylocalreg.engines.julia_engine.solves import JuliaTrajectory
 from pylocalreg.engines.julia_engine.stack import sensitivity_of
 from pylocalreg.engines.julia_engine.start import Julia, start
+from pylocalreg.engines.julia_engine.streams import in_order
 from pylocalreg.engines.julia_engine.tableaus import inside_weights
 from pylocalreg.errors import DoubleBackwardError
 
@@ -27,7 +28,9 @@ def pull_back(
     assert trajectory.model is not None
     julia, handle, model = start(), trajectory.handle, trajectory.model
     if problem is not trajectory.problem:  # it holds other tensors than when it was solved
-        julia, model, handle = begin(problem, trajectory.u[trajectory.naccept])
+        julia, model, row = begin(problem, trajectory.u[trajectory.naccept])
+        with in_order(julia, model.p.device):
+            handle = julia.call("problem", row)
     with torch.no_grad(), inside(julia, problem, model.p.device):
         if adjoint == "discrete":
             by_u0, by_p = _replay(julia, handle, problem, trajectory, cotangents, steps)
@@ -136,10 +139,10 @@ class _Estimate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, asked: _Asked, u: torch.Tensor, *params: torch.Tensor) -> torch.Tensor:
-        julia, model, handle = begin(asked.problem, u)
+        julia, model, row = begin(asked.problem, u)
         with inside(julia, asked.problem, u.device):
             value, back, nf, ng = julia.call(
-                "estimate", handle, asked.quantity, asked.t, plain(u), asked.dt, asked.gradient == "frozen"
+                "estimate", row, asked.quantity, asked.t, plain(u), asked.dt, asked.gradient == "frozen"
             )
         asked.calls = Calls(int(nf), int(ng))
         ctx.back, ctx.model, ctx.julia, ctx.asked = back, model, julia, asked

@@ -1,5 +1,6 @@
 """A problem in Julia: its models, its options, its method's coefficients and its path of noise."""
 
+import functools
 from typing import Any
 
 import torch
@@ -8,20 +9,25 @@ from pylocalreg.engines.base import Problem
 from pylocalreg.engines.julia_engine.models import Model, model_of
 from pylocalreg.engines.julia_engine.stack import solve_options_of, stack_algorithm
 from pylocalreg.engines.julia_engine.start import Julia, start, why_no_cuda
-from pylocalreg.engines.julia_engine.streams import in_order
 from pylocalreg.engines.julia_engine.tableaus import needs_dZ, tableau_of
 from pylocalreg.engines.methods import METHODS
 from pylocalreg.errors import DeviceError
 
 
-def begin(problem: Problem, u0: torch.Tensor, at: float | None = None) -> tuple[Julia, Model, Any]:
-    """The problem in Julia; ``at`` is where it starts, if not with its span."""
+def begin(
+    problem: Problem, u0: torch.Tensor, at: float | None = None
+) -> tuple[Julia, Model, tuple[Any, ...]]:
+    """The problem as a row that host/problems.jl makes one of; ``at`` is where it starts, if not with its
+    span.
+    """
     _check_device(u0.device, problem.solver)
     julia = start()
     path = None if problem.noise is None else _Increments(problem)
     dtype = str(u0.dtype).removeprefix("torch.")
-    options = (
-        str(problem.solver),
+    options = _options(
+        julia,
+        dtype,
+        problem.solver,
         problem.tspan[0] if at is None else at,
         problem.tspan[1],
         problem.abstol,
@@ -31,17 +37,23 @@ def begin(problem: Problem, u0: torch.Tensor, at: float | None = None) -> tuple[
         problem.maxiters,
         problem.steps.dtmin or 0.0,
         problem.steps.dtmax or 0.0,
-        list(problem.steps.tstops),
-        list(problem.steps.constants.items()),
-        None if problem.solver in METHODS else stack_algorithm(julia, problem.solver).handle,
-        solve_options_of(julia, problem.solve_options) if problem.solve_options else None,
+        problem.steps.tstops,
+        tuple(problem.steps.constants.items()),
+        problem.solve_options,
     )
     tableau = tableau_of(julia, problem.solver, dtype)
     per_sample = problem.jacobian == "per_sample"
-    with in_order(julia, u0.device):
-        model = model_of(julia, problem, u0)
-        handle = julia.call("problem", dtype, model.f, model.g, model.p, per_sample, options, tableau, path)
-    return julia, model, handle
+    model = model_of(julia, problem, u0)
+    return julia, model, (model.f, model.g, model.p, per_sample, options, tableau, path)
+
+
+@functools.lru_cache(maxsize=256)
+def _options(julia: Julia, dtype: str, solver: str, *given: Any) -> Any:
+    """Options in Julia, made once: a small solve takes hardly longer than they do."""
+    *numbers, solve_options = given
+    algorithm = None if solver in METHODS else stack_algorithm(julia, solver).handle
+    more = solve_options_of(julia, solve_options) if solve_options else None
+    return julia.call("options", dtype, (str(solver), *numbers, algorithm, more))
 
 
 def _check_device(device: torch.device, solver: str) -> None:

@@ -40,7 +40,7 @@ class _States(dict[int, torch.Tensor]):
 def solve(
     problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep, watch: Watch | None = None
 ) -> Trajectory:
-    julia, model, handle = begin(problem, u0)
+    julia, model, row = begin(problem, u0)
     spread, checkpoints = 0, list[float]()
     if not isinstance(keep.states, str):
         if keep.stages:
@@ -48,27 +48,29 @@ def solve(
             checkpoints = [first + (last - first) * i / keep.states for i in range(keep.states + 1)]
         else:
             spread = keep.states
-    trajectory = JuliaTrajectory(problem=problem, model=model, handle=handle, checkpointed=bool(checkpoints))
+    trajectory = JuliaTrajectory(problem=problem, model=model, checkpointed=bool(checkpoints))
     offer = None
     if keep.sample is not None and not keep.stiffness:
         offer = _Offer(keep)
     with following(problem) as update, inside(julia, problem, u0.device):
-        run, t, dt, EEst, nreject, nf, calls, of_diffusion, outputs, sol, ended, end, dt_next = julia.call(
-            "solve",
-            handle,
-            plain(u0),
-            list(times),
-            keep.states == "all" or keep.stiffness,
-            spread,
-            keep.stages and keep.states == "all",
-            checkpoints,
-            list(times) if keep.restarts else [],
-            offer,
-            update or _breathe,
-            update is not None,
-            None if watch is None else _Looks(watch, u0.shape),
+        handle, run, t, dt, EEst, nreject, nf, calls, of_diffusion, outputs, sol, ended, end, dt_next = (
+            julia.call(
+                "solve",
+                row,
+                plain(u0),
+                list(times),
+                keep.states == "all" or keep.stiffness,
+                spread,
+                keep.stages and keep.states == "all",
+                checkpoints,
+                list(times) if keep.restarts else [],
+                offer,
+                update or _breathe,
+                update is not None,
+                None if watch is None else _Looks(watch, u0.shape),
+            )
         )
-        trajectory.run, trajectory.sol = run, sol
+        trajectory.handle, trajectory.run, trajectory.sol = handle, run, sol
         if ended is not None:
             trajectory.ended, trajectory.whole_end, trajectory.proposed_dt = ended, float(end), float(dt_next)
         trajectory.t, trajectory.dt, trajectory.EEst = list(t), list(dt), list(EEst)
@@ -97,9 +99,9 @@ def interpolate(problem: Problem, trajectory: JuliaTrajectory, time: float) -> t
 
 
 def initial_step(problem: Problem, t: float, u: torch.Tensor) -> tuple[float, Calls]:
-    julia, _, handle = begin(problem, u, at=t)
+    julia, _, row = begin(problem, u, at=t)
     with inside(julia, problem, u.device):
-        dt, nf, ng = julia.call("initial_step", handle, plain(u))
+        dt, nf, ng = julia.call("initial_step", row, plain(u))
     return float(dt), Calls(int(nf), int(ng))
 
 

@@ -5,7 +5,8 @@ function host_functions(from_dlpack::Py)
     PythonCall.pycopy!(FROM_DLPACK, from_dlpack)
     functions = (;
         HOST_ALGORITHMS...,
-        layers = host_layers, coefficients = host_coefficients, model = host_model, part = host_part, problem = host_problem,
+        layers = host_layers, coefficients = host_coefficients, model = host_model, part = host_part,
+        options = host_options, problem = host_problem,
         user_code = host_user_code, lux = host_lux, var"function" = host_function, user_model = host_user_model,
         evaluate = host_evaluate, pull = host_pull, time_derivative = host_time_derivative, to_lux = host_to_lux,
         user_to_lux = host_user_to_lux,

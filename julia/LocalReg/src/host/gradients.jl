@@ -1,7 +1,7 @@
 # One step's estimate, and gradients of solves and of estimates.
 
-function host_estimate(handle, quantity, t, u, dt, frozen)
-    return estimate_and_share(value(handle), array(u), quantity, t, dt, frozen)
+function host_estimate(row, quantity, t, u, dt, frozen)
+    return estimate_and_share(problem_of(row), array(u), quantity, t, dt, frozen)
 end
 
 function estimate_and_share(problem::HostProblem{T}, u, quantity, t, dt, frozen) where {T}

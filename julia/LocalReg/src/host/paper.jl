@@ -3,8 +3,8 @@
 host_paper_code(checkout) = Py(paper_code(pyconvert(String, checkout)))
 
 """R, the stiffness estimate, and the gradients of both by the paper's code, at (t, u) and the stack's automatic first step."""
-function host_paper_step(code, handle, t, u)
-    problem, state = value(handle), array(u)
+function host_paper_step(code, row, t, u)
+    problem, state = problem_of(row), array(u)
     options = problem.options
     time = oftype(options.abstol, pyconvert(Float64, t))
     dt = oftype(time, initial_step(problem.f, state, problem.p, options))

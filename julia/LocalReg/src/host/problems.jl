@@ -11,7 +11,7 @@ function (path::HostPath)(dW, dZ, t, t_new)
     return nothing
 end
 
-function host_options(
+function options_of(
         T, solver, start, stop, abstol, reltol, dt, adaptive, maxiters, dtmin, dtmax, tstops, constants, algorithm, more,
     )
     number(x) = T(pyconvert(Float64, x))
@@ -74,6 +74,9 @@ const COEFFICIENTS = Dict(
 host_coefficients(dtype, kind, data) =
     Py(COEFFICIENTS[pyconvert(String, kind)](element_type(dtype), data...))
 
+"""Options of solves, made once for all that have the same."""
+host_options(dtype, row) = Py(options_of(element_type(dtype), row...))
+
 """A problem as Python holds it: right-hand sides, parameters, options, tableau and noise."""
 struct HostProblem{T, P <: AbstractVector{T}}
     f::Dynamics
@@ -84,14 +87,19 @@ struct HostProblem{T, P <: AbstractVector{T}}
     path::Union{Nothing, HostPath}
 end
 
-function host_problem(dtype, f, g, p, per_sample, options, tableau, path)
-    T = element_type(dtype)
+"""The problem of a row of Python's; one that was made of a row is itself."""
+problem_of(x::Py) =
+    pyconvert(Bool, PythonCall.pyisinstance(x, PythonCall.pybuiltins.tuple)) ? problem_of(x...) : value(x)
+
+function problem_of(f, g, p, per_sample, options, tableau, path)
     drift = Dynamics(value(f); per_sample = pyconvert(Bool, per_sample))
     diffusion = isnone(g) ? nothing : Dynamics(value(g))
     formula = isnone(tableau) ? nothing : value(tableau)
     noise = isnone(path) ? nothing : HostPath(path, Views())
-    return Py(HostProblem(drift, diffusion, array(p), host_options(T, options...), formula, noise))
+    return HostProblem(drift, diffusion, array(p), value(options), formula, noise)
 end
+
+host_problem(row) = Py(problem_of(row))
 
 noise(problem::HostProblem, u) =
     PathNoise(problem.options.tspan[1], stops(problem.options), zero(u), problem.path)

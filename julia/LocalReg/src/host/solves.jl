@@ -39,10 +39,10 @@ end
 `after_step` is called once a step, with the step's end and the calls so far, where it is `watching`; else `after_step()`,
 once a millisecond.
 """
-function host_solve(handle, u0, times, states, spread, dense, checkpoints, restarts, offer, after_step, watching, watch)
+function host_solve(problem, u0, times, states, spread, dense, checkpoints, restarts, offer, after_step, watching, watch)
     after = pyconvert(Bool, watching) ? after_step : Breath(after_step, time_ns())
     return solve_and_share(
-        value(handle), array(u0), times, states, spread, dense, checkpoints, restarts, offer, after, watch,
+        problem_of(problem), array(u0), times, states, spread, dense, checkpoints, restarts, offer, after, watch,
     )
 end
 
@@ -67,7 +67,7 @@ function solve_and_share(
         end
     end
     return PythonCall.pytuple((
-        Py(run), PythonCall.pylist(run.t), PythonCall.pylist(run.dt), PythonCall.pylist(run.EEst),
+        Py(problem), Py(run), PythonCall.pylist(run.t), PythonCall.pylist(run.dt), PythonCall.pylist(run.EEst),
         run.nreject, run.nf, nf, ng, PythonCall.pylist(tensor.(run.outputs)),
         Py(run.sol), run.ended, run.options.tspan[2], run.proposed_dt,
     ))
@@ -80,8 +80,8 @@ function host_interpolate(run, t)
     return tensor(interpolate(solved, oftype(solved.options.abstol, pyconvert(Float64, t))))
 end
 
-function host_initial_step(handle, u)
-    problem, state = value(handle), array(u)
+function host_initial_step(row, u)
+    problem, state = problem_of(row), array(u)
     dt, (nf, ng) = counted(problem) do
         if problem.g === nothing
             initial_step(problem.f, state, problem.p, problem.options)

@@ -30,6 +30,7 @@ class Rosenbrock:
     def __init__(self, tableau: RosenbrockTableau) -> None:
         self.tableau = tableau
         self.name, self.order = tableau.name, tableau.order
+        self.adaptive_order = tableau.order - 1 if tableau.adaptive_order is None else tableau.adaptive_order
 
     def constants(self, beta2: float | None) -> Constants:
         return Constants(*usual_betas(self.order), qsteady_max=QSTEADY_MAX)
