@@ -1,4 +1,4 @@
-"""A training loop's one line: the regularizer's term of the loss, its coefficient tuned, both written down."""
+"""A training loop's one line: the regularizer's term of the loss, its coefficient tuned, written down."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -83,6 +83,7 @@ class Monitor:
         return {"step": self.step, "history": list(self.history), "budget": budget}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
         self.step, self.history = state["step"], list(state["history"])
         if isinstance(self.coefficient, NFEBudget):
             self.coefficient.load_state_dict(state["budget"])
