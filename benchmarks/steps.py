@@ -34,10 +34,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
 OF_SDES: dict[str, dict[str, Any]] = {
     **OPTIONS,
     "qmax=5": {"qmax": 5.0},
-    'dt="last", qmax=5, landing="even"': {"dt": "last", "qmax": 5.0, "landing": "even"},
+    'I, dt="last", qmax=2, landing="even"': {
+        "controller": "I",
+        "dt": "last",
+        "qmax": 2.0,
+        "landing": "even",
+    },
 }
 LADDER = tuple(10 ** (i / 2) for i in range(4, -8, -1))
-OF_SDES_LADDER = tuple(10 ** (i / 4) for i in range(3, -4, -1))
+OF_SDES_LADDER = tuple(10 ** (i / 4) for i in range(2, -7, -1))
 """Tolerances, over that of the row; steps of SDEs grow in number like 1 / tolerance."""
 
 
@@ -166,8 +171,8 @@ def main() -> None:
         "Pleiades": (lambda: standard("Pleiades", count), 1e-6),
     }
     sdes: dict[str, tuple[Callable[[], Measure], float]] = {
-        "SDE, SOSRI2": (lambda: sde("SOSRI2", count), 1e-2),
-        "SDE, SRIW1": (lambda: sde("SRIW1", count), 1e-2),
+        "SDE, SOSRI2": (lambda: sde("SOSRI2", count), 1e-1),
+        "SDE, SRIW1": (lambda: sde("SRIW1", count), 1e-1),
     }
     parts = [(name, *part, OPTIONS, LADDER) for name, part in odes.items()]
     parts += [(name, *part, OF_SDES, OF_SDES_LADDER) for name, part in sdes.items()]

@@ -121,9 +121,8 @@ class NeuralDE(torch.nn.Module):
         self.reltol = check_tolerance("reltol", reltol)
         self.saveat = None if saveat is None else Moments(saveat)
         check_saveat(self.saveat, self.tspan)
-        last = isinstance(dt, str) and dt == "last"
-        self.dt = None if last else check_dt(dt, self.tspan)
-        self.first_step = LastStep() if last else None
+        self.dt = None if dt == "last" else check_dt(dt, self.tspan)
+        self.first_step = LastStep() if dt == "last" else None
         self.maxiters = check_count("maxiters", maxiters)
         self.checkpoints = None if checkpoints is None else check_count("checkpoints", checkpoints)
 
