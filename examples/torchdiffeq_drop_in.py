@@ -1,4 +1,4 @@
-"""One import changed: a torchdiffeq model is solved by pylocalreg, and learns dynamics that are cheap to solve.
+"""One import changed: pylocalreg solves a torchdiffeq model, which learns dynamics that are cheap to solve.
 
 Run: pip install 'pylocalreg[experiments]' torchdiffeq, then python examples/torchdiffeq_drop_in.py
 """
@@ -48,13 +48,13 @@ def train(regularizer: plr.Regularizer | None, steps: int = 150) -> tuple[Dynami
             u, R = odeint(f, x, ENDS, rtol=TOLERANCE, atol=TOLERANCE, regularizer=regularizer)
         loss = torch.nn.functional.cross_entropy(head(u[-1]), y) + R
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return f, head
 
 
 @torch.no_grad()
-def test(
+def evaluate(
     odeint: Callable[..., Any], f: Dynamics, head: torch.nn.Module, tolerance: float = TOLERANCE
 ) -> tuple[float, int, torch.Tensor]:
     """Test accuracy in percent, NFE of one solve, and the states at its end."""
@@ -68,7 +68,7 @@ if __name__ == "__main__":
     for name, regularizer in (("vanilla", None), ("local", plr.LocalRegularizer("biased"))):
         f, head = train(regularizer)
         for solver in (torchdiffeq.odeint, odeint):
-            accuracy, nfe, _ = test(solver, f, head)
+            accuracy, nfe, _ = evaluate(solver, f, head)
             print(f"{name}, solved by {solver.__module__}: test accuracy {accuracy:.1f}%, NFE {nfe}")
-        apart = [test(solver, f, head, tolerance=1e-11)[2] for solver in (torchdiffeq.odeint, odeint)]
+        apart = [evaluate(solver, f, head, tolerance=1e-11)[2] for solver in (torchdiffeq.odeint, odeint)]
         print(f"{name}, at 1e-11 the states are apart by {float((apart[0] - apart[1]).abs().max()):.0e}")

@@ -1,4 +1,4 @@
-"""A training loop's one line: the regularizer's term of the loss, its coefficient tuned, both written down."""
+"""A training loop's one line: the regularizer's term of the loss, its coefficient tuned, written down."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -16,6 +16,7 @@ from pylocalreg.errors import OptionError
 from pylocalreg.neural_ode import NeuralODE
 from pylocalreg.solution import Solution
 
+SMALLEST = 1e-8
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 
 
@@ -29,7 +30,8 @@ def steps(solution: Solution, axis: Any = None, **style: Any) -> Any:
 
 
 def errors(solution: Solution, axis: Any = None, **style: Any) -> Any:
-    """EEst of each accepted step at the step's middle; above the line at 1 a step is rejected.
+    """EEst of each accepted step at the step's middle, what is below 1e-8 as 1e-8; a step above the line at 1
+    is rejected.
 
     Raises:
         OptionError: the method's steps have no estimate.
@@ -38,11 +40,18 @@ def errors(solution: Solution, axis: Any = None, **style: Any) -> Any:
     if not np.isfinite(EEst).all():
         raise OptionError("the solution's steps have no error estimate: its method takes fixed steps")
     axis = _axis(axis)
-    shown = np.maximum(EEst, np.finfo(np.float64).tiny)
-    axis.plot(t + dt / 2, shown, **{"marker": "o", "markersize": 4, "linewidth": 1, **style})
+    axis.plot(
+        t + dt / 2, np.maximum(EEst, SMALLEST), **{"marker": "o", "markersize": 4, "linewidth": 1, **style}
+    )
     axis.axhline(1, color="C1", linestyle="--", linewidth=1)
-    axis.annotate("accepted below", (0.01, 1), (0, -4), **_CAPTION, va="top")
-    axis.set(xlabel="t", ylabel="EEst", yscale="log", title=f"{solution.stats.nreject} steps rejected")
+    axis.annotate("rejected", (0.01, 1), (0, 4), **_CAPTION)
+    axis.set(
+        xlabel="t",
+        ylabel="EEst",
+        yscale="log",
+        ylim=(None, 10),
+        title=f"{solution.stats.nreject} steps rejected",
+    )
     return axis
 
 

@@ -15,8 +15,9 @@ class StepRecord:
     """The accepted steps of a solve made elsewhere; `local_error` takes one in the place of a step size.
 
     From torchdiffeq, whose solvers call it at every accepted step:
-    ``f.callback_accept_step = record.accept``. From the times between which a solver stepped, in order: ``StepRecord(solution.ts)`` of diffrax's
-    ``SaveAt(t0=True, steps=True)``, say, whose infinite padding is left out.
+    ``f.callback_accept_step = record.accept``. From the times between which a solver stepped, in order:
+    ``StepRecord(solution.ts)`` of diffrax's ``SaveAt(t0=True, steps=True)``, say, whose infinite padding is
+    left out.
 
     Args:
         times: of the first step's start and of every step's end.

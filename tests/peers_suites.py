@@ -17,7 +17,13 @@ from typing import Any
 import pytest
 
 SUITES = {
-    "torchdiffeq": ("api_tests.py", "event_tests.py", "gradient_tests.py", "norm_tests.py", "odeint_tests.py"),
+    "torchdiffeq": (
+        "api_tests.py",
+        "event_tests.py",
+        "gradient_tests.py",
+        "norm_tests.py",
+        "odeint_tests.py",
+    ),
     "torchsde": ("test_sdeint.py",),
     "torchode": (
         *("adjoint_test.py", "extra_args_test.py", "fixed_step_controller_test.py", "interface_test.py"),
@@ -98,7 +104,9 @@ def take_the_place_of(peer: ModuleType) -> None:
 
 def main(name: str, folder: str) -> int:
     # the peer's tests may be a package of this folder's name, with modules of this folder's names
-    sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).parent.resolve()]
+    sys.path[:] = [
+        path for path in sys.path if Path(path or ".").resolve() != Path(__file__).parent.resolve()
+    ]
     take_the_place_of(importlib.import_module(name))
     verdicts = Verdicts()
     files = [str(Path(folder) / file) for file in SUITES[name]]

@@ -148,7 +148,8 @@ def test_dynamics_that_no_graph_holds_leave_the_device_as_it_was() -> None:
     class Waiting(Net):
         def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
             torch.cuda.synchronize()  # which PyTorch's dispatcher does not see
-            return super().forward(t, u)
+            k: torch.Tensor = super().forward(t, u)
+            return k
 
     field, u0 = Waiting(3).cuda(), normal(4, 3).cuda()
     with pytest.warns(UserWarning, match="runs uncompiled"):
@@ -163,7 +164,7 @@ def test_recorded_steps_on_a_stream_of_the_users_own() -> None:
     node = plr.NeuralODE(Net(3), engine="torch", compile=True).cuda()
     u0 = normal(4, 3).cuda()
     right = node(u0).u.detach()
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         u = node(u0).u

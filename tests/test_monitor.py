@@ -63,7 +63,7 @@ def test_a_loss_of_one_line_trains() -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
     for _ in range(20):
         optimizer.zero_grad()
-        monitor(model(normal(5, 3))).backward()
+        monitor(model(normal(5, 3))).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     assert monitor.history[-1]["nfe"] < monitor.history[0]["nfe"]
 
@@ -72,8 +72,7 @@ def test_tensorboards_own_folder(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     monitor = plr.Monitor(2.0, tmp_path)
     monitor(node()(normal(5, 3)))
-    assert monitor.writer is not None
-    monitor.writer.close()  # type: ignore[attr-defined]
+    monitor.writer.close()  # type: ignore[union-attr]
     written = accumulator.EventAccumulator(str(tmp_path)).Reload()
     for name in ("nfe", "regularization", "coefficient"):
         (event,) = written.Scalars(f"solve/{name}")

@@ -1,4 +1,4 @@
-"""A Lightning callback for a `Monitor`. Needs Lightning: ``pip install lightning``, or ``pytorch_lightning``."""
+"""A Lightning callback for a `Monitor`. Needs Lightning: pip install lightning, or pytorch_lightning."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ except ModuleNotFoundError:
         ) from missing
 
 
-class MonitorCallback(Callback):  # type: ignore[misc, unused-ignore]
-    """Logs what a `Monitor` wrote down in each training step to the trainer's loggers, and keeps the monitor's
-    state, a budget's coefficient too, in Lightning's checkpoints.
+class MonitorCallback(Callback):  # type: ignore[misc]
+    """Logs what a `Monitor` wrote down in each training step to the trainer's loggers, and keeps its state, a
+    budget's coefficient too, in Lightning's checkpoints.
 
     In the module's ``training_step``: ``loss = loss + self.monitor(solution)``; then
     ``Trainer(callbacks=[MonitorCallback(model.monitor)])``.

@@ -1,5 +1,5 @@
-"""torchode's calls: ``from pylocalreg.integrations.torchode import solve_ivp``, or ``AutoDiffAdjoint``, in place
-of torchode's, and a ``regularizer=``.
+"""torchode's calls: ``from pylocalreg.integrations.torchode import solve_ivp``, or ``AutoDiffAdjoint``, in
+place of torchode's, and a ``regularizer=``.
 
 torchode's own terms, methods, controllers and problems are read as they are. The steps are common to the
 batch here; docs/drop-ins.md has the table of what differs, and of what is refused by name.
@@ -57,7 +57,8 @@ def solve_ivp(
         t_eval: the times, shape (times,) or (batch, times): samples may have different ones.
         t_span: start and end, numbers or one for each sample, where they are not the first and last of
             ``t_eval``.
-        method: "tsit5", "dopri5", "euler", a method object of torchode's, or any solver of the embedded engine.
+        method: "tsit5", "dopri5", "euler", a method object of torchode's, or any solver of the embedded
+            engine.
         controller: torchode's. By default a PIDController with tolerances of 1e-7 and the coefficients 0.2,
             0.5 and 0.
         dt0: the first step; with a FixedStepController the size of all.
@@ -84,6 +85,8 @@ def solve_ivp(
     start, end = (torch.as_tensor(t, dtype=like.dtype, device=y0.device).expand(samples) for t in t_span)
     span = _Span(start, end, t_eval)
     solver, options = _solver(method), _steps(controller, dt0, span)
+    if max_steps is not None:
+        options["maxiters"] = max_steps
     node = NeuralODE(
         span.dynamics(_called(f, args)),
         span.tspan,
@@ -91,7 +94,6 @@ def solve_ivp(
         saveat=span.saveat,
         regularizer=regularizer,
         engine="torch",
-        **({} if max_steps is None else {"maxiters": max_steps}),
         **options,
     )
     solution = node(y0, regularize=regularizer is not None)
@@ -194,8 +196,8 @@ class _Span:
         share = share.abs().expand(len(self.length))
         if not bool(torch.allclose(share, share[0])):
             raise OptionError(
-                f"{name} = {short(dt)}: samples step together here, by the same share of their spans; give sizes "
-                "in proportion to those"
+                f"{name} = {short(dt)}: samples step together here, by the same share of their spans; give "
+                "sizes in proportion to those"
             )
         return float(share[0])
 

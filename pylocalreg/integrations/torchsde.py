@@ -6,6 +6,7 @@ What torchsde has and this has not is refused by name; docs/drop-ins.md has the 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,10 +19,9 @@ from pylocalreg.neural_sde import NeuralSDE, Noise
 from pylocalreg.regularizers import Regularizer
 
 ITO = {"euler": "EM", "milstein": "RKMilCommute", "srk": "SOSRI2"}
-ABSENT_ITO = {
-    name: "srk"
-    for name in ("euler_heun", "heun", "midpoint", "log_ode", "reversible_heun", "adjoint_reversible_heun")
-}
+ABSENT_ITO = dict.fromkeys(
+    ("euler_heun", "heun", "midpoint", "log_ode", "reversible_heun", "adjoint_reversible_heun"), "srk"
+)
 STRATONOVICH = {"heun": "EulerHeun", "euler_heun": "EulerHeun"}
 ABSENT_STRATONOVICH = {name: "heun" for name in (*ITO, *ABSENT_ITO) if name not in STRATONOVICH}
 
@@ -116,7 +116,7 @@ def _times(ts: Any) -> list[float]:
     times = [float(t) for t in (ts.detach().tolist() if isinstance(ts, torch.Tensor) else ts)]
     if isinstance(ts, torch.Tensor) and ts.requires_grad:
         raise OptionError("ts wants a gradient: paths of SDEs have no derivative by time; give ts.detach()")
-    if len(times) < 2 or any(b <= a for a, b in zip(times[:-1], times[1:], strict=True)):
+    if len(times) < 2 or any(b <= a for a, b in pairwise(times)):
         raise SaveAtError(f"ts = {short(ts)}: give two or more times in strictly rising order")
     return times
 
@@ -165,8 +165,8 @@ class _Problem:
                 spread = tuple(g(y0.new_tensor(start), y0).shape)
             if len(spread) != 3 or spread[-1] != 1:
                 raise OptionError(
-                    f"noise_type = {noise_type!r} with a diffusion of shape {spread}: only one Wiener process, "
-                    "(batch, channels, 1), is served here, and diagonal noise"
+                    f"noise_type = {noise_type!r} with a diffusion of shape {spread}: only one Wiener "
+                    "process, (batch, channels, 1), is served here, and diagonal noise"
                 )
         self.g = lambda t, y: g(t, y).squeeze(-1)
 
