@@ -83,6 +83,7 @@ class Monitor:
         return {"step": self.step, "history": list(self.history), "budget": budget}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where the state was taken."""
         self.step, self.history = state["step"], list(state["history"])
         if isinstance(self.coefficient, NFEBudget):
             self.coefficient.load_state_dict(state["budget"])
