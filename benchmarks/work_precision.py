@@ -244,10 +244,14 @@ def points(name: str, rounds: int) -> Iterator[dict[str, Any]]:
 
 
 def at_error(runs: Sequence[dict[str, Any]], error: float, what: str) -> float | None:
-    """A contestant's cost at an error, on the line between its two points around it, in logarithms."""
+    """A contestant's cost at an error, on the line between its two points around it, in logarithms; where
+    even its loosest tolerance errs less, that of the cheapest point.
+    """
     line = sorted((run["error"], run[what]) for run in runs if 0 < run["error"] < np.inf)
-    if not line or not line[0][0] <= error <= line[-1][0]:
+    if not line or error < line[0][0]:
         return None
+    if error > line[-1][0]:
+        return float(min(cost for _, cost in line))
     x, y = np.log([e for e, _ in line]), np.log([cost for _, cost in line])
     return float(np.exp(np.interp(np.log(error), x, y)))
 
@@ -283,32 +287,32 @@ def table(runs: Sequence[dict[str, Any]], error: float = 1e-6) -> str:
 
 
 def draw(runs: Sequence[dict[str, Any]], output: Path) -> None:
-    """One panel a problem: error against CPU time."""
+    """One panel a problem, error against CPU time; the last panel names the lines."""
     plt: Any = importlib.import_module("matplotlib.pyplot")
     names = [name for name in PROBLEMS if any(run["problem"] == name for run in runs)]
-    figure, axes = plt.subplots(2, (len(names) + 1) // 2, figsize=(16, 9), layout="constrained")
+    figure, axes = plt.subplots(2, len(names) // 2 + 1, figsize=(18, 9), layout="constrained")
+    colors = {contestant: plt.get_cmap("tab20")(i) for i, contestant in enumerate((*EXPLICIT, *STIFF))}
+    lines: dict[str, Any] = {}
     for axis, name in zip(axes.flat, names, strict=False):
-        for number, contestant in enumerate(STIFF if PROBLEMS[name].stiff else EXPLICIT):
-            line = [r for r in runs if (r["problem"], r["contestant"]) == (name, contestant)]
+        for contestant in STIFF if PROBLEMS[name].stiff else EXPLICIT:
+            of = [run for run in runs if (run["problem"], run["contestant"]) == (name, contestant)]
             ours = contestant.startswith("pylocalreg")
-            if line:
-                axis.loglog(
-                    [r["error"] for r in line],
-                    [r["ms"] for r in line],
-                    "o-" if ours else "s--",
-                    color=plt.get_cmap("tab20")(number),
-                    markersize=4,
-                    linewidth=1.8 if ours else 1.0,
-                    label=contestant,
-                )
+            (lines[contestant],) = axis.loglog(
+                [run["error"] for run in of],
+                [run["ms"] for run in of],
+                "o-" if ours else "s--",
+                color=colors[contestant],
+                markersize=4,
+                linewidth=2.0 if ours else 1.0,
+            )
         axis.set(title=name, xlabel="relative error at the end", ylabel="CPU time, ms")
         axis.invert_xaxis()
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
     for axis in axes.flat[len(names) :]:
         axis.set_axis_off()
+    axes.flat[-1].legend(lines.values(), lines, loc="center", fontsize=9)
     with replacing(output) as partial:
-        figure.savefig(partial, dpi=110, format="png")
+        figure.savefig(partial, dpi=100, format="png")
     plt.close(figure)
 
 

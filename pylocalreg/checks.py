@@ -200,6 +200,7 @@ def check_finite(value: torch.Tensor, t: float, dt: float) -> None:
         )
 
 
+@functools.lru_cache(maxsize=256)
 def check_resolved(abstol: float, reltol: float, dtype: torch.dtype) -> None:
     """Check that the dtype holds the tolerances; a ``reltol`` below its rounding is taken, and said once.
 

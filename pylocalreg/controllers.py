@@ -38,12 +38,14 @@ class PIDController:
     Ranocha, Dalcin, Parsani, Ketcheson 2021).
 
     By default PI34. Others of the literature: (0.6, -0.2, 0) PI42, (2/3, -1/3, 0) PI33, (1/6, 1/6, 0) H211PI,
-    (1/18, 1/9, 1/18) H312PID. A method's own exponents, which the stack's constructor takes where none are
-    given, are not these: they are divided by the order twice then, and errors far above 1 are accepted.
+    (1/18, 1/9, 1/18) H312PID. The rule of acceptance passes EEst up to about 0.81^(-k/beta1), 5 for PI34 and
+    a method of order 5. Small beta1 would pass any: the last two want an ``accept_safety`` nearer to 1, and
+    what would accept EEst = 20 is refused. That is what the stack's own constructor gives where it is given
+    no coefficients: a method's exponents, divided by the order twice.
 
     Raises:
-        OptionError: a coefficient that is not finite, beta1 + beta2 + beta3 that is not above 0, or
-            accept_safety that is not in (0, 1].
+        OptionError: a coefficient that is not finite, beta1 + beta2 + beta3 that is not above 0,
+            accept_safety that is not in (0, 1]; at the solve, coefficients that accept EEst = 20.
     """
 
     beta1: float = 0.7

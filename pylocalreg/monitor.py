@@ -83,7 +83,7 @@ class Monitor:
         return {"step": self.step, "history": list(self.history), "budget": budget}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from where the state was taken."""
+        """Go on from what `state_dict` gave."""
         self.step, self.history = state["step"], list(state["history"])
         if isinstance(self.coefficient, NFEBudget):
             self.coefficient.load_state_dict(state["budget"])

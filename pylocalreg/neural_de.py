@@ -1,6 +1,7 @@
 """What `NeuralODE` and `NeuralSDE` share: the options every solve has, and a solve run with them."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -76,6 +77,11 @@ def check_written(engine: Engine, *sides: object) -> None:
             f"engine={engine.name!r}: dynamics written in Julia are not solved there; take engine='julia' "
             "and a state on the CPU"
         )
+
+
+@functools.lru_cache(maxsize=256)
+def _rounded(tspan: tuple[float, float], dtype: torch.dtype) -> tuple[float, float]:
+    return check_tspan([round_time(t, dtype) for t in tspan])
 
 
 class NeuralDE(torch.nn.Module):
@@ -180,7 +186,7 @@ class NeuralDE(torch.nn.Module):
 
     def _times(self, saveat: Sequence[float] | torch.Tensor | None, dtype: torch.dtype) -> Times:
         check_resolved(self.abstol, self.reltol, dtype)
-        tspan = check_tspan([round_time(t, dtype) for t in self.tspan])
+        tspan = _rounded(self.tspan, dtype)
         moments = self.saveat if saveat is None else Moments(saveat)
         start, end = self.span.tensors
         if moments is None:

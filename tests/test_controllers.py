@@ -37,7 +37,7 @@ class Halving:
         return 1.1 * dt if accepted else dt / 2
 
 
-CONTROLLERS = ["I", "PID", plr.PIDController(1 / 18, 1 / 9, 1 / 18), Halving]
+CONTROLLERS = ["I", "PID", plr.PIDController(1 / 18, 1 / 9, 1 / 18, accept_safety=0.98), Halving]
 each_controller = pytest.mark.parametrize("controller", CONTROLLERS, ids=["I", "PID", "H312PID", "own"])
 
 
@@ -78,6 +78,12 @@ def test_the_pid_controller() -> None:
     for broken in (math.nan, math.inf):
         assert not control.accept(F64(broken))
         assert control.propose(F64(0.5), F64(broken), False) == pytest.approx(0.5 * (1 + math.atan(-1)))
+
+
+def test_coefficients_that_would_accept_any_error_are_refused() -> None:
+    """H312PID with the usual rule accepts EEst = 1e8 of a method of order 5: the stack's own risk."""
+    with pytest.raises(OptionError, match=r"k = 5 a step with EEst = 20 would be accepted.*accept_safety"):
+        make(controller=plr.PIDController(1 / 18, 1 / 9, 1 / 18))(normal(2, 3))
 
 
 def test_pi_is_the_default() -> None:

@@ -163,7 +163,7 @@ def test_recorded_steps_on_a_stream_of_the_users_own() -> None:
     node = plr.NeuralODE(Net(3), engine="torch", compile=True).cuda()
     u0 = normal(4, 3).cuda()
     right = node(u0).u.detach()
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         u = node(u0).u

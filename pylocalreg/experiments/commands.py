@@ -32,8 +32,11 @@ def add(commands: Commands) -> None:
     options.add_argument(
         "--output", type=Path, default=Path("results/demo.png"), help="where the picture goes"
     )
-    options.add_argument("--steps", type=at_least(1), default=240, help="training steps a model")
-    options.add_argument("--seed", type=int, default=0, help="seed of weights, batches and sampled times")
+    options.add_argument("--steps", type=at_least(1), default=160, help="training steps a model")
+    options.add_argument("--seeds", type=at_least(1), default=3, help="runs of each model")
+    options.add_argument(
+        "--seed", type=int, default=0, help="the first seed of split, weights, batches and sampled times"
+    )
     options.add_argument("--engine", default="torch", help="auto, torch or julia")
 
     options = command(commands, digits_sde)
@@ -93,7 +96,7 @@ def _training(options: argparse.ArgumentParser) -> None:
     )
 
 
-def demo(output: Path, steps: int, seed: int, engine: str) -> None:
+def demo(output: Path, steps: int, seeds: int, seed: int, engine: str) -> None:
     """Train a digits classifier without and with local regularization; about a minute."""
     if output.suffix.lower() not in PICTURES:
         raise OptionError(f"--output {output}: the picture is a file that ends in one of {PICTURES}")
@@ -101,7 +104,7 @@ def demo(output: Path, steps: int, seed: int, engine: str) -> None:
 
     from pylocalreg.experiments import demo
 
-    demo.run(output, steps, seed, engine, Console())
+    demo.run(output, steps, range(seed, seed + seeds), engine, Console())
 
 
 def digits_sde(seeds: int, steps: int, engine: str) -> None:

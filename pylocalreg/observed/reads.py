@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class Reads(TorchDispatchMode):
+class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the operations inside, their numbers, and where the tensors lie that were not made inside.
 
     Two calls with equal keys, given tensors of the same shapes, launch the same kernels over the same memory.
@@ -16,7 +16,7 @@ class Reads(TorchDispatchMode):
     """
 
     def __init__(self, given: Iterable[torch.Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._given = list(given)  # held, so that no other tensor gets their memory
         self._made = {_memory(x): i for i, x in enumerate(self._given)}
         self._held: list[Any] = []

@@ -30,7 +30,7 @@ class CudaGraph:
 
     def capture(self, run: Callable[[], Tensors]) -> Tensors:
         with torch.cuda.device(self.device):
-            current, side = torch.cuda.current_stream(), torch.cuda.Stream()
+            current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(current)
             with torch.cuda.stream(side):
                 run()  # what libraries set up at their first call can not be recorded

@@ -18,6 +18,8 @@ Scalar = np.floating[Any]
 
 QMAX_FIRST_STEP = 10_000  # the automatic first step is only a guess: let it grow at will once
 OLD_ERROR_FLOOR = 1e-4
+LARGE = 20
+"""An EEst that no controller of the stack's kind is to accept."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,11 @@ class IControl(Clipped):
 
 
 class PIDControl:
-    """See `PIDController`. The powers are exact here, and in double precision."""
+    """See `PIDController`. The powers are exact here, and in double precision.
+
+    Raises:
+        OptionError: coefficients with which steps far outside the tolerances would be accepted.
+    """
 
     def __init__(self, T: type[Scalar], given: PIDController, constants: Constants, k: float) -> None:
         self.T, self.given = T, given
@@ -121,6 +127,11 @@ class PIDControl:
         self.smallest = float(np.finfo(T).eps)
         self.inverses = [1.0, 1.0, 1.0]  # of the estimates of this step and the accepted ones before
         self.factor = 1.0
+        if given.limiter(LARGE ** -self.exponents[0]) >= given.accept_safety:
+            raise OptionError(
+                f"{given}: with the method's k = {k:g} a step with EEst = {LARGE:g} would be accepted, "
+                f"{LARGE:g} times the tolerance: raise beta1, or accept_safety towards 1"
+            )
 
     def accept(self, error: Scalar) -> bool:
         self.inverses[0] = 1 / max(float(error), self.smallest) if math.isfinite(error) else 0.0

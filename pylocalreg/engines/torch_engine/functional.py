@@ -76,7 +76,7 @@ def functional(f: Dynamics, params: Sequence[torch.Tensor]) -> Functional:
         if f.draws is not None or f.writes:
             raise NotFunctionalError("the dynamics draw random numbers or write to their input")
         f = f.call
-    elif not is_described(f):
+    elif not (isinstance(f, torch.nn.Module) and is_described(f)):
         raise NotFunctionalError(f"{type(f).__name__} is no module of the user's alone")
     if transforming() or any(is_transformed(p) for p in params):
         raise NotFunctionalError("torch.func transforms the solve")

@@ -22,7 +22,7 @@ class Factors(Protocol):
         """Whether there is no solution; synchronizes."""
 
     def solve(self, b: torch.Tensor) -> torch.Tensor:
-        """x of (I - h df/du) x = b, both of the state's shape."""
+        """x of (I - h df/du) x = b, both of the state's shape or flat."""
 
 
 class Linearization(Protocol):
@@ -74,18 +74,23 @@ def linearize(f: Dynamics, t: float, u: torch.Tensor, jacobian: Jacobian) -> Den
         JacobianError: ``f`` can not be differentiated so.
     """
     n = _unknowns(u, jacobian)
-    unit = torch.eye(n, dtype=u.dtype, device=u.device)
-    if jacobian == "system":
-        by_u = unit.view(n, *u.shape)
-    else:  # samples do not depend on each other: one direction serves the same feature of all
-        by_u = unit.unsqueeze(1).expand(n, len(u), n).reshape(n, *u.shape)
-    by_u = torch.cat([by_u, u.new_zeros(1, *u.shape)])
+    by_u = torch.cat([units(u, jacobian), u.new_zeros(1, *u.shape)])
     by_t = u.new_zeros(n + 1)
     by_t[-1] = 1
     along = directional(f, t, u, by_t, by_u)
     columns = along[:-1]
     J = columns.reshape(n, n).T if jacobian == "system" else columns.reshape(n, -1, n).permute(1, 2, 0)
     return DenseLinearization(J, along[-1])
+
+
+def units(u: torch.Tensor, jacobian: Jacobian) -> torch.Tensor:
+    """The unit directions, of shape (n, *state)."""
+    n = _unknowns(u, jacobian)
+    unit = torch.eye(n, dtype=u.dtype, device=u.device)
+    if jacobian == "system":
+        return unit.view(n, *u.shape)
+    # samples do not depend on each other: one direction serves the same feature of all
+    return unit.unsqueeze(1).expand(n, len(u), n).reshape(n, *u.shape)
 
 
 def counted_calls(u: torch.Tensor, jacobian: Jacobian) -> int:

@@ -114,7 +114,8 @@ class TensorStep(TensorSums):
         def estimate(error: torch.Tensor, u: torch.Tensor, u_new: torch.Tensor) -> torch.Tensor:
             return scaled_rms(error, u, u_new, numbers[-2], numbers[-1])
 
-        by_error, by_u, by_u_new = torch.func.vjp(estimate, error, u, u_new)[1](by_estimate)
+        _, pullback = torch.func.vjp(estimate, error, u, u_new)
+        by_error, by_u, by_u_new = pullback(by_estimate)
         own = by_stage if through_state and not frozen else _none(ks)
         _add_sum(own, self.of_error, by_error, numbers)
         _add_sum(own, self.of_solution, by_u_new, numbers)

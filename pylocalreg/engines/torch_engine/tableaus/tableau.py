@@ -37,6 +37,7 @@ class Tableau:
 
     @property
     def fsal(self) -> bool:
+        """Whether the last stage of a step is the first of the next."""
         return self.solution is None
 
     @property
