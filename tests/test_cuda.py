@@ -148,7 +148,8 @@ def test_dynamics_that_no_graph_holds_leave_the_device_as_it_was() -> None:
     class Waiting(Net):
         def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
             torch.cuda.synchronize()  # which PyTorch's dispatcher does not see
-            return super().forward(t, u)
+            k: torch.Tensor = super().forward(t, u)
+            return k
 
     field, u0 = Waiting(3).cuda(), normal(4, 3).cuda()
     with pytest.warns(UserWarning, match="runs uncompiled"):

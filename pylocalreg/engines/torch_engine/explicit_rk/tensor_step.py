@@ -114,7 +114,7 @@ class TensorStep(TensorSums):
         def estimate(error: torch.Tensor, u: torch.Tensor, u_new: torch.Tensor) -> torch.Tensor:
             return scaled_rms(error, u, u_new, numbers[-2], numbers[-1])
 
-        _, pullback = torch.func.vjp(estimate, error, u, u_new)
+        _, pullback, *_ = torch.func.vjp(estimate, error, u, u_new)
         by_error, by_u, by_u_new = pullback(by_estimate)
         own = by_stage if through_state and not frozen else _none(ks)
         _add_sum(own, self.of_error, by_error, numbers)
@@ -138,7 +138,7 @@ class TensorStep(TensorSums):
             def at(params: Tensors, stage: torch.Tensor, t: torch.Tensor = numbers[i]) -> torch.Tensor:
                 return self.f(params, t, stage)
 
-            k, pullback = torch.func.vjp(at, params, stage)
+            k, pullback, *_ = torch.func.vjp(at, params, stage)
             ks.append(k)
             pullbacks.append(pullback)
         return ks, pullbacks
