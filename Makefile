@@ -1,10 +1,11 @@
 # make demo, make test: each sets itself up in .venv. PYTHON and TORCH may be given: make test TORCH=torch==2.4.1
+# make docs: the site, in site/. make release: what a release goes through, in dist/.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench mutants results clean
+.PHONY: demo test test-julia lint docs serve bench mutants results release version clean
 
 demo: $(VENV)/ready
 	$(BIN)/pylocalreg demo
@@ -16,6 +17,17 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# LocalReg's own tests, in the project that juliapkg keeps
+test-julia:
+	$(BIN)/python -c "import juliapkg; juliapkg.resolve(); print(juliapkg.executable(), juliapkg.project())" | tail -1 | \
+	    { read julia project; $$julia --project=$$project -e 'import Pkg; Pkg.test("LocalReg")'; }
+
+docs: $(VENV)/ready-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+serve: $(VENV)/ready-docs
+	$(BIN)/mkdocs serve
 
 bench: $(VENV)/ready-bench
 	$(BIN)/python -m benchmarks.mnist_shape
@@ -36,9 +48,35 @@ $(VENV)/ready: pyproject.toml
 	$(BIN)/pip install -q -e ".[dev]"
 	touch $@
 
+$(VENV)/ready-docs: $(VENV)/ready
+	$(BIN)/pip install -q -e ".[docs]"
+	touch $@
+
+$(VENV)/ready-release: $(VENV)/ready
+	$(BIN)/pip install -q -e ".[release]"
+	touch $@
+
 $(VENV)/ready-bench: $(VENV)/ready
 	$(BIN)/pip install -q -e ".[bench]"
 	touch $@
 
+# The distributions and the files that go with them; the wheel alone, in an environment of its own, has to work.
+release: $(VENV)/ready-release
+	rm -rf dist build/alone
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/cffconvert --validate
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/python -m venv build/alone
+	build/alone/bin/pip install -q dist/*.whl
+	cd build && alone/bin/pylocalreg --version && alone/bin/pylocalreg doctor && alone/bin/pylocalreg completion bash
+
+# TAG, as v1.2.3, is the version that the package, its changelog and its citation name
+version:
+	grep -q '^version = "$(TAG:v%=%)"$$' pyproject.toml
+	grep -q '^__version__ = "$(TAG:v%=%)"$$' pylocalreg/__init__.py
+	grep -q '^## \[$(TAG:v%=%)\]' CHANGELOG.md
+	grep -q '^version: $(TAG:v%=%)$$' CITATION.cff
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

@@ -82,6 +82,22 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
+def train(name: str, seed: int, steps: int) -> dict[str, Any]:
+    """One run: accuracy and NFE at its end, and its training time."""
+    regularizer, coefficient = METHODS[name]()
+    config = digits.Config(name, regularizer, coefficient, steps, seed=seed)
+    run = digits.train(config, digits.load(seed), evaluate_every=steps)
+    last = run.last
+    return {
+        "method": name,
+        "seed": seed,
+        "steps": steps,
+        "accuracy": last.accuracy,
+        "nfe": last.nfe,
+        "seconds": run.seconds,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="every regularizer on the digits classifier, over seeds")
     parser.add_argument("--seeds", type=int, default=5)
@@ -93,26 +109,12 @@ def main() -> None:
 
     records = Records(options.records)
     for seed in range(options.seeds):
-        data = digits.load(seed)
         for name in options.methods:
             if records.has(method=name, seed=seed, steps=options.steps):
                 continue
-            regularizer, coefficient = METHODS[name]()
-            config = digits.Config(
-                name, regularizer=regularizer, coefficient=coefficient, steps=options.steps, seed=seed
-            )
-            run = digits.train(config, data, evaluate_every=options.steps)
-            records.add(
-                {
-                    "method": name,
-                    "seed": seed,
-                    "steps": options.steps,
-                    "accuracy": run.last.accuracy,
-                    "nfe": run.last.nfe,
-                    "seconds": run.seconds,
-                }
-            )
-            print(f"seed {seed}, {name}: NFE {run.last.nfe}, {run.last.accuracy:.1f}%", flush=True)
+            run = train(name, seed, options.steps)
+            records.add(run)
+            print(f"seed {seed}, {name}: NFE {run['nfe']}, {run['accuracy']:.1f}%", flush=True)
     print(table(records.runs))
 
 

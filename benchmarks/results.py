@@ -1,17 +1,19 @@
 """Every table and picture of README and docs from the runs' records: ``make results``.
 
 ``docs/records`` holds the records: ``record.json`` of training runs (``pylocalreg train``),
-``digits.jsonl``, ``loose.jsonl`` and ``reproduction.jsonl`` of three benchmarks. What stands between
-``<!-- results: NAME -->`` and ``<!-- end -->`` in a page is written here, by name.
+``digits.jsonl``, ``loose.jsonl``, ``floor.jsonl`` and ``reproduction.jsonl`` of four benchmarks, and in
+``bench`` what ``make bench`` measured. What stands between ``<!-- results: NAME -->`` and ``<!-- end -->``
+in a page is written here, by name.
 """
 
+import json
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import digits, loose, reproduction
+from benchmarks import digits, floor, loose, page, reproduction, work_precision
 from benchmarks.records import read
 from pylocalreg.experiments import figures, paper, records, tables
 from pylocalreg.experiments.comparison import EXPERIMENTS, compare
@@ -21,7 +23,15 @@ from pylocalreg.experiments.records import Record
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "docs/records"
-PAGES = ("README.md", "docs/results.md", "docs/digits.md", "docs/reproduction.md")
+BENCH = RECORDS / "bench"
+PAGES = (
+    "README.md",
+    "docs/results.md",
+    "docs/digits.md",
+    "docs/reproduction.md",
+    "docs/experiments.md",
+    "docs/benchmarks.md",
+)
 PICTURES = "docs/pictures"
 
 PLACE = re.compile(r"(<!-- results: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -33,6 +43,11 @@ def runs() -> list[Record]:
 
 def lines(name: str) -> list[dict[str, Any]]:
     return list(read(RECORDS / name))
+
+
+def figures_of(name: str) -> dict[str, Any]:
+    figures: dict[str, Any] = json.loads((BENCH / name).read_text())
+    return figures
 
 
 def table(number: int) -> str:
@@ -71,10 +86,17 @@ PARTS: dict[str, Callable[[], str]] = {
     "table-2": lambda: table(2),
     "table-3": lambda: table(3),
     "table-4": lambda: table(4),
+    "table-5": lambda: table(5),
     "digits": lambda: digits.table(lines("digits.jsonl")),
     "loose": lambda: loose.table(lines("loose.jsonl")),
+    "floor": lambda: floor.table(lines("floor.jsonl")),
     "gradients": lambda: reproduction.gradient_table(lines("reproduction.jsonl")),
     "precisions": lambda: reproduction.training_table(lines("reproduction.jsonl")),
+    "shape-one-thread": lambda: page.shape(figures_of("shape-1.json")),
+    "shape-two-threads": lambda: page.shape(figures_of("shape-2.json")),
+    "shape-gpu": lambda: page.shape(figures_of("shape-gpu.json")),
+    "sde": lambda: page.sde(figures_of("sde.json")),
+    "work-precision": lambda: work_precision.table(lines("bench/work_precision.jsonl")),
 }
 
 
@@ -99,6 +121,7 @@ def main() -> None:
     for number in figures.drawable(found):
         figures.draw(number, found, ROOT / PICTURES, paper.load())
     reproduction.draw(lines("reproduction.jsonl"), ROOT / PICTURES / "reproduction.png")
+    work_precision.draw(lines("bench/work_precision.jsonl"), ROOT / PICTURES / "work-precision.png")
 
 
 if __name__ == "__main__":

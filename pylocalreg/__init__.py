@@ -1,14 +1,18 @@
 """Neural differential equations that learn to be cheap to solve."""
 
-from pylocalreg import errors, julia, schedules
+from pylocalreg import errors, julia, plot, schedules
 from pylocalreg.brownian import BrownianPath
+from pylocalreg.controllers import Controller, PIDController
 from pylocalreg.dynamics import BatchNorm, Chain, Conv, Dense, GroupNorm, TimeDependent
 from pylocalreg.engines.base import Adjoint
+from pylocalreg.engines.torch_engine.tableaus import Tableau
 from pylocalreg.errors import LocalRegError
 from pylocalreg.events import Event
 from pylocalreg.local_error import local_error
-from pylocalreg.neural_ode import NeuralODE
+from pylocalreg.monitor import Monitor
+from pylocalreg.neural_ode import NeuralODE, compile
 from pylocalreg.neural_sde import NeuralSDE
+from pylocalreg.registration import register
 from pylocalreg.regularizers import (
     RNODE,
     STEER,
@@ -19,6 +23,7 @@ from pylocalreg.regularizers import (
     TayNODE,
 )
 from pylocalreg.solution import Occurrence, Solution, Stats, Steps
+from pylocalreg.step_record import StepRecord
 
 __version__ = "0.1.0"
 
@@ -29,6 +34,7 @@ __all__ = [
     "BatchNorm",
     "BrownianPath",
     "Chain",
+    "Controller",
     "Conv",
     "Dense",
     "Event",
@@ -36,18 +42,25 @@ __all__ = [
     "GroupNorm",
     "LocalRegError",
     "LocalRegularizer",
+    "Monitor",
     "NeuralODE",
     "NeuralSDE",
     "Occurrence",
+    "PIDController",
     "Regularizer",
     "Sampling",
     "Solution",
     "Stats",
+    "StepRecord",
     "Steps",
+    "Tableau",
     "TayNODE",
     "TimeDependent",
+    "compile",
     "errors",
     "julia",
     "local_error",
+    "plot",
+    "register",
     "schedules",
 ]

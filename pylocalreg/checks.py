@@ -92,9 +92,9 @@ def check_dt(dt: float | None, tspan: tuple[float, float]) -> float | None:
     return math.copysign(dt, span)
 
 
-def round_time(t: float, dtype: torch.dtype) -> float:
+def round_time(t: Any, dtype: torch.dtype) -> float:
     """The time as the state's dtype holds it: float32 states are solved in float32 time, as in the stack."""
-    return float(np.float32(t)) if dtype == torch.float32 else t
+    return float(np.float32(_plain(t))) if dtype == torch.float32 else t
 
 
 def check_saveat(saveat: Iterable[Any] | None, tspan: tuple[float, float]) -> tuple[float, ...] | None:

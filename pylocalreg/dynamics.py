@@ -213,11 +213,15 @@ class LayerDynamics(torch.nn.Module):
         for all calls between two updates.
         """
         p = self.p
+        if torch.compiler.is_compiling() or torch._C._len_torch_function_stack():
+            return self._split(p)  # another may be given in its place
         key = (id(p), p.data_ptr(), p._version, torch.is_grad_enabled())
         if self._unpacked is None or self._unpacked[0] != key:
-            pieces = torch.split(p, self.sizes)
-            self._unpacked = key, [piece.view(s) for piece, s in zip(pieces, self.shapes, strict=True)]
+            self._unpacked = key, self._split(p)
         return self._unpacked[1]
+
+    def _split(self, p: torch.Tensor) -> list[torch.Tensor]:
+        return [x.view(s) for x, s in zip(torch.split(p, self.sizes), self.shapes, strict=True)]
 
     def forward(self, t: torch.Tensor, u: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
         if inputs or self.description.injected:

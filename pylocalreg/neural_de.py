@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -23,13 +23,17 @@ from pylocalreg.checks import (
     check_tspan,
     round_time,
 )
+from pylocalreg.compiled_steps import CompiledSteps
+from pylocalreg.controllers import ControllerChoice
 from pylocalreg.dynamics import LayerDynamics, WithInputs, is_described
 from pylocalreg.engines import Engine, engine_for, get_engine
 from pylocalreg.engines.algorithm import Sensitivity
 from pylocalreg.engines.autograd import Solve
-from pylocalreg.engines.base import Adjoint, Jacobian, Keep, Problem, Watch
+from pylocalreg.engines.base import Adjoint, Jacobian, Keep, Landing, Problem, Watch
+from pylocalreg.engines.methods import METHODS, check_compile
 from pylocalreg.errors import OptionError, SaveAtError
 from pylocalreg.events import Events
+from pylocalreg.first_step import LastStep
 from pylocalreg.julia.models import Drawn, JuliaModel
 from pylocalreg.moments import Moments, from_time, to_time
 from pylocalreg.observed import observe
@@ -42,7 +46,7 @@ from pylocalreg.regularizers.integral import Integral
 from pylocalreg.replicas import OfReplica
 from pylocalreg.solution import Solution
 from pylocalreg.solve_options import check_solve_options, refuse_solve_options
-from pylocalreg.step_options import Tstops, check_step_options, in_dtype
+from pylocalreg.step_options import Tstops, check_step_options, in_dtype, refuse_own
 
 
 @dataclass(frozen=True)
@@ -95,25 +99,30 @@ class NeuralDE(torch.nn.Module):
         regularizer: Regularizer | None,
         saveat: Sequence[float] | torch.Tensor | None,
         engine: str,
-        dt: float | None,
+        dt: float | Literal["last"] | None,
         adaptive: bool | None,
         maxiters: int,
         params: Sequence[torch.Tensor],
         tstops: Tstops,
+        controller: ControllerChoice,
+        landing: Landing,
         progress: bool,
         step_options: dict[str, float | None],
         jacobian: Jacobian | None = None,
         stochastic: bool = False,
         solve_options: Mapping[str, Any] | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         check_flag("adaptive", adaptive)
+        check_flag("compile", compile)
         self.tspan = tspan
         self.abstol = check_tolerance("abstol", abstol)
         self.reltol = check_tolerance("reltol", reltol)
         self.saveat = None if saveat is None else Moments(saveat)
         check_saveat(self.saveat, self.tspan)
-        self.dt = check_dt(dt, self.tspan)
+        self.dt = None if dt == "last" else check_dt(dt, self.tspan)
+        self.first_step = LastStep() if dt == "last" else None
         self.maxiters = check_count("maxiters", maxiters)
         self.checkpoints = None if checkpoints is None else check_count("checkpoints", checkpoints)
 
@@ -124,6 +133,9 @@ class NeuralDE(torch.nn.Module):
 
         def check(engine: Engine) -> bool:
             refuse_solve_options(self.solve_options, engine.name, regularizer)
+            refuse_own(engine.name, controller=controller, landing=landing)
+            if compile:
+                check_compile(engine.name, solver)
             adaptive_here = engine.check(solver, adjoint, adaptive, self.checkpoints, jacobian, stochastic)
             if regularizer is not None:
                 regularizer.check(engine, solver, cast(Adjoint, adjoint), self.tspan)
@@ -131,16 +143,27 @@ class NeuralDE(torch.nn.Module):
 
         self.engine, self.adaptive = engine_for(engine, check)
         self._auto = engine == "auto"
-        if not self.adaptive and dt is None:
+        if not self.adaptive and self.dt is None:
             raise OptionError(f"solver={solver!r} takes fixed steps here: give their size, dt")
+        if self.first_step is not None and solver not in METHODS:
+            raise OptionError(
+                f"dt='last' with solver={str(solver)!r}, whose order is not known here: give a number"
+            )
         self.step_options = check_step_options(
-            self.tspan, self.dt, self.adaptive, tstops=tstops, **step_options
+            self.tspan,
+            self.dt,
+            self.adaptive,
+            tstops=tstops,
+            controller=controller,
+            landing=landing,
+            **step_options,
         )
         self.progress = check_progress(progress)
         self.solver = solver
         self.adjoint = cast(Adjoint, adjoint)  # of the stack's own the engines see the name
         self.regularizer = regularizer
         self.jacobian: Jacobian = jacobian or "system"
+        self.compiled = CompiledSteps() if compile else None
         self.closed_over = check_tensors(params)
 
     def _engine_on(self, device: torch.device) -> Engine:
@@ -211,7 +234,7 @@ class NeuralDE(torch.nn.Module):
             abstol=self.abstol,
             reltol=self.reltol,
             maxiters=self.maxiters,
-            dt=self.dt,
+            dt=self._first_dt(times.tspan),
             adaptive=self.adaptive,
             jacobian=self.jacobian,
             g=called[1] if len(called) > 1 else None,
@@ -219,7 +242,14 @@ class NeuralDE(torch.nn.Module):
             steps=in_dtype(self.step_options, u0.dtype),
             progress=self.progress,
             solve_options=self.solve_options,
+            compiled=self.compiled,
         )
+
+    def _first_dt(self, tspan: tuple[float, float]) -> float | None:
+        """The first step, or the fixed one; None where it is automatic."""
+        if self.first_step is None or not self.training:
+            return self.dt
+        return self.first_step.within(tspan, self.step_options.dtmin, self.step_options.dtmax)
 
     def _solve(
         self,
@@ -267,6 +297,9 @@ class NeuralDE(torch.nn.Module):
             return Piece(solve, done.states, done.times, done.value, done.calls)
 
         solved = solve_in_pieces(problem, u0, times.asked, run, events)
+        if self.first_step is not None and self.training:
+            k = METHODS[self.solver].adaptive_order + 1
+            self.first_step.observe(solved.pieces[0].solve.trajectory, k)
         rows = [row for row in times.rows if row < len(solved.times) - solved.ended]
         every = [
             solved.states[row]

@@ -1,15 +1,18 @@
 """The module a user builds a model from."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from pylocalreg.checks import check_inputs
 from pylocalreg.compilation import uncompiled
+from pylocalreg.compiled_steps import CompiledSteps
+from pylocalreg.controllers import ControllerChoice
 from pylocalreg.dynamics import Function, Layer, Layers, WithInputs, as_module
 from pylocalreg.engines.algorithm import Sensitivity
-from pylocalreg.engines.base import Adjoint, Jacobian
+from pylocalreg.engines.base import Adjoint, Jacobian, Landing
+from pylocalreg.engines.methods import check_compile
 from pylocalreg.errors import OptionError
 from pylocalreg.events import Event, Events, check_events
 from pylocalreg.neural_de import NeuralDE, check_written
@@ -20,6 +23,19 @@ from pylocalreg.regularizers.base import check_joining
 from pylocalreg.solution import Solution
 from pylocalreg.states import State, device_of, layout_of, mapped
 from pylocalreg.step_options import Tstops
+
+
+def compile(node: "NeuralODE") -> "NeuralODE":
+    """The node itself, from now on with ``compile=True``.
+
+    Raises:
+        OptionError: it has no steps to compile.
+    """
+    if not isinstance(node, NeuralODE):
+        raise OptionError(f"plr.compile takes a NeuralODE, not a {type(node).__name__}")
+    check_compile(node.engine.name, node.solver)
+    node.compiled = CompiledSteps()
+    return node
 
 
 class NeuralODE(NeuralDE):
@@ -47,7 +63,9 @@ class NeuralODE(NeuralDE):
         saveat: times of the states in ``solution.u``, several may be equal; by default the end of ``tspan``
             alone. Tensors that want a gradient get it.
         engine: ``"auto"``, ``"torch"`` or ``"julia"``.
-        dt: the first step; automatic by default. With fixed steps, the size of all.
+        dt: the first step; automatic by default. With fixed steps, the size of all. ``"last"``: in training
+            mode that of the last such solve, as its error estimate says it should have been, which saves the
+            two evaluations of the automatic one and the small steps after it; it is in the ``state_dict``.
         adaptive: whether the steps' sizes follow the error estimate; by default they do where the method has
             one (Euler and RK4 have none). Fixed steps are never rejected.
         maxiters: steps tried before `StepLimitError`.
@@ -60,6 +78,12 @@ class NeuralODE(NeuralDE):
             dt_next = dt / q with q = EEst^beta1 / EEst_old^beta2 / gamma, clipped to [1/qmax, 1/qmin] (after
             the first step to [1/10000, 1/qmin]); dt stays where q is in [qsteady_min, qsteady_max]. By
             default the method's own in the stack.
+        controller: what chooses the steps' sizes: ``"PI"``, the stack's default; ``"I"`` or ``"PID"``, or a
+            `PIDController` with coefficients, by the stack's formulas; or a class or function of your own
+            that makes a controller for each solve (docs/steps.md). For ``engine="torch"``.
+        landing: ``"cut"``: the step that would pass a tstop or the end is cut short there, as in the stack.
+            ``"even"``: the last two before it are of one size, or the last is up to a tenth longer than
+            proposed, so that no sliver remains. For ``engine="torch"``.
         progress: a bar on stderr that follows each forward solve: share of the span, steps, calls of the
             dynamics, step size. Needs tqdm (``pip install 'pylocalreg[progress]'``).
         jacobian: for the stiff solvers (Rodas5, Rodas5P, Rosenbrock23), which need df/du. ``"system"`` (what
@@ -73,6 +97,9 @@ class NeuralODE(NeuralDE):
             ``engine="julia"``. Their values are numbers, truth values, times, or what `pylocalreg.julia`
             makes. docs/julia.md says which are left to pylocalreg.
         event: an `Event`, or several: where a condition crosses zero the solve ends, or the state changes.
+        compile: fuse what a step does beside the dynamics, and the dynamics with it where they can be
+            traced; on a GPU record it as a CUDA graph. For the explicit Runge-Kutta methods of the embedded
+            engine. The same steps within rounding; docs/speed.md says what it takes and when it falls back.
         callback: refused: the stack's name for what `Event` is here.
 
     Raises:
@@ -92,12 +119,14 @@ class NeuralODE(NeuralDE):
         regularizer: Regularizer | None = None,
         saveat: Sequence[float] | torch.Tensor | None = None,
         engine: str = "auto",
-        dt: float | None = None,
+        dt: float | Literal["last"] | None = None,
         adaptive: bool | None = None,
         maxiters: int = 1_000_000,
         dtmin: float | None = None,
         dtmax: float | None = None,
         tstops: Tstops = (),
+        controller: ControllerChoice = "PI",
+        landing: Landing = "cut",
         gamma: float | None = None,
         qmin: float | None = None,
         qmax: float | None = None,
@@ -110,6 +139,7 @@ class NeuralODE(NeuralDE):
         params: Sequence[torch.Tensor] = (),
         solve_options: Mapping[str, Any] | None = None,
         event: Event | Sequence[Event] | None = None,
+        compile: bool = False,
         callback: None = None,
     ) -> None:
         if callback is not None:
@@ -131,6 +161,8 @@ class NeuralODE(NeuralDE):
             maxiters=maxiters,
             params=params,
             tstops=tstops,
+            controller=controller,
+            landing=landing,
             progress=progress,
             step_options={
                 "dtmin": dtmin,
@@ -145,6 +177,7 @@ class NeuralODE(NeuralDE):
             },
             jacobian=jacobian,
             solve_options=solve_options,
+            compile=compile,
         )
         self.dynamics = as_module(dynamics)
         check_written(self.engine, self.dynamics)

@@ -8,8 +8,9 @@ import torch
 from pylocalreg.brownian import BrownianPath
 from pylocalreg.checks import check_count
 from pylocalreg.compilation import uncompiled
+from pylocalreg.controllers import ControllerChoice
 from pylocalreg.dynamics import Layer, Layers, as_module
-from pylocalreg.engines.base import Dynamics
+from pylocalreg.engines.base import Dynamics, Landing
 from pylocalreg.errors import DeviceError, DtypeError, OptionError, ShapeError, TimeSpanError
 from pylocalreg.julia.models import JuliaModel, is_julia
 from pylocalreg.neural_de import NeuralDE, check_written
@@ -54,7 +55,9 @@ class NeuralSDE(NeuralDE):
         trajectories: how many paths are solved from each initial state, in one batch and with common steps:
             ``solution.u`` then has one more dimension, of this size, in front of the state's.
         engine: ``"auto"``, ``"torch"`` or ``"julia"``.
-        dt: the first step; automatic by default. With fixed steps, the size of all.
+        dt: the first step; automatic by default. With fixed steps, the size of all. ``"last"``: in training
+            mode that of the last such solve, as its error estimate says it should have been, which saves the
+            two evaluations of the automatic one and the small steps after it; it is in the ``state_dict``.
         adaptive: whether the steps' sizes follow the error estimate; by default they do where the method has
             one. Fixed steps are never rejected.
         maxiters: steps tried before `StepLimitError`.
@@ -67,6 +70,12 @@ class NeuralSDE(NeuralDE):
             dt_next = dt / q with q = EEst^beta1 / EEst_old^beta2 / gamma, clipped to [1/qmax, 1/qmin] (after
             the first step to [1/10000, 1/qmin]); dt stays where q is in [qsteady_min, qsteady_max]. By
             default the method's own in the stack.
+        controller: what chooses the steps' sizes: ``"PI"``, the stack's default; ``"I"`` or ``"PID"``, or a
+            `PIDController` with coefficients, by the stack's formulas; or a class or function of your own
+            that makes a controller for each solve (docs/steps.md). For ``engine="torch"``.
+        landing: ``"cut"``: the step that would pass a tstop or the end is cut short there, as in the stack.
+            ``"even"``: the last two before it are of one size, or the last is up to a tenth longer than
+            proposed, so that no sliver remains. For ``engine="torch"``.
         progress: a bar on stderr that follows each forward solve: share of the span, steps, calls of the
             dynamics, step size. Needs tqdm (``pip install 'pylocalreg[progress]'``).
         generator: gives each solve the seed of its path; torch's global CPU generator if None.
@@ -95,12 +104,14 @@ class NeuralSDE(NeuralDE):
         saveat: Sequence[float] | torch.Tensor | None = None,
         trajectories: int | None = None,
         engine: str = "auto",
-        dt: float | None = None,
+        dt: float | Literal["last"] | None = None,
         adaptive: bool | None = None,
         maxiters: int = 1_000_000,
         dtmin: float | None = None,
         dtmax: float | None = None,
         tstops: Tstops = (),
+        controller: ControllerChoice = "PI",
+        landing: Landing = "cut",
         gamma: float | None = None,
         qmin: float | None = None,
         qmax: float | None = None,
@@ -133,6 +144,8 @@ class NeuralSDE(NeuralDE):
             maxiters=maxiters,
             params=params,
             tstops=tstops,
+            controller=controller,
+            landing=landing,
             progress=progress,
             step_options={
                 "dtmin": dtmin,

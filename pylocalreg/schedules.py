@@ -131,7 +131,9 @@ class NFEBudget:
         self.coefficient = min(max(self.coefficient * share**self.gain, self.smallest), self.largest)
 
     def state_dict(self) -> dict[str, float]:
+        """What a checkpoint needs: the coefficient by now."""
         return {"coefficient": self.coefficient}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on from what `state_dict` gave."""
         self.coefficient = state["coefficient"]

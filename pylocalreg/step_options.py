@@ -9,14 +9,22 @@ import numpy as np
 import torch
 
 from pylocalreg.checks import NOT_NUMBERS, check_number, round_time, short
-from pylocalreg.engines.base import StepOptions
+from pylocalreg.controllers import ControllerChoice, check_controller
+from pylocalreg.engines.base import Landing, StepOptions
 from pylocalreg.errors import OptionError, TimeSpanError
 
 Tstops = Sequence[float] | torch.Tensor | np.ndarray[Any, Any]
 
 
 def check_step_options(
-    tspan: tuple[float, float], dt: float | None, adaptive: bool, *, tstops: Tstops, **given: float | None
+    tspan: tuple[float, float],
+    dt: float | None,
+    adaptive: bool,
+    *,
+    tstops: Tstops,
+    controller: ControllerChoice = "PI",
+    landing: Landing = "cut",
+    **given: float | None,
 ) -> StepOptions:
     """The options that are given, by the names of `StepOptions`.
 
@@ -25,15 +33,33 @@ def check_step_options(
         TimeSpanError: ``tstops`` outside the span, or bounds that the span or ``dt`` does not fit.
     """
     values = {name: _number(name, value) for name, value in given.items() if value is not None}
-    if values and not adaptive:
+    options = StepOptions(
+        tstops=check_tstops(tstops, tspan), controller=controller, landing=landing, **values
+    )
+    chosen = {"controller": controller != "PI", "landing": landing != "cut"}
+    names = [*values, *(name for name, given_here in chosen.items() if given_here)]
+    if names and not adaptive:
         raise OptionError(
-            f"{', '.join(values)}: fixed steps have the size dt and no controller; leave "
-            f"{'it' if len(values) == 1 else 'them'} out, or take a solver with adaptive steps"
+            f"{', '.join(names)}: fixed steps have the size dt and no controller; leave "
+            f"{'it' if len(names) == 1 else 'them'} out, or take a solver with adaptive steps"
         )
-    options = StepOptions(tstops=check_tstops(tstops, tspan), **values)
+    if landing not in ("cut", "even"):
+        raise OptionError(f"landing={landing!r} does not exist: choose 'cut' or 'even'")
+    check_controller(controller, options.constants)
     _check_constants(options)
     _check_bounds(options, tspan, dt)
     return options
+
+
+def refuse_own(engine: str, **own: object) -> None:
+    """Raise `OptionError` for options by names of pylocalreg's own that the Julia engine does not have."""
+    defaults = {"controller": "PI", "landing": "cut"}
+    names = [f"{name}={value!r}" for name, value in own.items() if value != defaults[name]]
+    if names and engine == "julia":
+        raise OptionError(
+            f"{', '.join(names)}: the embedded engine's alone; take engine='torch', or give the stack's own "
+            "controller, solve_options={'controller': plr.julia.algorithm(code='PIDController(0.7, -0.4)')}"
+        )
 
 
 def in_dtype(options: StepOptions, dtype: torch.dtype) -> StepOptions:

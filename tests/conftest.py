@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS, Tableau
+from pylocalreg.observed.reached import is_transformed
 from pylocalreg.regularizers.sampling import Reservoirs
 from pylocalreg.solution import Steps
 
@@ -109,6 +110,13 @@ class Net(torch.nn.Module):
 
     def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         return torch.tanh(u @ self.w1 + self.b1) @ self.w2 + self.c * torch.sin(2 * t) - 0.3 * u
+
+
+def mask(u: torch.Tensor) -> torch.Tensor:
+    """A draw of zeros and twos, made as a GPU's fused dropout is: under torch.func it is another one."""
+    if is_transformed(u):
+        torch.rand(u.shape)
+    return 2 * (torch.rand(u.shape) > 0.5).to(u.dtype)
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:

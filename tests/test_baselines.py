@@ -14,7 +14,7 @@ from pylocalreg.errors import OptionError, SaveAtError
 from pylocalreg.regularizers.base import draw, draw_seed
 from pylocalreg.regularizers.sampling import Reservoirs
 from pylocalreg.solution import Steps
-from tests.conftest import Net, drawn_step, normal, replay, step_error, step_stages
+from tests.conftest import Net, drawn_step, mask, normal, replay, step_error, step_stages
 
 TOLERANCE = 1e-4
 SPANS = [(0.0, 1.0), (1.0, -0.5)]
@@ -453,3 +453,22 @@ def test_rnode_counts_its_calls(jacobian: float, extra: int) -> None:
 def test_rnode_that_can_not_be(coefficients: tuple[float, float]) -> None:
     with pytest.raises(OptionError, match=r"kinetic = |jacobian = "):
         plr.RNODE(*coefficients)
+
+
+@pytest.mark.parametrize("name", ["RNODE", "TayNODE"])
+def test_derivatives_of_dynamics_that_draw_are_of_the_mask_that_they_draw(name: str) -> None:
+    """Value and gradient are those of dynamics that were given the mask."""
+    u0, a = normal(4, 3), torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
+    torch.manual_seed(3)
+    held = mask(u0)
+
+    def run(f: Any) -> tuple[torch.Tensor, ...]:
+        generator = torch.Generator().manual_seed(1)
+        regularizer = plr.TayNODE(3) if name == "TayNODE" else plr.RNODE(0.7, 1.3, generator)
+        torch.manual_seed(3)
+        solution = plr.NeuralODE(f, regularizer=regularizer, params=[a], engine="torch")(u0)
+        value = solution.regularization
+        return solution.u, value, *torch.autograd.grad(value, a)
+
+    drawing = run(lambda t, u: torch.sin(t + a * mask(u) * u))
+    torch.testing.assert_close(drawing, run(lambda t, u: torch.sin(t + a * held * u)), rtol=1e-9, atol=0)

@@ -11,29 +11,24 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
 from safetensors.torch import load_file
-from typer.testing import CliRunner, Result
 
-from pylocalreg.experiments import commands, config, records, runs
+from pylocalreg import cli, errors
+from pylocalreg.experiments import config, records, runs
 from pylocalreg.experiments.train import Progress
 from tests.toy import ALONE, run
-
-APP = typer.Typer()
-commands.add(APP)
 
 CHANGES = ("train.steps=2", "train.batch=16", "data.limit=32", "solver.abstol=1e-4", "solver.reltol=1e-4")
 SMALL = ("--offline", *(part for change in CHANGES for part in ("--set", change)))
 
 
-def _call(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(APP, [str(argument) for argument in arguments])
+def _call(*arguments: str | Path) -> None:
+    cli.main([str(argument) for argument in arguments])
 
 
-def test_from_a_sweep_to_tables_and_figures(tmp_path: Path) -> None:
+def test_from_a_sweep_to_tables_and_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     methods = ("--method", "vanilla", "--method", "local_biased")
-    done = _call("sweep", "mnist_node", *methods, "--seeds", "2", *SMALL, "--output", tmp_path / "runs")
-    assert done.exit_code == 0, done.output
+    _call("sweep", "mnist_node", *methods, "--seeds", "2", *SMALL, "--output", tmp_path / "runs")
     found = records.load_all([tmp_path / "runs"])
     assert {(run.method, run.seed) for run in found} == {
         (method, seed) for method in ("vanilla", "local_biased") for seed in (0, 1)
@@ -41,12 +36,11 @@ def test_from_a_sweep_to_tables_and_figures(tmp_path: Path) -> None:
     assert len({run.history[0]["loss"] for run in found}) == 2
     assert (tmp_path / "runs/mnist_node/vanilla/seed-1/weights.safetensors").exists()
 
-    done = _call("table", tmp_path / "runs", "--output", tmp_path / "out")
-    assert done.exit_code == 0, done.output
-    assert re.search(r"\| vanilla \|.*\| 2 \|", done.output)
-    assert "stand-in" in done.output
-    done = _call("figure", tmp_path / "runs", "--output", tmp_path / "out")
-    assert done.exit_code == 0, done.output
+    _call("table", tmp_path / "runs", "--output", tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert re.search(r"\| vanilla \|.*\| 2 \|", printed)
+    assert "stand-in" in printed
+    _call("figure", tmp_path / "runs", "--output", tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "table-2.md",
         "table-2.tex",
@@ -54,8 +48,7 @@ def test_from_a_sweep_to_tables_and_figures(tmp_path: Path) -> None:
     }
 
     before = (tmp_path / "runs/mnist_node/vanilla/seed-0/log.jsonl").stat().st_mtime_ns
-    done = _call("train", "mnist_node", "--seed", "0", *SMALL, "--output", tmp_path / "runs")
-    assert done.exit_code == 0, done.output
+    _call("train", "mnist_node", "--seed", "0", *SMALL, "--output", tmp_path / "runs")
     assert (tmp_path / "runs/mnist_node/vanilla/seed-0/log.jsonl").stat().st_mtime_ns == before
 
 
@@ -76,9 +69,8 @@ def test_mistakes_are_said_before_anything_starts(
     arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = _call(*arguments)
-    assert done.exit_code != 0
-    assert message in str(done.exception)
+    with pytest.raises(SystemExit, match=message):
+        _call(*arguments)
     assert not list(tmp_path.iterdir())
 
 
@@ -86,16 +78,17 @@ def test_mistakes_are_said_before_anything_starts(
 def test_a_config_s_name_leads_nowhere_else(name: str, tmp_path: Path) -> None:
     """The stem of ``...yaml`` is ``..``."""
     (tmp_path / name).write_text("task: {name: mnist_node}")
-    done = _call("train", tmp_path / name, *SMALL, "--output", tmp_path / "out/runs")
-    assert done.exit_code != 0
-    assert "name it otherwise" in str(done.exception)
+    with pytest.raises(SystemExit, match="name it otherwise"):
+        _call("train", tmp_path / name, *SMALL, "--output", tmp_path / "out/runs")
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_number_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     run(tmp_path / "runs")
-    assert _call("table", tmp_path, "--number", "7", "--output", tmp_path).exit_code == 2
-    assert _call("figure", tmp_path, "--number", "11", "--output", tmp_path).exit_code == 2
+    with pytest.raises(SystemExit, match="7 is none of"):
+        _call("table", tmp_path, "--number", "7", "--output", tmp_path)
+    with pytest.raises(SystemExit, match="11 is none of"):
+        _call("figure", tmp_path, "--number", "11", "--output", tmp_path)
 
 
 def test_a_terminated_command_has_saved_and_goes_on(tmp_path: Path) -> None:
@@ -140,3 +133,26 @@ def test_an_experiment_is_resumed_to_the_same_bits(name: str, tmp_path: Path) ->
     runs.run(chosen, tmp_path / "crashed", ALONE)
     whole, crashed = (load_file(tmp_path / part / "weights.safetensors") for part in ("whole", "crashed"))
     assert all(torch.equal(weight, crashed[key]) for key, weight in whole.items())
+
+
+def test_compiled_steps_are_part_of_what_a_run_is(tmp_path: Path) -> None:
+    changes = ["train.steps=2", "train.batch=8", "train.evaluate_every=2", "data.limit=16"]
+    chosen = config.load("mnist_node_short", changes)
+
+    class CrashError(Exception):
+        pass
+
+    def crash(progress: Progress) -> None:
+        raise CrashError
+
+    with pytest.raises(CrashError):
+        runs.run(chosen, tmp_path, ALONE, report=crash, compiled=True)
+    with pytest.raises(errors.CheckpointError, match="compiled"):
+        runs.run(chosen, tmp_path, ALONE)
+    assert runs.run(chosen, tmp_path, ALONE, compiled=True).device.endswith(", compiled")
+
+
+def test_a_task_without_a_neural_ode_is_not_compiled(tmp_path: Path) -> None:
+    chosen = config.load("mnist_nsde_short", ["train.steps=2"])
+    with pytest.raises(errors.OptionError, match="no neural ODE"):
+        runs.run(chosen, tmp_path, ALONE, compiled=True)

@@ -1,10 +1,14 @@
 """The same solve on a GPU: same steps, same gradients."""
 
+import copy
+
 import pytest
 import torch
 
 import pylocalreg as plr
-from tests.conftest import Net, assert_close, normal
+from pylocalreg.engines.base import Jacobian
+from pylocalreg.engines.torch_engine.captured import Captured, CudaGraph
+from tests.conftest import Dynamics, Net, assert_close, normal
 from tests.sde import path_on, sde
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
@@ -61,3 +65,110 @@ def test_an_sde_draws_on_the_states_device() -> None:
     solution = sde("SOSRI2").cuda()(normal(4, 3).cuda())
     assert solution.noise is not None
     assert solution.noise(0.5).device == solution.u.device
+
+
+@pytest.mark.parametrize("jacobian", ["system", "per_sample"])
+@pytest.mark.parametrize("solver", ["Rosenbrock23", "Rodas5", "Rodas5P"])
+def test_the_jacobian_of_dropout_is_of_the_mask_that_is_drawn(solver: str, jacobian: Jacobian) -> None:
+    """Dropout is one fused kernel here, and under torch.func others, which draw another mask."""
+    tolerance = 1e-4 if solver == "Rosenbrock23" else 1e-8
+    rate = torch.tensor(1.3, dtype=torch.float64, device="cuda", requires_grad=True)
+    node = plr.NeuralODE(
+        lambda t, u: -rate * torch.nn.functional.dropout(u),
+        solver=solver,
+        abstol=tolerance,
+        reltol=tolerance,
+        jacobian=jacobian,
+        engine="torch",
+    )
+    u0 = normal(4, 3).cuda().requires_grad_()
+    torch.manual_seed(3)
+    u = node(u0).u
+    torch.manual_seed(3)
+    kept = torch.nn.functional.dropout(torch.ones_like(u0))
+    assert 0 < int((kept > 0).sum()) < kept.numel()
+    right = u0 * torch.exp(-rate * kept)
+    torch.testing.assert_close(u, right, rtol=10 * tolerance, atol=10 * tolerance)
+    ours, exact = (torch.autograd.grad(x.square().sum(), (u0, rate)) for x in (u, right))
+    torch.testing.assert_close(ours, exact, rtol=100 * tolerance, atol=100 * tolerance)
+
+
+@pytest.mark.parametrize("regularizer", [plr.RNODE(0.0, 1.0, torch.Generator()), plr.TayNODE(2)])
+def test_a_regularizers_derivative_of_dropout_is_of_the_mask_that_is_drawn(
+    regularizer: plr.Regularizer,
+) -> None:
+    u0 = normal(4, 3).cuda()
+
+    def value(f: Dynamics) -> torch.Tensor:
+        if isinstance(regularizer, plr.RNODE):
+            assert regularizer.generator is not None
+            regularizer.generator.manual_seed(1)
+        torch.manual_seed(3)
+        node = plr.NeuralODE(f, regularizer=regularizer, engine="torch")
+        regularization: torch.Tensor | None = node(u0).regularization
+        assert regularization is not None
+        return regularization
+
+    torch.manual_seed(3)
+    kept = torch.nn.functional.dropout(torch.ones_like(u0))
+    ours = value(lambda t, u: -torch.nn.functional.dropout(u).sin())
+    torch.testing.assert_close(ours, value(lambda t, u: -(kept * u).sin()), rtol=1e-9, atol=0)
+
+
+def recorded(node: plr.NeuralODE) -> int:
+    assert node.compiled is not None
+    return sum(isinstance(kept, Captured) and isinstance(kept.graph, CudaGraph) for kept in node.compiled)
+
+
+def trained(node: plr.NeuralODE, u0: torch.Tensor) -> list[float]:
+    """The losses of a few steps of an optimizer."""
+    optimizer = torch.optim.SGD(node.parameters(), lr=0.01)
+    losses = []
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = node(u0).u.square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(float(loss))
+    return losses
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_training_with_recorded_steps(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layers = plr.TimeDependent(plr.Dense(784, 100, "tanh"), plr.Dense(100, 784))
+    node = plr.NeuralODE(layers, engine="torch").to("cuda", dtype)
+    other = plr.NeuralODE(copy.deepcopy(node.dynamics), engine="torch", compile=True)
+    u0 = torch.rand(512, 784, device="cuda", dtype=dtype)
+    rtol = 1e-5 if dtype is torch.float32 else 1e-12
+    assert trained(other, u0) == pytest.approx(trained(node, u0), rel=rtol)
+    assert recorded(other) == 2
+
+
+def test_dynamics_that_no_graph_holds_leave_the_device_as_it_was() -> None:
+    class Waiting(Net):
+        def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+            torch.cuda.synchronize()  # which PyTorch's dispatcher does not see
+            k: torch.Tensor = super().forward(t, u)
+            return k
+
+    field, u0 = Waiting(3).cuda(), normal(4, 3).cuda()
+    with pytest.warns(UserWarning, match="runs uncompiled"):
+        u = plr.NeuralODE(field, engine="torch", compile=True)(u0).u
+    torch.testing.assert_close(u, plr.NeuralODE(field, engine="torch")(u0).u, rtol=0, atol=0)
+    other = plr.NeuralODE(Net(3), engine="torch", compile=True).cuda()
+    torch.testing.assert_close(other(u0).u, u, rtol=1e-9, atol=1e-10)
+    assert recorded(other) == 1
+
+
+def test_recorded_steps_on_a_stream_of_the_users_own() -> None:
+    node = plr.NeuralODE(Net(3), engine="torch", compile=True).cuda()
+    u0 = normal(4, 3).cuda()
+    right = node(u0).u.detach()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        u = node(u0).u
+        u.sum().backward()
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.testing.assert_close(u, right, rtol=0, atol=0)

@@ -161,6 +161,7 @@ def test_a_small_file_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no devices with a path")
 @pytest.mark.parametrize("name", ["train-images-idx3-ubyte.gz", "train-images-idx3-ubyte"])
 @pytest.mark.parametrize("what", ["folder", "zero", "pipe"])
 def test_what_is_no_file(what: str, name: str, tmp_path: Path) -> None:
@@ -175,6 +176,7 @@ def test_what_is_no_file(what: str, name: str, tmp_path: Path) -> None:
         data.load(Images(name="mnist", folder=tmp_path))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no devices with a path")
 def test_what_is_no_record(tmp_path: Path) -> None:
     (tmp_path / "1.txt").symlink_to("/dev/zero")
     with pytest.raises(DataError, match=r"1\.txt can not be read"):

@@ -54,9 +54,12 @@ def _command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_demo_writes_table_and_picture(tmp_path: Path) -> None:
-    done = _command("demo", "--steps", "2", "--output", "out/demo.png", cwd=tmp_path)
+    """Its output is a file here: a line for each model all the same."""
+    done = _command("demo", "--steps", "2", "--seeds", "2", "--output", "out/demo.png", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "local, unbiased" in done.stdout
+    assert all(f"{number} of 6  " in done.stdout for number in range(1, 7))
+    assert "processes of one thread each" in done.stdout
+    assert "2 seeds" in done.stdout
     assert "NFE" in done.stdout
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["demo.png"]
     assert (tmp_path / "out/demo.png").read_bytes().startswith(b"\x89PNG")

@@ -7,7 +7,6 @@ folder can still be repaired.
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import warnings
@@ -560,6 +559,7 @@ def test_a_disk_that_takes_no_more(
 @pytest.mark.parametrize("most", [20, 300, 900, 1500, 5_000, 15_000])
 def test_files_that_may_not_grow(most: int, tmp_path: Path) -> None:
     """The system's own limit on a file's size, which ends a write in its middle."""
+    resource = pytest.importorskip("resource", reason="no limit on a file's size on Windows")
     folder = tmp_path / "run"
     done = subprocess.run(
         [sys.executable, "-m", "tests.toy", str(folder), "--steps", "6"],

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias
 
-import juliapkg
 import pytest
 import torch
 
@@ -150,16 +149,6 @@ def test_the_order_of_streams(monkeypatch: pytest.MonkeyPatch, fails: bool) -> N
     left = [] if fails else ["back"]
     assert events[:4] == ["on cuda:1", "Julia's waits for torch's", "on Julia's", "work"]
     assert events[4:] == [*left, "torch's waits for Julia's", *left]
-
-
-def test_install_julia_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, dict[str, str]]] = []
-    monkeypatch.setattr(juliapkg, "add", lambda name, **more: asked.append((name, more)))
-    monkeypatch.setattr(juliapkg, "resolve", lambda: True)
-    start.install()
-    assert asked == []
-    start.install(cuda=True)
-    assert asked == [("LuxCUDA", start.LUXCUDA)]
 
 
 @needs_julia

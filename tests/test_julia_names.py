@@ -12,7 +12,6 @@ import torch
 import pylocalreg as plr
 from pylocalreg.engines.algorithm import Algorithm, Sensitivity
 from pylocalreg.engines.julia_engine.failures import refusing
-from pylocalreg.engines.julia_engine.start import install
 from pylocalreg.engines.packages import OWNERS, PACKAGES
 from pylocalreg.errors import OptionError
 
@@ -94,7 +93,6 @@ WRONG: dict[str, tuple[Any, str]] = {
         lambda: plr.LocalRegularizer("biased", importance="uniform", estimator="Tsit5"),
         "estimator",
     ),
-    "package": (lambda: install(add=["Sundails"]), "Sundails"),
 }
 
 
@@ -104,14 +102,6 @@ def test_refused(name: str) -> None:
     with pytest.raises(OptionError) as error:
         make()
     assert says in str(error.value)
-
-
-def test_install_adds_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str]] = []
-    fake = SimpleNamespace(add=lambda name, uuid: asked.append((name, uuid)), resolve=lambda: True)
-    monkeypatch.setitem(sys.modules, "juliapkg", fake)
-    install(add=["OrdinaryDiffEqSDIRK", "OrdinaryDiffEqBDF"])
-    assert asked == [(name, PACKAGES[name].uuid) for name in ("OrdinaryDiffEqSDIRK", "OrdinaryDiffEqBDF")]
 
 
 class FakeJulia:

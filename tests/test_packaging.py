@@ -1,7 +1,11 @@
-"""Wheel and sdist, each built and installed in a fresh environment without the checkout."""
+"""Wheel and sdist, each built and installed in a fresh environment without the checkout; and the files that
+have to say the same.
+"""
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -9,6 +13,9 @@ import venv
 from pathlib import Path
 
 import pytest
+import yaml
+
+import pylocalreg
 
 ROOT = Path(__file__).parents[1]
 FIND = """
@@ -61,3 +68,23 @@ def test_an_installed_package_brings_its_julia_project(tmp_path: Path, through: 
     names = sorted(str(file.relative_to(ours)) for file in ours.rglob("*.*") if file.name != "Manifest.toml")
     assert names == sorted(str(file.relative_to(theirs)) for file in theirs.rglob("*.*"))
     assert all((ours / name).read_bytes() == (theirs / name).read_bytes() for name in names)
+
+
+def test_one_version() -> None:
+    said = [
+        re.search(rf'^{name} *[=:] *"?([\d.]+)"?$', (ROOT / file).read_text(), re.MULTILINE)
+        for name, file in (("version", "pyproject.toml"), ("version", "CITATION.cff"))
+    ]
+    assert [found and found[1] for found in said] == [pylocalreg.__version__] * 2
+
+
+def test_ci_and_nox_try_the_same_pairs_of_python_and_torch() -> None:
+    nox = re.search(r"^PAIRS = (\[.*?^\])", (ROOT / "noxfile.py").read_text(), re.MULTILINE | re.DOTALL)
+    assert nox is not None
+    pairs = [(python, torch) for python, torch, _ in ast.literal_eval(nox[1])]
+    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
+    rows = workflow["jobs"]["suite"]["strategy"]["matrix"]["include"]
+    assert [(row["python"], row["torch"]) for row in rows if row["os"] == "ubuntu-latest"] == pairs
+    classifiers = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
+    assert sorted({python for python, _ in pairs}) == sorted(classifiers)
+    assert {row["os"] for row in rows} == {"ubuntu-latest", "macos-latest", "windows-latest"}

@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import io
 import json
 import os
 import re
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from pylocalreg.errors import OptionError
 from pylocalreg.parity import Comparison, command, compare, golden_cases, measure, own_cases
@@ -22,14 +20,9 @@ from tests.julia import needs_julia
 CHECKOUT = os.environ.get("PYLOCALREG_PAPER")
 
 
-def console() -> Console:
-    return Console(file=io.StringIO(), width=80)
-
-
-def test_golden_numbers_are_met(tmp_path: Path) -> None:
-    out = console()
-    command.run(DATA, ["torch"], "td4_s1_float64_Tsit5_1e-06", None, tmp_path, out)
-    printed = out.file.getvalue()  # type: ignore[attr-defined]
+def test_golden_numbers_are_met(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command.run(DATA, ["torch"], "td4_s1_float64_Tsit5_1e-06", None, tmp_path)
+    printed = capsys.readouterr().out
     assert "1 of 1 comparisons take the same steps and calls" in printed
     assert "ode_td4_s1_float64_Tsit5_1e-06" in printed
 
@@ -103,7 +96,7 @@ def test_own_cases_are_measured_in_full() -> None:
 )
 def test_refusals(golden: Path | None, engines: list[str], only: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=words):
-        command.run(golden, engines, only, None, tmp_path, console())
+        command.run(golden, engines, only, None, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -135,4 +128,4 @@ def test_the_papers_code() -> None:
 @needs_julia
 def test_a_folder_that_is_not_the_papers(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="perform_step"):
-        command.run(DATA, ["torch"], "td4_s1_float64_Tsit5_1e-06", tmp_path, tmp_path, console())
+        command.run(DATA, ["torch"], "td4_s1_float64_Tsit5_1e-06", tmp_path, tmp_path)

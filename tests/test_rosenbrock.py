@@ -12,12 +12,14 @@ import torch
 
 import pylocalreg as plr
 from pylocalreg.engines.base import Jacobian, Problem
-from pylocalreg.engines.torch_engine.controller import Constants, PIController
+from pylocalreg.engines.torch_engine.controller import Constants, PIControl
+from pylocalreg.engines.torch_engine.linearization import linearize
+from pylocalreg.engines.torch_engine.linearizer import Linearizer
 from pylocalreg.engines.torch_engine.methods import METHODS
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.rosenbrock import ROSENBROCK_TABLEAUS
 from pylocalreg.errors import JacobianError, NonFiniteError, OptionError
-from tests.conftest import Dynamics, Net, assert_close, gradients, normal
+from tests.conftest import Dynamics, Net, assert_close, gradients, mask, normal
 
 F64 = torch.float64
 SAVEAT = (0.13, 0.71, 1.4)
@@ -370,6 +372,93 @@ def test_dropout_is_one_draw_and_its_jacobian_that_draws(solver: str) -> None:
     torch.testing.assert_close(u, u0 * torch.exp(-1.4 * rate), rtol=1e-3, atol=1e-5)
 
 
+@each_jacobian
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@torch.no_grad()
+def test_rows_of_one_call_are_what_forward_mode_gives(jacobian: Jacobian, dtype: torch.dtype) -> None:
+    f, u = Net(3).to(dtype), normal(4, 3).to(dtype)
+    linearizer, calls = Linearizer(f, jacobian), []
+    with f.register_forward_pre_hook(lambda *_: calls.append(1)):
+        for t in (0.3, 0.4):
+            ours, right = linearizer(t, u), linearize(f, t, u, jacobian)
+            tolerance = 100 * torch.finfo(dtype).eps
+            torch.testing.assert_close(ours.J, right.J, rtol=tolerance, atol=tolerance)
+            torch.testing.assert_close(ours.dT, right.dT, rtol=tolerance, atol=tolerance)
+    assert linearizer.agrees
+    # forward mode's own, those that hold the first place against it, and df/dt of a batch of systems
+    assert len(calls) == 2 + 2 + 1 + (2 if jacobian == "per_sample" else 0)
+
+
+@each_jacobian
+def test_the_jacobian_is_the_true_one_where_autograd_does_not_see_the_state(jacobian: Jacobian) -> None:
+    """u' = -(1 + u^2) u, the factor without a graph: the Jacobian is not -(1 + u^2)."""
+
+    def f(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            factor = 1 + u.square()
+        return -factor * u
+
+    u0 = normal(4, 3)
+    with torch.no_grad():
+        linearizer = Linearizer(f, jacobian)
+        J = linearizer(0.0, u0).J
+        assert linearizer.agrees is False
+        diagonal = J.diagonal(dim1=-2, dim2=-1).reshape(4, 3)
+        torch.testing.assert_close(diagonal, -(1 + 3 * u0.square()))
+        ours = make("Rodas5P", 1e-8, f, jacobian=jacobian)(u0)
+        right = make("Rodas5P", 1e-8, lambda t, u: -(1 + u.square()) * u, jacobian=jacobian)(u0)
+    assert ours.stats == right.stats
+    torch.testing.assert_close(ours.u, right.u, rtol=1e-10, atol=1e-12)
+
+
+class Masked(torch.nn.Module):
+    """u' = -w m u (1 + t), m the mask it draws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.tensor(1.3, dtype=F64))
+
+    def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return -self.w * mask(u) * u * (1 + t)
+
+
+@pytest.mark.parametrize("adjoint", ["discrete", "backsolve", "gauss"])
+@each_jacobian
+def test_the_jacobian_of_dynamics_that_draw_is_of_the_mask_that_they_draw(
+    jacobian: Jacobian, adjoint: plr.Adjoint
+) -> None:
+    f, u0 = Masked(), normal(4, 3).requires_grad_()
+    node = make("Rodas5", 1e-8, f, jacobian=jacobian, adjoint=adjoint)
+    torch.manual_seed(3)
+    u = node(u0).u
+    torch.manual_seed(3)
+    right = u0 * torch.exp(-f.w * (1.4 + 1.4**2 / 2) * mask(u0))
+    torch.testing.assert_close(u, right, rtol=1e-9, atol=1e-9)
+    ours, exact = (torch.autograd.grad(x.square().sum(), (u0, f.w)) for x in (u, right))
+    torch.testing.assert_close(ours, exact, rtol=1e-8, atol=1e-8)
+
+
+def test_one_step_of_dynamics_that_draw() -> None:
+    """Its estimate and gradient are those of dynamics that were given the mask."""
+    f, u = Masked(), normal(4, 3).requires_grad_()
+    torch.manual_seed(3)
+    held = mask(u)
+    torch.manual_seed(3)
+    ours = plr.local_error(f, u, 0.0, 0.1, solver="Rodas5")
+    right = plr.local_error(lambda t, u: -f.w * held * u * (1 + t), u, 0.0, 0.1, solver="Rodas5")
+    torch.testing.assert_close(ours, right, rtol=1e-9, atol=0)
+    gradients = [torch.autograd.grad(value, (u, f.w)) for value in (ours, right)]
+    torch.testing.assert_close(*gradients, rtol=1e-7, atol=0)
+
+
+def test_dynamics_that_draw_and_have_no_jacobian() -> None:
+    def f(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return mask(u) * with_custom_function(t, u)
+
+    with pytest.raises(JacobianError, match=r"forward-mode.*t = 0,.*explicit solver"):
+        make("Rodas5", 1e-4, f)(normal(2, 3))
+
+
 @pytest.mark.parametrize("f", [with_autograd, with_custom_function])
 @pytest.mark.parametrize("dt", [None, 0.1])
 def test_dynamics_without_a_jacobian(f: Dynamics, dt: float | None) -> None:
@@ -407,9 +496,9 @@ def test_a_singular_system_rejects_the_step(solver: str) -> None:
 def test_controller_deadband() -> None:
     """A size that q would shrink by at most 6/5 is kept; one that grows is not."""
     for error, kept in ((1.0, True), (0.9, True), (0.3, False)):
-        controller = PIController(np.float64, Constants(0.14, 0.08, qsteady_max=6 / 5))
+        controller = PIControl(np.float64, Constants(0.14, 0.08, qsteady_max=6 / 5))
         controller.naccept, controller.old_error = 1, np.float64(1.0)
-        dt = controller.accept(np.float64(0.5), np.float64(error))
+        dt = controller.propose(np.float64(0.5), np.float64(error), True)
         assert bool(dt == 0.5) is kept
 
 

@@ -211,6 +211,7 @@ def test_the_time_before_a_stop_is_counted(tmp_path: Path) -> None:
     assert [row["seconds"] > 1000 for row in record.history] == [False, True, True]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc to name an open file")
 def test_files_are_on_the_disk_before_they_are_relied_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

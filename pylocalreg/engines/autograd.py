@@ -16,7 +16,6 @@ import torch
 from pylocalreg.engines.base import (
     Adjoint,
     Calls,
-    Dynamics,
     Engine,
     Gradient,
     Keep,
@@ -30,7 +29,7 @@ from pylocalreg.engines.base import (
 )
 from pylocalreg.engines.scale import Scale, scaled, slope
 from pylocalreg.errors import ChangedError, DoubleBackwardError, OptionError
-from pylocalreg.observed import AsSolved, Observed
+from pylocalreg.observed import AsSolved, observed_in
 from pylocalreg.observed.draws import Draws
 from pylocalreg.observed.reached import in_forward_mode, transforming
 from pylocalreg.precision import full_precision
@@ -108,7 +107,7 @@ class Solve:
         """
         problem, aliases = self.problem, _others(self.problem.params, params)
         self.device = u0.device
-        of_f, of_g = _observed(problem.f), _observed(problem.g)
+        of_f, of_g = observed_in(problem.f), observed_in(problem.g)
         self.observed = of_f + of_g
         if self.differentiated:
             self.as_solved = AsSolved([f for f in (problem.f, problem.g) if isinstance(f, torch.nn.Module)])
@@ -253,13 +252,6 @@ class Solve:
         start, end = self.problem.tspan
         at_times.sort(key=lambda pair: pair[0] if end > start else -pair[0])
         return at_times, steps
-
-
-def _observed(dynamics: Dynamics | None) -> list[Observed]:
-    if isinstance(dynamics, Observed):
-        return [dynamics]
-    modules = dynamics.modules() if isinstance(dynamics, torch.nn.Module) else ()
-    return [module for module in modules if isinstance(module, Observed)]
 
 
 def _others(held: Tensors, given: Tensors) -> dict[int, torch.Tensor]:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 from pylocalreg.brownian import BrownianPath
+from pylocalreg.compiled_steps import CompiledSteps
+from pylocalreg.controllers import CONTROLLER_CONSTANTS, ControllerChoice
 from pylocalreg.solution import Stats, Steps
 
 Dynamics = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -23,6 +25,7 @@ Adjoint = Literal["backsolve", "discrete", "gauss", "interpolating", "quadrature
 Gradient = Literal["exact", "frozen"]
 Jacobian = Literal["system", "per_sample"]
 """Of the whole state as one system, or block by block: one for each entry of the first dimension."""
+Landing = Literal["cut", "even"]
 Quantity = Literal["error", "stiffness"]
 """What is estimated of a step. ``"error"``: R = EEst * |dt|. ``"stiffness"``: S = rms(f(a) - f(b)) /
 rms(a - b) of the last two stages' states a and b, both at the step's end: a lower bound of the Jacobian's
@@ -89,6 +92,9 @@ class StepOptions:
         dtmin, dtmax: bounds of the steps' sizes, without sign.
         tstops: times that steps end at, in rising order; those outside a solve's span are none of its.
         gamma, qmin, qmax, beta1, beta2, qsteady_min, qsteady_max: the controller's constants.
+        controller: the controller itself.
+        landing: whether the step that would pass a tstop or the end is cut there, as in the stack, or the
+            last two before it are of one size.
     """
 
     dtmin: float | None = None
@@ -101,15 +107,14 @@ class StepOptions:
     beta2: float | None = None
     qsteady_min: float | None = None
     qsteady_max: float | None = None
+    controller: ControllerChoice = "PI"
+    landing: Landing = "cut"
 
     @cached_property
     def constants(self) -> dict[str, float]:
         """The controller's constants that are given, by name."""
         given = {name: getattr(self, name) for name in CONTROLLER_CONSTANTS}
         return {name: value for name, value in given.items() if value is not None}
-
-
-CONTROLLER_CONSTANTS = ("gamma", "qmin", "qmax", "beta1", "beta2", "qsteady_min", "qsteady_max")
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,8 @@ class Problem:
     progress: bool = False
     solve_options: tuple[tuple[str, Any], ...] = ()
     """The stack's own, by its names, as rows of LocalReg's `argument`."""
+    compiled: CompiledSteps | None = None
+    """Where the module's compiled steps are kept; None for steps as they are."""
 
     def stop_after(self, t: float) -> float:
         """Where a step from ``t`` ends at the latest: at the next of the tstops, or the end of the span."""

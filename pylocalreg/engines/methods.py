@@ -2,7 +2,8 @@
 
 from pylocalreg.engines.base import Adjoint, Jacobian, Keep, Quantity
 from pylocalreg.engines.torch_engine.adjoints import ADJOINTS
-from pylocalreg.engines.torch_engine.methods import METHODS, ODE_METHODS, SDE_METHODS
+from pylocalreg.engines.torch_engine.methods import METHODS, ODE_METHODS, REGISTERED, SDE_METHODS
+from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
 from pylocalreg.errors import OptionError
 
 
@@ -72,6 +73,16 @@ def check_choices(where: str, adjoint: str, jacobian: Jacobian | None) -> None:
         raise OptionError(f"jacobian={jacobian!r} does not exist: choose 'system' or 'per_sample'")
 
 
+def check_compile(engine: str, solver: str) -> None:
+    """Raise `OptionError` where there are no steps that ``compile=True`` could compile."""
+    able = sorted(TABLEAUS)
+    if engine != "torch" or solver not in able:
+        raise OptionError(
+            f"compile=True: engine={engine!r} with solver={str(solver)!r} has no steps to compile; leave it "
+            f"out, or take engine='torch' and one of {able}"
+        )
+
+
 def check_estimate(solver: str, quantity: Quantity) -> None:
     """As `Engine.check_estimate`."""
     if quantity not in METHODS[solver].estimates:
@@ -99,8 +110,10 @@ __all__ = [
     "ADJOINTS",
     "METHODS",
     "ODE_METHODS",
+    "REGISTERED",
     "SDE_METHODS",
     "check_choices",
+    "check_compile",
     "check_estimate",
     "check_options",
     "choose_adaptive",

@@ -1,12 +1,14 @@
 """`pylocalreg demo`: the same classifier trained without and with local regularization, side by side."""
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+import torch
+from joblib import Parallel, cpu_count, delayed
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import pylocalreg as plr
@@ -37,59 +39,76 @@ def configs(steps: int, seed: int, engine: str) -> list[digits.Config]:
     ]
 
 
-def run(output: Path, steps: int, seed: int, engine: str, console: Console) -> list[digits.Run]:
-    """Train all three with a progress bar; print the table and write ``output`` (a PNG)."""
-    data = digits.load(seed)
-    columns = (
-        TextColumn("{task.description:16}"),
-        BarColumn(bar_width=12),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("loss {task.fields[loss]:.3f}  test {task.fields[accuracy]:.1f}%  NFE {task.fields[nfe]}"),
-        TimeElapsedColumn(),
+def run(
+    output: Path, steps: int, seeds: Sequence[int], engine: str, console: Console
+) -> dict[str, list[digits.Run]]:
+    """Train all three from each seed, a line for each; print the table and write ``output`` (a PNG)."""
+    planned = [config for seed in seeds for config in configs(steps, seed, engine)]
+    processes = min(cpu_count(), len(planned))
+    console.print(
+        f"{len(planned)} models of {steps} steps, in {processes} processes of one thread each: models of "
+        "this size gain nothing by more threads, and lose where another program is busy"
     )
-    runs = []
-    with Progress(*columns, console=console) as progress:
-        for config in configs(steps, seed, engine):
-            task = progress.add_task(
-                config.name, total=steps, loss=float("nan"), accuracy=float("nan"), nfe="-"
-            )
-
-            def report(step: int, loss: float, row: digits.Row, task: TaskID = task) -> None:
-                progress.update(task, completed=step + 1, loss=loss, accuracy=row.accuracy, nfe=row.nfe)
-
-            runs.append(digits.train(config, data, report))
+    runs: dict[str, list[digits.Run]] = {config.name: [] for config in planned}
+    for number, done in enumerate(_trained(planned, processes), 1):
+        runs[done.config.name].append(done)
+        console.print(
+            f"{number} of {len(planned)}  {done.config.name:16}  seed {done.config.seed}  test "
+            f"{done.last.accuracy:.1f}%  NFE {done.last.nfe}  {done.seconds:.1f} s"
+        )
+    for found in runs.values():
+        found.sort(key=lambda item: item.config.seed)
     console.print(table(runs))
     draw(runs, output)
     console.print(f"picture: {output}")
     return runs
 
 
-def table(runs: Sequence[digits.Run]) -> Table:
-    vanilla = runs[0]
-    out = Table(title="digits, test set: 64-d neural ODE, Tsit5 at 1e-6, float64")
-    for name in ("", "accuracy", "NFE", "before", "ratio", "training", "ratio"):
+def _trained(planned: Sequence[digits.Config], processes: int) -> Iterator[digits.Run]:
+    """Each as it is ready."""
+    in_turn = Parallel(n_jobs=processes, return_as="generator_unordered")
+    trained: Iterator[digits.Run] = in_turn(delayed(_train)(config) for config in planned)
+    return trained
+
+
+def _train(config: digits.Config) -> digits.Run:
+    torch.set_num_threads(1)
+    return digits.train(config, digits.load(config.seed))
+
+
+def table(runs: dict[str, list[digits.Run]]) -> Table:
+    """Means over the seeds, and of accuracy and NFE the deviations."""
+    seeds = len(runs["vanilla"])
+    out = Table(title=f"digits, test set, {seeds} seeds: 64-d neural ODE, Tsit5 at 1e-6, float64")
+    for name in ("", "accuracy", "NFE", "ratio", "training", "ratio"):
         out.add_column(name, justify="left" if not name else "right", no_wrap=True)
-    for item in runs:
+    nfe = {name: statistics.mean(item.last.nfe for item in found) for name, found in runs.items()}
+    seconds = {name: statistics.mean(item.seconds for item in found) for name, found in runs.items()}
+    for name, found in runs.items():
         out.add_row(
-            item.config.name,
-            f"{item.last.accuracy:.1f}%",
-            str(item.last.nfe),
-            str(item.history[0].nfe),
-            f"{item.last.nfe / vanilla.last.nfe:.2f}",
-            f"{item.seconds:.1f} s",
-            f"{item.seconds / vanilla.seconds:.2f}",
+            name,
+            digits.spread([item.last.accuracy for item in found]) + "%",
+            digits.spread([float(item.last.nfe) for item in found]),
+            f"{nfe[name] / nfe['vanilla']:.2f}",
+            f"{seconds[name]:.1f} s",
+            f"{seconds[name] / seconds['vanilla']:.2f}",
         )
     return out
 
 
-def draw(runs: Sequence[digits.Run], output: Path) -> None:
-    """Accuracy and NFE over training; and the steps the solver takes along t, before and after it."""
+def draw(runs: dict[str, list[digits.Run]], output: Path) -> None:
+    """Accuracy and NFE over training, the mean and the range over the seeds; and the steps the solver takes
+    along t, before and after it, of the first seed.
+    """
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
     colours = [f"C{i}" for i in range(len(runs))]
-    for item, colour in zip(runs, colours, strict=True):
-        steps = [row.step for row in item.history]
-        left.plot(steps, [row.accuracy for row in item.history], colour, label=item.config.name)
-        middle.plot(steps, [row.nfe for row in item.history], colour, label=item.config.name)
+    for (name, found), colour in zip(runs.items(), colours, strict=True):
+        steps = [row.step for row in found[0].history]
+        accuracy = np.array([[row.accuracy for row in item.history] for item in found])
+        nfe = np.array([[row.nfe for row in item.history] for item in found])
+        for axes, values in ((left, accuracy), (middle, nfe)):
+            axes.plot(steps, values.mean(0), colour, label=name)
+            axes.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
     left.set(title="test accuracy", xlabel="training step", ylabel="%")
     middle.set(
         title="evaluations of the dynamics a solve", xlabel="training step", ylabel="NFE", ylim=(0, None)
@@ -97,8 +116,8 @@ def draw(runs: Sequence[digits.Run], output: Path) -> None:
     left.legend()
     middle.legend()
 
-    rows = [("before training", runs[0].steps_before, "0.4")]
-    rows += [(item.config.name, item.steps_after, c) for item, c in zip(runs, colours, strict=True)]
+    rows = [("before training", runs["vanilla"][0].steps_before, "0.4")]
+    rows += [(name, found[0].steps_after, c) for (name, found), c in zip(runs.items(), colours, strict=True)]
     for place, (_, taken, colour) in enumerate(reversed(rows)):
         ends = np.append(taken.t, taken.t[-1] + taken.dt[-1])
         right.hlines(place, ends[0], ends[-1], color=colour, linewidth=1)

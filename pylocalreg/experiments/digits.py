@@ -1,6 +1,7 @@
 """The demo's experiment: scikit-learn's 8x8 digits, a 64-d neural ODE and a linear head."""
 
-from collections.abc import Callable, Iterator
+import statistics
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -160,3 +161,9 @@ def batches(count: int, size: int, generator: torch.Generator) -> Iterator[torch
     while True:
         order = torch.randperm(count, generator=generator)
         yield from order[: count - count % size].view(-1, size)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation over seeds."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.1f} +- {deviation:.1f}"

@@ -1,7 +1,6 @@
 """`pylocalreg digits-sde`: a neural SDE on digits, without and with local regularization, by seeds."""
 
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -95,14 +94,9 @@ def table(runs: dict[str, list[digits.Run]]) -> Table:
         nfe = [float(item.last.nfe) for item in items]
         out.add_row(
             name,
-            spread([item.last.accuracy for item in items]) + "%",
-            spread(nfe),
+            digits.spread([item.last.accuracy for item in items]) + "%",
+            digits.spread(nfe),
             f"{statistics.mean(nfe) / vanilla:.2f}",
-            spread([item.seconds for item in items]) + " s",
+            digits.spread([item.seconds for item in items]) + " s",
         )
     return out
-
-
-def spread(values: Sequence[float]) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.1f} +- {deviation:.1f}"

@@ -65,7 +65,10 @@ def draw(number: int, records: Sequence[Record], output: Path, paper: Paper) -> 
     paths = [output / f"figure-{number}.{suffix}" for suffix in ("png", "pdf")]
     for path in paths:
         with replacing(path) as partial:
-            figure.savefig(partial, dpi=150, format=path.suffix.lstrip("."))
+            suffix = path.suffix.lstrip(".")
+            # the same picture is the same file: no date in it
+            metadata = {"CreationDate": None} if suffix == "pdf" else None
+            figure.savefig(partial, dpi=150, format=suffix, metadata=metadata)
     plt.close(figure)
     return paths
 

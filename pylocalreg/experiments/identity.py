@@ -22,7 +22,7 @@ class Identity(Typed):
         settings: its whole configuration.
         plan: the numbers of steps, of samples a step, and of steps between evaluations.
         processes: how many train it together.
-        device: the processor's threads, or the GPU's name.
+        device: the processor's threads, or the GPU's name, and whether steps are compiled.
         model: dtype and shape of every parameter and buffer, by name.
         optimizer: its name and hyperparameters.
         data: their name, sizes and digest.
@@ -50,6 +50,13 @@ def device_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def place(task: Task, device: torch.device) -> str:
+    """The device's name, and whether steps are compiled on it, which round otherwise."""
+    nodes = [module for module in task.modules() if isinstance(module, pylocalreg.NeuralODE)]
+    compiled = any(node.compiled is not None for node in nodes)
+    return device_name(device) + (", compiled" if compiled else "")
 
 
 def describe_model(task: Task) -> dict[str, str]:

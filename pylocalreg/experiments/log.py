@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pylocalreg.errors import CheckpointError, OptionError
+from pylocalreg.errors import CheckpointError
 from pylocalreg.experiments.checkpoint import Mark
 from pylocalreg.experiments.files import parse_json, read_bytes, write_bytes, writing
 from pylocalreg.experiments.typed import Index
+from pylocalreg.monitor import summary_writer
 
 Row = dict[str, Any]
 
@@ -129,9 +130,5 @@ def _content(path: Path) -> bytes:
 
 
 def _board(folder: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ModuleNotFoundError as error:
-        raise OptionError(f"tensorboard needs {error.name}: pip install 'pylocalreg[tensorboard]'") from error
     with writing(folder):
-        return SummaryWriter(str(folder), purge_step=step + 1)  # type: ignore[no-untyped-call]
+        return summary_writer(folder, purge_step=step + 1)

@@ -49,7 +49,7 @@ class Record(Typed):
         data: the data's name; it tells a stand-in.
         metric: ``"accuracy"``: the scores are in percent; ``"mse"``: mean squared errors; ``"nll"``,
             ``"bpd"``: negative log likelihoods in nats a sample, in bits a dimension.
-        device: the processor's or GPU's name.
+        device: the processor's threads or the GPU's name, and whether steps were compiled.
         processes: how many trained it together.
         parameters: how many numbers were trained.
         train_score, validation_score, test_score: over all samples, in evaluation mode.

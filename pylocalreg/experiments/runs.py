@@ -5,13 +5,14 @@ from typing import Any
 
 import torch
 
-from pylocalreg.errors import ConfigError
+import pylocalreg as plr
+from pylocalreg.errors import ConfigError, OptionError
 from pylocalreg.experiments import generators, optimizers, train
 from pylocalreg.experiments.config import Config
 from pylocalreg.experiments.data import load
 from pylocalreg.experiments.distributed import Team
 from pylocalreg.experiments.records import Record
-from pylocalreg.experiments.task import Data, Samples
+from pylocalreg.experiments.task import Data, Samples, Task
 from pylocalreg.experiments.tasks import build
 from pylocalreg.experiments.train import Plan, Report
 
@@ -38,6 +39,7 @@ def run(
     report: Report | None = None,
     tensorboard: bool = False,
     restart: bool = False,
+    compiled: bool = False,
 ) -> Record:
     """Train the config's model in ``folder``, or go on with it; see `train.train` for errors.
 
@@ -47,6 +49,8 @@ def run(
     generator = generators.seeded(config.train.seed, team.rank)
     torch.manual_seed(generator.initial_seed())
     task = build(config, data, generator).to(team.device)
+    if compiled:
+        compile_steps(task)
     plan = Plan(
         experiment=config.task.name,
         method=config.method,
@@ -76,6 +80,19 @@ def run(
         tensorboard=tensorboard,
         restart=restart,
     )
+
+
+def compile_steps(task: Task) -> None:
+    """Every neural ODE's of the task.
+
+    Raises:
+        OptionError: it has none, or one of a method without compiled steps.
+    """
+    nodes = [module for module in task.modules() if isinstance(module, plr.NeuralODE)]
+    if not nodes:
+        raise OptionError(f"--compile: {type(task).__name__} has no neural ODE: run it without")
+    for node in nodes:
+        plr.compile(node)
 
 
 def own_settings(config: Config) -> dict[str, Any]:

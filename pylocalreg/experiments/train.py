@@ -29,8 +29,8 @@ from pylocalreg.experiments.identity import (
     describe_data,
     describe_model,
     describe_optimizer,
-    device_name,
     flat,
+    place,
     software,
 )
 from pylocalreg.experiments.log import Log
@@ -139,7 +139,7 @@ def train(
             "evaluate_every": plan.evaluate_every,
         },
         processes=team.size,
-        device=device_name(team.device),
+        device=place(task, team.device),
         model=describe_model(task),
         optimizer=describe_optimizer(optimization.optimizer),
         data=describe_data(data),

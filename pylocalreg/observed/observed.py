@@ -228,7 +228,7 @@ class Observed(torch.nn.Module):
     def _check(self, t: torch.Tensor, u: torch.Tensor, k: Any, stops: set[Edge]) -> None:
         if not isinstance(k, torch.Tensor) or not k.requires_grad or is_transformed(k):
             return
-        other = other_leaf(k, stops | {edge_of(u)} if u.requires_grad else stops)
+        other = other_leaf(k, stops | {edge_of(x) for x in (t, u) if x.requires_grad})
         if other is not None:
             raise ChangedError(
                 f"at t = {float(t):.6g} the dynamics reach a tensor of shape {tuple(other.shape)} that wants "
@@ -248,6 +248,19 @@ def observe(f: torch.nn.Module, t: float, u0: torch.Tensor, known: Sequence[torc
     observed = Observed(f)
     observed.see(t, u0, known)
     return observed
+
+
+def observed_in(dynamics: Any) -> list[Observed]:
+    """What was observed among these dynamics: themselves, or modules within what wraps them."""
+    if isinstance(dynamics, Observed):
+        return [dynamics]
+    modules = dynamics.modules() if isinstance(dynamics, torch.nn.Module) else ()
+    return [module for module in modules if isinstance(module, Observed)]
+
+
+def draws_numbers(dynamics: Any) -> bool:
+    """Whether the dynamics drew random numbers at their first call."""
+    return any(observed.draws is not None for observed in observed_in(dynamics))
 
 
 def _version(u: torch.Tensor) -> int:

@@ -1,17 +1,23 @@
 """The command: cases, run and compared, printed and written."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import track
 
 from pylocalreg.engines.julia_engine.start import why_unavailable
 from pylocalreg.errors import OptionError
 from pylocalreg.parity.cases import golden_cases, own_cases
 from pylocalreg.parity.compare import Comparison, compare
 from pylocalreg.parity.paper import compare_with_paper
-from pylocalreg.parity.report import PAPER_NOTE, paper_table, save_html, save_json, summary, table
+from pylocalreg.parity.report import (
+    PAPER_NOTE,
+    has_pictures,
+    paper_table,
+    save_html,
+    save_json,
+    summary,
+    table,
+)
 
 
 def run(
@@ -20,7 +26,6 @@ def run(
     only: str,
     paper: Path | None,
     output: Path,
-    console: Console,
 ) -> None:
     """Compare the engines on every case that has ``only`` in its name, by default all engines there are; and
     their regularizer with the paper's code, where its checkout is given.
@@ -41,16 +46,18 @@ def run(
     if not cases:
         raise OptionError(f"no case has {only!r} in its name")
     comparisons: list[Comparison] = []
-    for case in track(cases, "comparing", console=console):
+    for number, case in enumerate(cases, 1):
+        print(f"{number} of {len(cases)}: {case.name}", file=sys.stderr)
         comparisons += compare(case, chosen)
-    wide = Console(width=max(console.width, 170), file=console.file)
-    wide.print(table(comparisons))
+    print(table(comparisons))
     for line in summary(comparisons):
-        console.print(line)
+        print(line)
     beside_paper = compare_with_paper(cases, chosen, paper) if paper else []
     if paper:
-        wide.print(paper_table(beside_paper))
-        console.print(PAPER_NOTE)
+        print(paper_table(beside_paper))
+        print(PAPER_NOTE)
     save_json(comparisons, beside_paper, output / "parity.json")
     save_html(comparisons, beside_paper, output / "parity.html")
-    console.print(f"written: {output / 'parity.json'}, {output / 'parity.html'}")
+    print(f"written: {output / 'parity.json'}, {output / 'parity.html'}")
+    if not has_pictures():
+        print("The page has no pictures: pip install matplotlib for them")

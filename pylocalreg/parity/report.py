@@ -2,12 +2,11 @@
 
 import base64
 import html
+import importlib.util
 import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from rich.table import Column, Table
 
 from pylocalreg.experiments.files import write_json, write_text
 from pylocalreg.parity.compare import FIELDS, JUDGED, Comparison
@@ -16,12 +15,17 @@ from pylocalreg.parity.paper import PaperComparison
 COLUMNS = ("case", "engine", "against", "steps", "nf", *FIELDS, "verdict")
 
 
-def table(comparisons: Sequence[Comparison]) -> Table:
+def table(comparisons: Sequence[Comparison]) -> str:
     """A row a comparison."""
-    result = Table(*(Column(name, no_wrap=True) for name in COLUMNS))
-    for c in comparisons:
-        result.add_row(*_cells(c), style="" if c.same else "yellow")
-    return result
+    return _aligned([COLUMNS, *(_cells(c) for c in comparisons)])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their longest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def _cells(c: Comparison) -> list[str]:
@@ -82,12 +86,9 @@ PAPER_NOTE = (
 )
 
 
-def paper_table(comparisons: Sequence[PaperComparison]) -> Table:
+def paper_table(comparisons: Sequence[PaperComparison]) -> str:
     """A row a comparison with the paper's code."""
-    result = Table(*(Column(name, no_wrap=True) for name in PAPER_COLUMNS))
-    for c in comparisons:
-        result.add_row(*_paper_cells(c))
-    return result
+    return _aligned([PAPER_COLUMNS, *(_paper_cells(c) for c in comparisons)])
 
 
 def _paper_cells(c: PaperComparison) -> list[str]:
@@ -140,7 +141,7 @@ def _as_json(c: Comparison) -> dict[str, Any]:
 
 
 def save_html(comparisons: Sequence[Comparison], paper: Sequence[PaperComparison], path: Path) -> None:
-    """One page that needs nothing beside it."""
+    """One page that needs nothing beside it; with pictures where `has_pictures`."""
     rows = [("" if c.same else "other", _cells(c)) for c in comparisons]
     tables = _html_table(COLUMNS, rows)
     if paper:
@@ -150,7 +151,7 @@ def save_html(comparisons: Sequence[Comparison], paper: Sequence[PaperComparison
     pictures = "".join(
         f"<figure><figcaption>{html.escape(c.case.name)}: {html.escape(c.measured.who)}</figcaption>"
         f'<img src="data:image/png;base64,{_picture(c)}" alt="step sizes and estimates"></figure>'
-        for c in comparisons
+        for c in (comparisons if has_pictures() else ())
     )
     write_text(
         path,
@@ -170,6 +171,11 @@ def _html_table(columns: Sequence[str], rows: Sequence[tuple[str, list[str]]]) -
         for kind, cells in rows
     )
     return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def has_pictures() -> bool:
+    """Whether matplotlib is there to draw them."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def _picture(c: Comparison) -> str:

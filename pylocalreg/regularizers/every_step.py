@@ -32,6 +32,7 @@ class GlobalRegularizer:
         choose("quantity", self.quantity, ("error", "stiffness"))
 
     def check(self, engine: Engine, solver: str, adjoint: Adjoint, tspan: tuple[float, float]) -> None:
+        """As `Regularizer.check`."""
         if adjoint != "discrete":
             raise OptionError(
                 f"GlobalRegularizer with adjoint={adjoint!r}: it depends on every stage of every step, which "
@@ -40,6 +41,7 @@ class GlobalRegularizer:
         engine.check_estimate(solver, self.quantity)
 
     def solve(self, solve: Solve, u0: torch.Tensor) -> Regularized:
+        """As `Regularizer.solve`."""
         solve.recorded = Recorded(self.quantity, through_state=True)
         solve.keep = dataclasses.replace(solve.keep, stiffness=self.quantity == "stiffness")
         states, value, _ = solve.run(u0)

@@ -5,13 +5,24 @@ from collections.abc import Callable
 
 import torch
 
+from pylocalreg import forward_mode, reverse_mode
 from pylocalreg.engines.autograd import Solve
 from pylocalreg.engines.base import Calls, Dynamics, Engine
 from pylocalreg.errors import OptionError
+from pylocalreg.observed import draws_numbers
 from pylocalreg.regularizers.base import Regularized
 
 Rates = Callable[[Dynamics, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """Of dynamics f at (t, u): du/dt, of ``u``'s shape, and what is integrated, a scalar."""
+
+Derivative = Callable[[Dynamics, forward_mode.Pair, forward_mode.Pair], torch.Tensor]
+
+
+def derivative_of(f: Dynamics) -> Derivative:
+    """How the derivative of ``f`` along a direction is taken: forward, or, where ``f`` draws random numbers,
+    of a plain call, which draws what the solve does.
+    """
+    return reverse_mode.derivative_along if draws_numbers(f) else forward_mode.derivative_along
 
 
 class Integral:

@@ -118,6 +118,7 @@ class LocalRegularizer:
         return self.sampling == "biased" and recorded
 
     def check(self, engine: Engine, solver: str, adjoint: Adjoint, tspan: tuple[float, float]) -> None:
+        """As `Regularizer.check`."""
         if self.estimator is None:
             engine.check_estimate(solver, self.quantity)
         else:
@@ -131,6 +132,7 @@ class LocalRegularizer:
             raise OptionError(f"noise = {self.noise!r}: solver={solver!r} solves ODEs, which have no noise")
 
     def solve(self, solve: Solve, u0: torch.Tensor) -> Regularized:
+        """As `Regularizer.solve`."""
         return self._at_any_times(solve, u0) if self.sampling == "unbiased" else self._at_steps(solve, u0)
 
     def join(self, pieces: Sequence[tuple[torch.Tensor, Trajectory]]) -> torch.Tensor:

@@ -9,9 +9,8 @@ from pylocalreg.checks import check_count, check_number
 from pylocalreg.engines.autograd import Solve
 from pylocalreg.engines.base import Adjoint, Dynamics, Engine
 from pylocalreg.errors import OptionError
-from pylocalreg.forward_mode import derivative_along
 from pylocalreg.regularizers.base import Regularized, check_generator, draw_seed
-from pylocalreg.regularizers.integral import Integral
+from pylocalreg.regularizers.integral import Integral, derivative_of
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,13 @@ class RNODE(Integral):
         check_generator(self.generator)
 
     def check(self, engine: Engine, solver: str, adjoint: Adjoint, tspan: tuple[float, float]) -> None:
+        """As `Regularizer.check`."""
         self.check_solver(engine, solver, "a path of an SDE has no velocity, so no kinetic energy")
 
     def solve(self, solve: Solve, u0: torch.Tensor) -> Regularized:
+        """As `Regularizer.solve`."""
         self._check_features(u0)
+        derivative_along = derivative_of(solve.problem.f)
         eps = torch.zeros_like(u0)
         if self.jacobian:
             own = torch.Generator().manual_seed(draw_seed(self.generator))

@@ -38,6 +38,7 @@ class STEER:
         check_generator(self.generator)
 
     def check(self, engine: Engine, solver: str, adjoint: Adjoint, tspan: tuple[float, float]) -> None:
+        """As `Regularizer.check`."""
         if self.spread >= abs(tspan[1] - tspan[0]):
             raise OptionError(
                 f"spread = {self.spread} must be less than the length of tspan {tspan}: the end would lie "
@@ -45,6 +46,7 @@ class STEER:
             )
 
     def solve(self, solve: Solve, u0: torch.Tensor) -> Regularized:
+        """As `Regularizer.solve`."""
         start, t1 = solve.problem.tspan
         direction = math.copysign(1, t1 - start)
         end = round_time(t1 + self.spread * (2 * draw(self.generator) - 1), u0.dtype)

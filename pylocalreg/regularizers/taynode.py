@@ -7,9 +7,8 @@ import torch
 from pylocalreg.checks import check_count
 from pylocalreg.engines.autograd import Solve
 from pylocalreg.engines.base import Adjoint, Dynamics, Engine
-from pylocalreg.forward_mode import derivative_along
 from pylocalreg.regularizers.base import Regularized
-from pylocalreg.regularizers.integral import Integral
+from pylocalreg.regularizers.integral import Derivative, Integral, derivative_of
 
 MOST = 8
 """The order's limit: each one more is twice the work."""
@@ -38,18 +37,22 @@ class TayNODE(Integral):
         check_count("order", self.order, most=MOST)
 
     def check(self, engine: Engine, solver: str, adjoint: Adjoint, tspan: tuple[float, float]) -> None:
+        """As `Regularizer.check`."""
         self.check_solver(engine, solver, "a path of an SDE has no derivatives by time")
 
     def solve(self, solve: Solve, u0: torch.Tensor) -> Regularized:
+        """As `Regularizer.solve`."""
+        derivative_along = derivative_of(solve.problem.f)
+
         def rates(f: Dynamics, t: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            velocity, derivative = _derivatives(f, self.order, t, u)
+            velocity, derivative = _derivatives(f, self.order, t, u, derivative_along)
             return velocity, derivative.square().mean()
 
         return self.integrate(solve, u0, rates, self.order - 1)
 
 
 def _derivatives(
-    f: Dynamics, order: int, t: torch.Tensor, u: torch.Tensor
+    f: Dynamics, order: int, t: torch.Tensor, u: torch.Tensor, derivative_along: Derivative
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The first total derivative of the solution through (t, u), and that of this order."""
     velocity = f(t, u)
@@ -57,6 +60,6 @@ def _derivatives(
         return velocity, velocity
 
     def lower(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-        return _derivatives(f, order - 1, t, u)[1]
+        return _derivatives(f, order - 1, t, u, derivative_along)[1]
 
     return velocity, derivative_along(lower, (t, u), (torch.ones_like(t), velocity))

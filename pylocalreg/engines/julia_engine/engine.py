@@ -26,6 +26,7 @@ from pylocalreg.engines.julia_engine.start import start, why_unavailable
 from pylocalreg.engines.methods import (
     ADJOINTS,
     METHODS,
+    REGISTERED,
     SDE_METHODS,
     check_choices,
     check_estimate,
@@ -56,6 +57,11 @@ class JuliaEngine:
         jacobian: Jacobian | None = None,
         stochastic: bool = False,
     ) -> bool:
+        if solver in REGISTERED:
+            raise OptionError(
+                f"solver {solver!r} was registered as a tableau, which the embedded engine alone steps by: "
+                "take engine='torch'"
+            )
         if isinstance(adjoint, Sensitivity):
             sensitivity_of(start(), adjoint)
         named = "interpolating" if isinstance(adjoint, Sensitivity) else adjoint

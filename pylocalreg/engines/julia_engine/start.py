@@ -7,14 +7,13 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from pylocalreg.engines.packages import PACKAGES
-from pylocalreg.errors import EngineUnavailableError, OptionError
+from pylocalreg.errors import EngineUnavailableError
 
 _log = logging.getLogger("pylocalreg")
 lock = threading.RLock()
@@ -28,7 +27,7 @@ LUXCUDA = {"uuid": "d0bbae9a-e099-4d5b-a835-1c6931763bda", "version": "0.3.6"}
 """Lux's CUDA.jl and cuDNN, which set off LocalReg's extension; the version as in LocalReg's Project.toml."""
 
 INSTALL = (
-    "run `pylocalreg install-julia` (some minutes, once), or take engine='torch', which takes the same steps"
+    "run `pylocalreg install-julia` (half an hour, once), or take engine='torch', which takes the same steps"
 )
 
 
@@ -57,36 +56,6 @@ def _is_resolved() -> bool:
         return bool(juliapkg.resolve(dry_run=True))
     except Exception:  # juliapkg raises whatever it meets
         return False
-
-
-def install(cuda: bool = False, add: Sequence[str] = ()) -> None:
-    """Install Julia and the packages of juliapkg.json; with ``cuda`` also CUDA.jl and cuDNN, and those of
-    `packages.PACKAGES` that ``add`` names.
-
-    Raises:
-        OptionError: ``add`` names another.
-        EngineUnavailableError: juliapkg is missing, or could not.
-    """
-    unknown = [name for name in add if name not in PACKAGES]
-    if unknown:
-        raise OptionError(
-            f"no algorithm is known of the package {unknown[0]!r}: choose of {sorted(PACKAGES)}, or add it "
-            "to a project of your own"
-        )
-    try:
-        import juliapkg
-
-        if cuda:
-            juliapkg.add("LuxCUDA", **LUXCUDA)
-        for name in add:
-            juliapkg.add(name, uuid=PACKAGES[name].uuid)
-        juliapkg.resolve()
-    except Exception as error:
-        raise EngineUnavailableError(
-            f"juliapkg could not install Julia and its packages: {error}. It needs the network and some "
-            "GB of disk; where there is a Julia already, set PYTHON_JULIACALL_EXE to it and "
-            "PYTHON_JULIACALL_PROJECT to a project that has LocalReg"
-        ) from error
 
 
 @functools.cache

@@ -53,7 +53,11 @@ def stiffness(of_f: torch.Tensor, of_u: torch.Tensor) -> torch.Tensor:
 
 
 def scaled_rms(
-    error: torch.Tensor, u: torch.Tensor, u_new: torch.Tensor, abstol: float, reltol: float
+    error: torch.Tensor,
+    u: torch.Tensor,
+    u_new: torch.Tensor,
+    abstol: float | torch.Tensor,
+    reltol: float | torch.Tensor,
 ) -> torch.Tensor:
     """EEst as a differentiable scalar tensor."""
     return rms(error / (abstol + torch.maximum(u.abs(), u_new.abs()) * reltol))

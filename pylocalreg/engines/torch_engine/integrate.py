@@ -1,6 +1,5 @@
 """The time loop: steps, rejections, dense output at the asked times, and the record of it all."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,8 +9,9 @@ import numpy as np
 import torch
 
 from pylocalreg.engines.base import Keep, Problem, Quantity, Trajectory, Watch
-from pylocalreg.engines.torch_engine.controller import PIController, Scalar
+from pylocalreg.engines.torch_engine.controller import Control, Scalar, control
 from pylocalreg.engines.torch_engine.initial_step import initial_step
+from pylocalreg.engines.torch_engine.landing import evened
 from pylocalreg.engines.torch_engine.method import Stepper
 from pylocalreg.engines.torch_engine.methods import METHODS
 from pylocalreg.engines.torch_engine.one_sided import on_side
@@ -56,12 +56,10 @@ def integrate(
     if f.diffusion is not None and problem.adaptive:
         dt = direction * min(abs(dt), abs(stop - t))  # the stack draws the first noise here
 
-    controller = None
+    controller: Control | None = None
     if problem.adaptive:
-        constants = method.constants(steps.beta2)
-        if steps.constants:
-            constants = dataclasses.replace(constants, **steps.constants)
-        controller = PIController(T, constants)
+        own, orders = method.constants(steps.beta2), (method.order, method.adaptive_order)
+        controller = control(T, steps.controller, own, steps.constants, *orders)
     stepper = method.stepper(f, u0, problem)
     trajectory = Trajectory()
     keeper = _Keeper(keep, trajectory)
@@ -75,6 +73,8 @@ def integrate(
     for _ in range(problem.maxiters):
         proposed = abs(dt) if controller is None else max(min(abs(dt), dtmax), floor)
         distance = abs(stop - t)
+        if steps.landing == "even":
+            proposed = evened(proposed, distance, dtmin, dtmax)
         # within rounding of a stop the step lands on it: no micro-step is left over
         lands = not proposed + 100 * np.spacing(max(abs(t), abs(stop))) < distance
         dt = direction * min(proposed, distance)
@@ -86,12 +86,12 @@ def integrate(
         with on_side(f.f, start, h):
             u_new, estimate = stepper.attempt(start, u, h, spare)
             EEst = T(estimate)
-            accepted = controller is None or bool(EEst <= 1)
+            accepted = controller is None or controller.accept(EEst)
             if controller is not None and not accepted:
                 stepper.reject()
                 trajectory.nreject += 1
                 spare = u_new
-                dt = controller.reject(dt, EEst)
+                dt = controller.propose(dt, EEst, accepted)
                 continue
 
             kept = keeper.accept(start, u, h, float(EEst), stepper)
@@ -117,8 +117,10 @@ def integrate(
             keeper.finish(u_new)
             if trajectory.ended is not None:
                 trajectory.whole_end = float(t)
-                next_dt = abs(proposed) if controller is None else abs(controller.accept(T(proposed), EEst))
-                trajectory.proposed_dt = float(direction * next_dt)
+                next_dt = direction * proposed
+                if controller is not None:
+                    next_dt = controller.propose(next_dt, EEst, accepted)
+                trajectory.proposed_dt = float(next_dt)
             trajectory.calls, trajectory.nf = f.calls, f.nfe - stepper.uncounted
             return trajectory
         spare = None if kept or u is u0 or not method.one_step else u
@@ -130,7 +132,7 @@ def integrate(
             dt = direction * proposed
         else:
             # after a step that a stop cut short, the stack goes on from its uncut size only at the start
-            dt = controller.accept(direction * proposed, EEst)
+            dt = controller.propose(direction * proposed, EEst, accepted)
             dt = direction * min(max(min(abs(dt), dtmax), dtmin), abs(stop - t))
     raise StepLimitError(
         f"maxiters = {problem.maxiters} steps ({trajectory.naccept} accepted, {trajectory.nreject} rejected) "

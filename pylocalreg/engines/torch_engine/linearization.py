@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
 
 from pylocalreg.engines.base import Dynamics, Jacobian
+from pylocalreg.engines.torch_engine.one_sided import whole
 from pylocalreg.errors import JacobianError
-from pylocalreg.forward_mode import derivative_along
+from pylocalreg.forward_mode import derivative_along, plain_derivative_along
+from pylocalreg.observed import draws_numbers
 
 
 class Factors(Protocol):
@@ -19,7 +22,7 @@ class Factors(Protocol):
         """Whether there is no solution; synchronizes."""
 
     def solve(self, b: torch.Tensor) -> torch.Tensor:
-        """x of (I - h df/du) x = b, both of the state's shape."""
+        """x of (I - h df/du) x = b, both of the state's shape or flat."""
 
 
 class Linearization(Protocol):
@@ -71,18 +74,23 @@ def linearize(f: Dynamics, t: float, u: torch.Tensor, jacobian: Jacobian) -> Den
         JacobianError: ``f`` can not be differentiated so.
     """
     n = _unknowns(u, jacobian)
-    unit = torch.eye(n, dtype=u.dtype, device=u.device)
-    if jacobian == "system":
-        by_u = unit.view(n, *u.shape)
-    else:  # samples do not depend on each other: one direction serves the same feature of all
-        by_u = unit.unsqueeze(1).expand(n, len(u), n).reshape(n, *u.shape)
-    by_u = torch.cat([by_u, u.new_zeros(1, *u.shape)])
+    by_u = torch.cat([units(u, jacobian), u.new_zeros(1, *u.shape)])
     by_t = u.new_zeros(n + 1)
     by_t[-1] = 1
     along = directional(f, t, u, by_t, by_u)
     columns = along[:-1]
     J = columns.reshape(n, n).T if jacobian == "system" else columns.reshape(n, -1, n).permute(1, 2, 0)
     return DenseLinearization(J, along[-1])
+
+
+def units(u: torch.Tensor, jacobian: Jacobian) -> torch.Tensor:
+    """The unit directions, of shape (n, *state)."""
+    n = _unknowns(u, jacobian)
+    unit = torch.eye(n, dtype=u.dtype, device=u.device)
+    if jacobian == "system":
+        return unit.view(n, *u.shape)
+    # samples do not depend on each other: one direction serves the same feature of all
+    return unit.unsqueeze(1).expand(n, len(u), n).reshape(n, *u.shape)
 
 
 def counted_calls(u: torch.Tensor, jacobian: Jacobian) -> int:
@@ -99,18 +107,24 @@ def _unknowns(u: torch.Tensor, jacobian: Jacobian) -> int:
 def directional(
     f: Dynamics, t: float, u: torch.Tensor, by_t: torch.Tensor, by_u: torch.Tensor
 ) -> torch.Tensor:
-    """by_t df/dt + df/du by_u for each of m directions, shapes (m,) and (m, *state), in one call of f."""
-
-    def along(dt: torch.Tensor, du: torch.Tensor) -> torch.Tensor:
-        return derivative_along(f, (u.new_full((), t), u), (dt, du))
-
+    """by_t df/dt + df/du by_u for each of m directions, shapes (m,) and (m, *state), in one call of f; of
+    dynamics that draw random numbers in m calls, each of which draws what every call of them does.
+    """
+    at = u.new_full((), t), u
+    drawing = draws_numbers(whole(f))
+    derivatives: torch.Tensor
     try:
-        derivatives: torch.Tensor = torch.vmap(along, randomness="same")(by_t, by_u)
+        if drawing:
+            each = zip(by_t, by_u, strict=True)
+            derivatives = torch.stack([plain_derivative_along(f, at, along) for along in each])
+        else:
+            derivatives = torch.vmap(partial(derivative_along, f, at))((by_t, by_u))
     except (RuntimeError, NotImplementedError) as error:
+        how = "forward-mode automatic differentiation" if drawing else "torch.func"
         raise JacobianError(
-            f"the dynamics can not be differentiated by torch.func at t = {t:.6g}, which the Jacobian of a "
-            f"stiff solver needs ({error}): write them without in-place updates, random numbers, calls "
-            "of torch.autograd and custom autograd functions that have no jvp, or take an explicit solver"
+            f"the dynamics can not be differentiated by {how} at t = {t:.6g}, which the Jacobian of a stiff "
+            f"solver needs ({error}): write them without in-place updates, calls of torch.autograd and "
+            "custom autograd functions that have no jvp, or take an explicit solver"
         ) from error
     return derivatives
 

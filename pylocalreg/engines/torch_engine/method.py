@@ -108,6 +108,12 @@ class Method(Protocol):
     def order(self) -> float:
         """Order of the solution carried on, as the automatic first step and the controller take it."""
 
+    @property
+    def adaptive_order(self) -> float:
+        """The order that the stack's I and PID controllers take the error estimate to be of: it goes with the
+        power of dt above.
+        """
+
     def constants(self, beta2: float | None) -> Constants:
         """The step size controller's own constants; ``beta2`` is given where ``beta1`` follows from it."""
 

@@ -14,3 +14,5 @@ ODE_METHODS: dict[str, Method] = {
 }
 SDE_METHODS: dict[str, Method] = {name: StochasticRK(tableau) for name, tableau in SDE_TABLEAUS.items()}
 METHODS = ODE_METHODS | SDE_METHODS
+REGISTERED: set[str] = set()
+"""The names of those that the user made."""

@@ -9,6 +9,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +25,15 @@ class OneSided:
         self.low, self.high = -math.inf, math.inf
 
     def __call__(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-        T = np.float32 if t.dtype == torch.float32 else np.float64
-        low = float(np.nextafter(T(self.low), T(math.inf)))
-        high = float(np.nextafter(T(self.high), T(-math.inf)))
+        low, high = self._bounds(np.float32 if t.dtype == torch.float32 else np.float64)
         return self.f(t + (t.clamp(low, high) - t).detach(), u)
+
+    def clamped(self, times: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+        """Times of the state's precision as ``f`` is given them."""
+        return times.clip(*self._bounds(times.dtype.type))
+
+    def _bounds(self, T: Any) -> tuple[float, float]:
+        return float(np.nextafter(T(self.low), T(math.inf))), float(np.nextafter(T(self.high), T(-math.inf)))
 
     @contextmanager
     def between(self, t: float, t_new: float) -> Iterator[None]:
@@ -46,6 +52,11 @@ ANYWHERE = nullcontext()
 
 def one_sided(f: Dynamics, stops: tuple[float, ...]) -> Dynamics:
     return OneSided(f, stops) if stops else f
+
+
+def whole(f: Dynamics) -> Dynamics:
+    """The dynamics of both sides."""
+    return f.f if isinstance(f, OneSided) else f
 
 
 def on_side(f: Dynamics, t: float, dt: float) -> AbstractContextManager[None]:

@@ -3,7 +3,8 @@
 import torch
 
 from pylocalreg.engines.base import Calls, Dynamics, Jacobian, Problem
-from pylocalreg.engines.torch_engine.linearization import Linearization, counted_calls, linearize
+from pylocalreg.engines.torch_engine.linearization import DenseLinearization, Linearization, counted_calls
+from pylocalreg.engines.torch_engine.linearizer import Linearizer
 from pylocalreg.engines.torch_engine.one_sided import one_sided
 from pylocalreg.errors import NonFiniteError
 from pylocalreg.observed.output import check_output
@@ -25,6 +26,7 @@ class RightHandSide:
         self.diffusion: RightHandSide | None = None
         self._held: list[torch.Tensor] = []
         self._memories: set[int] = set()
+        self._linearizer: Linearizer | None = None
 
     @classmethod
     def of(cls, problem: Problem) -> "RightHandSide":
@@ -55,7 +57,13 @@ class RightHandSide:
             JacobianError: ``f`` can not be differentiated by ``torch.func``.
         """
         self.nfe += counted_calls(u, jacobian)
-        return linearize(self.f, t, u, jacobian)
+        return self.linearized_again(t, u, jacobian)
+
+    def linearized_again(self, t: float, u: torch.Tensor, jacobian: Jacobian) -> DenseLinearization:
+        """As `linearize`, of a step that is taken again: not counted."""
+        if self._linearizer is None:
+            self._linearizer = Linearizer(self.f, jacobian)
+        return self._linearizer(t, u)
 
     def owned(self, t: float, u: torch.Tensor) -> torch.Tensor:
         """As a call, but a copy where ``f`` gives its input's memory, or one buffer at every call.

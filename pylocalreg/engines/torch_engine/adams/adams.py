@@ -8,7 +8,7 @@ from pylocalreg.engines.torch_engine.adams.replay import AdamsReplay
 from pylocalreg.engines.torch_engine.adams.retake import AdamsRetake
 from pylocalreg.engines.torch_engine.adams.step import coefficients, hermite, take
 from pylocalreg.engines.torch_engine.controller import Constants, usual_betas
-from pylocalreg.engines.torch_engine.explicit_rk import ExplicitRK
+from pylocalreg.engines.torch_engine.explicit_rk import EagerAttempt, ExplicitRK
 from pylocalreg.engines.torch_engine.method import Record
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
@@ -26,6 +26,7 @@ class Adams:
     """
 
     order = ORDER
+    adaptive_order = ORDER - 1
     one_step = False
     takes_jacobian = False
     estimates: frozenset[Quantity] = frozenset({"error"})
@@ -69,7 +70,7 @@ class AdamsStepper:
     def __init__(self, f: RightHandSide, corrects: bool, u0: torch.Tensor, problem: Problem) -> None:
         self.f, self.corrects = f, corrects
         self.uncounted = 0 if corrects else 1  # the stack forgets to count VCAB3's first call
-        self.start = START.stepper(f, u0, problem)
+        self.start = EagerAttempt(f, START.tableau, u0, problem)
         self.error_norm = self.start.error_norm
         self.history: History = ()
         self.k: torch.Tensor | None = None
@@ -86,9 +87,8 @@ class AdamsStepper:
         if is_start(self.before):
             # the stack keeps the slope of a rejected starting step too, as one of a step of its own
             self.history = (slope, *self.before)
-            self.start.k1 = self.k
-            self.u_new, EEst = self.start.attempt(t, u, dt, spare)
-            self.k_new = self.start.ks[-1]
+            self.u_new, ks, EEst = self.start(t, u, dt, self.k, spare)
+            self.k_new = ks[-1]
             return self.u_new, EEst
         slopes = (self.k, self.before[0].k, self.before[1].k)
         c = coefficients(dt, self.before)

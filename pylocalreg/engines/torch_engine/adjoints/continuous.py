@@ -89,7 +89,8 @@ class ContinuousAdjoint(ABC):
         """A backward solve over ``tspan``; its output is the state at the end of it."""
         problem = self.problem
         dt = None if problem.adaptive or problem.dt is None else -problem.dt
-        reverse = dataclasses.replace(problem, tspan=tspan, dt=dt)
+        compiled = problem.compiled if system is self.f else None  # what is compiled are calls of f alone
+        reverse = dataclasses.replace(problem, tspan=tspan, dt=dt, compiled=compiled)
         return integrate(system, reverse, state, [tspan[1]], keep, on_step)
 
 

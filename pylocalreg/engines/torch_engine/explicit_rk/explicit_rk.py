@@ -4,7 +4,9 @@ import torch
 
 from pylocalreg.engines.base import Gradient, Problem, Quantity, Trajectory
 from pylocalreg.engines.torch_engine.controller import Constants, usual_betas
-from pylocalreg.engines.torch_engine.error_norm import ErrorNorm, stiffness
+from pylocalreg.engines.torch_engine.error_norm import stiffness
+from pylocalreg.engines.torch_engine.explicit_rk.attempt import Attempt
+from pylocalreg.engines.torch_engine.explicit_rk.compiled import attempts, replay
 from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
 from pylocalreg.engines.torch_engine.explicit_rk.retake import ExplicitRKRetake
 from pylocalreg.engines.torch_engine.explicit_rk.step import add_interpolant_stages, combine, estimate_of_step
@@ -22,6 +24,7 @@ class ExplicitRK:
     def __init__(self, tableau: Tableau) -> None:
         self.tableau = tableau
         self.name, self.order = tableau.name, tableau.order
+        self.adaptive_order = tableau.order - 1
         has: dict[Quantity, bool] = {"error": bool(tableau.btilde), "stiffness": bool(tableau.stiffness)}
         self.estimates = frozenset(quantity for quantity, there in has.items() if there)
 
@@ -33,13 +36,13 @@ class ExplicitRK:
         return Constants(1 / self.order - 3 * beta2 / 4, beta2)
 
     def stepper(self, f: RightHandSide, u0: torch.Tensor, problem: Problem) -> "ExplicitRKStepper":
-        return ExplicitRKStepper(f, self.tableau, u0, problem)
+        return ExplicitRKStepper(f, self.tableau, attempts(f, self.tableau, u0, problem))
 
     def dense_output(self, t: float, u: torch.Tensor, dt: float, record: Record, time: float) -> torch.Tensor:
         return combine(u, self.tableau.interpolant_weights((time - t) / dt), record, dt)
 
     def replay(self, f: RightHandSide, problem: Problem, trajectory: Trajectory) -> ExplicitRKReplay:
-        return ExplicitRKReplay(f, self.tableau, problem, trajectory)
+        return replay(f, self.tableau, problem, trajectory)
 
     def retake(self, f: RightHandSide, problem: Problem, trajectory: Trajectory) -> ExplicitRKRetake:
         return ExplicitRKRetake(f, self.tableau, problem, trajectory)
@@ -58,40 +61,26 @@ class ExplicitRK:
 
 
 class ExplicitRKStepper:
-    """Steps in preallocated buffers; the first stage is the last one's where the method is FSAL."""
+    """Steps one after the other; the first stage is the last one's where the method is FSAL."""
 
-    def __init__(self, f: RightHandSide, tableau: Tableau, u0: torch.Tensor, problem: Problem) -> None:
-        self.f, self.tableau = f, tableau
+    def __init__(self, f: RightHandSide, tableau: Tableau, attempt: Attempt) -> None:
+        self.f, self.tableau, self.evaluate = f, tableau, attempt
         self.uncounted = 0
-        self.stage = torch.empty_like(u0)
         self.k1: torch.Tensor | None = None
-        if tableau.btilde:
-            self.error = torch.empty_like(u0)
-            self.error_norm = ErrorNorm(u0, problem.abstol, problem.reltol)
 
     def attempt(
         self, t: float, u: torch.Tensor, dt: float, spare: torch.Tensor | None
     ) -> tuple[torch.Tensor, float]:
-        f, tableau = self.f, self.tableau
         self.t, self.u, self.dt = t, u, dt
         if self.k1 is None:
-            self.k1 = f.owned(t, u)
-        self.ks = ks = [self.k1]
-        for c, a in tableau.inner_rows:
-            combine(u, a, ks, dt, out=self.stage)
-            ks.append(f.owned(t + c * dt, self.stage))
-        u_new = combine(u, tableau.b, ks, dt, out=spare)
-        if tableau.fsal:
-            ks.append(f.owned(t + dt, u_new))
-        if not tableau.btilde:
-            return u_new, float("nan")
-        combine(None, tableau.btilde, ks, dt, out=self.error)
-        return u_new, self.error_norm(self.error, u_new)
+            self.k1 = self.f.owned(t, u)
+        u_new, self.ks, estimate = self.evaluate(t, u, dt, self.k1, spare)
+        self.k1 = self.ks[0]
+        return u_new, estimate
 
     def accept(self) -> None:
         self.k1 = self.ks[self.tableau.stages - 1] if self.tableau.fsal else None
-        if self.tableau.btilde:
-            self.error_norm.advance()
+        self.evaluate.advance()
 
     def reject(self) -> None:
         if not self.tableau.fsal:
@@ -104,17 +93,18 @@ class ExplicitRKStepper:
 
     def record(self) -> Record:
         self.uncounted += add_interpolant_stages(self.f, self.tableau, self.t, self.u, self.dt, self.ks)
-        return tuple(self.ks)
+        return self.evaluate.lasting(self.ks)
 
     def memory(self) -> None:
         return None
 
     def interpolate(self, time: float) -> torch.Tensor:
         weights = self.tableau.interpolant_weights((time - self.t) / self.dt)
-        return combine(self.u, weights, self.record(), self.dt)
+        self.uncounted += add_interpolant_stages(self.f, self.tableau, self.t, self.u, self.dt, self.ks)
+        return combine(self.u, weights, self.ks, self.dt)
 
     def stiffness(self) -> float:
         last = self.tableau.stages - 1
         assert self.tableau.stiffness is not None
-        apart = combine(None, self.tableau.stiffness, self.ks, self.dt, out=self.stage)
+        apart = combine(None, self.tableau.stiffness, self.ks, self.dt)
         return float(stiffness(self.ks[last] - self.ks[last - 1], apart))

@@ -8,7 +8,7 @@ from pylocalreg.engines.base import Problem, StepCotangent, Trajectory
 from pylocalreg.engines.torch_engine.error_norm import scaled_rms
 from pylocalreg.engines.torch_engine.explicit_rk.step import combine
 from pylocalreg.engines.torch_engine.gradient_sum import GradientSum
-from pylocalreg.engines.torch_engine.linearization import linearize, pull_back_directional
+from pylocalreg.engines.torch_engine.linearization import pull_back_directional
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.rosenbrock.tableau import RosenbrockTableau
 
@@ -84,7 +84,7 @@ class RosenbrockReplay:
         """Take the step of size ``dt`` from (t, u) again, up to this many stages."""
         tableau = self.tableau
         self.t, self.u, self.dt = t, u, dt
-        linearization = linearize(self.f.f, t, u, self.problem.jacobian)
+        linearization = self.f.linearized_again(t, u, self.problem.jacobian)
         self.h = tableau.gamma * dt
         self.factors = linearization.factorize(self.h)
         self.inputs: list[torch.Tensor] = []

@@ -30,6 +30,7 @@ class Rosenbrock:
     def __init__(self, tableau: RosenbrockTableau) -> None:
         self.tableau = tableau
         self.name, self.order = tableau.name, tableau.order
+        self.adaptive_order = tableau.order - 1 if tableau.adaptive_order is None else tableau.adaptive_order
 
     def constants(self, beta2: float | None) -> Constants:
         return Constants(*usual_betas(self.order), qsteady_max=QSTEADY_MAX)
@@ -74,9 +75,12 @@ class RosenbrockStepper:
     ) -> None:
         self.f, self.tableau, self.jacobian = f, tableau, problem.jacobian
         self.uncounted = 0
-        self.state = torch.empty_like(u0)
-        self.rhs = torch.empty_like(u0)
-        self.error = torch.empty_like(u0)
+        self.shape = u0.shape
+        self.z = u0.new_empty(tableau.stages, u0.numel())
+        self.before = [self.z[:i].T for i in range(tableau.stages + 1)]
+        """The stages so far, as columns: every sum of them is one product."""
+        self.a, self.gamma_C = ([u0.new_tensor(row) for row in rows] for rows in (tableau.a, tableau.gamma_C))
+        self.b, self.btilde = u0.new_tensor(tableau.b), u0.new_tensor(tableau.btilde)
         self.error_norm = ErrorNorm(u0, problem.abstol, problem.reltol)
         self.f0: torch.Tensor | None = None
         self.linearization: Linearization | None = None
@@ -90,23 +94,23 @@ class RosenbrockStepper:
             self.f0 = f.owned(t, u)
         if self.linearization is None:
             self.linearization = f.linearize(t, u, self.jacobian)
-        dT, h = self.linearization.dT, tableau.gamma * dt
+        dT, h = self.linearization.dT.reshape(-1), tableau.gamma * dt
         factors = self.linearization.factorize(h)
-        self.z: list[torch.Tensor] = []
         self.dense: Record | None = None
-        k = self.f0
+        k, flat = self.f0, u.reshape(-1)
         for i in range(tableau.stages):
             if i > 0:
-                combine(u, tableau.a[i - 1], self.z, 1.0, out=self.state)
-                k = f.owned(t + tableau.c[i] * dt, self.state)
-            torch.add(k, dT, alpha=tableau.d[i] * dt, out=self.rhs).mul_(h)
+                state = torch.addmv(flat, self.before[i], self.a[i - 1]).view(self.shape)
+                k = f.owned(t + tableau.c[i] * dt, state)
+            rhs = torch.add(k.reshape(-1), dT, alpha=tableau.d[i] * dt).mul_(h)
             if i > 0:
-                combine(self.rhs, tableau.gamma_C[i - 1], self.z, 1.0, out=self.rhs)
-            self.z.append(factors.solve(self.rhs))
+                rhs.addmv_(self.before[i], self.gamma_C[i - 1])
+            self.z[i] = factors.solve(rhs)
         self.f_last = k
-        u_new = combine(u, tableau.b, self.z, 1.0, out=spare)
-        combine(None, tableau.btilde, self.z, 1.0, out=self.error)
-        EEst = self.error_norm(self.error, u_new)
+        out = None if spare is None else spare.view(-1)
+        u_new = torch.addmv(flat, self.before[len(self.b)], self.b, out=out).view(self.shape)
+        error = torch.mv(self.before[len(self.btilde)], self.btilde).view(self.shape)
+        EEst = self.error_norm(error, u_new)
         if not math.isfinite(EEst) and factors.singular:
             EEst = EEST_SINGULAR
         return u_new, EEst
@@ -128,7 +132,8 @@ class RosenbrockStepper:
     def record(self) -> Record:
         """The coefficients of the dense output's polynomial."""
         if self.dense is None:
-            self.dense = tuple(combine(None, row, self.z, 1.0) for row in self.tableau.dense)
+            stages = self.z.view(-1, *self.shape)
+            self.dense = tuple(combine(None, row, stages.unbind(), 1.0) for row in self.tableau.dense)
         return self.dense
 
     def memory(self) -> None:

@@ -20,6 +20,7 @@ ROSENBROCK23 = RosenbrockTableau(
     "8 (1982); L. F. Shampine, M. W. Reichelt, The MATLAB ODE suite, SIAM Journal on Scientific Computing 18 "
     "(1997)",
     order=2,
+    adaptive_order=3,
     gamma=_gamma,
     a=((0.5 / _gamma,), (1 / _gamma, 1 / _gamma)),
     C=((-1 / _gamma,), (-2 / _gamma, -_e32 / _gamma)),

@@ -24,13 +24,15 @@ def differentiable_step(
 
     ``"frozen"`` holds the first stage constant.
     """
+    k = f(t, u)  # before the Jacobian, which is to know whether f draws random numbers
     linearization = f.linearize(t, u, problem.jacobian)
     h = tableau.gamma * dt
     factors = linearization.factorize(h)
     stages: list[torch.Tensor] = []
     for i in range(tableau.stages):
-        state = u if i == 0 else differentiable_sum(u, tableau.a[i - 1], stages, 1.0)
-        rhs = h * (f(t + tableau.c[i] * dt, state) + tableau.d[i] * dt * linearization.dT)
+        if i > 0:
+            k = f(t + tableau.c[i] * dt, differentiable_sum(u, tableau.a[i - 1], stages, 1.0))
+        rhs = h * (k + tableau.d[i] * dt * linearization.dT)
         if i > 0:
             rhs = differentiable_sum(rhs, tableau.gamma_C[i - 1], stages, 1.0)
         z = factors.solve(rhs)

@@ -21,6 +21,7 @@ class RosenbrockTableau:
         btilde: weights of the error estimate.
         H: dense output: u(t + theta dt) = (1 - theta) u + theta (u_new + (1 - theta) (h_1 + theta (h_2
             + theta h_3))) with h_k = sum_i H_ki z_i.
+        adaptive_order: of the error estimate, where the stack does not take the usual ``order`` - 1.
         fsal: whether the last stage evaluates f at the new state.
     """
 
@@ -36,6 +37,7 @@ class RosenbrockTableau:
     btilde: tuple[float, ...]
     H: tuple[tuple[float, ...], ...]
     fsal: bool = False
+    adaptive_order: int | None = None
 
     @property
     def stages(self) -> int:

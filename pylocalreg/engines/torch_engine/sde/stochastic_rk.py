@@ -31,6 +31,7 @@ class StochasticRK:
     def __init__(self, tableau: StochasticTableau) -> None:
         self.tableau = tableau
         self.name, self.order = tableau.name, tableau.order
+        self.adaptive_order = tableau.order - 1 / 2  # so that EEst goes with dt^(order + 1/2)
         has: dict[Quantity, bool] = {"error": bool(tableau.error_drift), "stiffness": tableau.stiffness}
         self.estimates = frozenset(quantity for quantity, there in has.items() if there)
 

@@ -17,7 +17,7 @@ class Tableau:
         a: weights of the stages 2, 3, ... Rows beyond the step's own stages (those that ``btilde`` has)
             belong to the interpolant and are evaluated only where dense output is asked for.
         btilde: weights of the error estimate, one for each of the step's own stages. Empty for a method
-            without one: all its stages are the step's own.
+            without one: all its stages are the step's own, and its steps are fixed.
         interpolant: for each stage the coefficients of theta, theta^2, ... of its dense output weight.
         solution: weights of the new state. None where the step's last stage is evaluated at the new state
             and is the first of the next step (FSAL): they are that stage's row of ``a``.
@@ -30,13 +30,14 @@ class Tableau:
     order: int
     c: tuple[float, ...]
     a: tuple[tuple[float, ...], ...]
-    btilde: tuple[float, ...]
-    interpolant: tuple[tuple[float, ...], ...]
+    btilde: tuple[float, ...] = ()
+    interpolant: tuple[tuple[float, ...], ...] = ()
     solution: tuple[float, ...] | None = None
     beta2: float | None = None
 
     @property
     def fsal(self) -> bool:
+        """Whether the last stage of a step is the first of the next."""
         return self.solution is None
 
     @property

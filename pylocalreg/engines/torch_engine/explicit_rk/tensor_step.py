@@ -1,0 +1,218 @@
+"""A Runge-Kutta step as a function of tensors alone, for a compiler to fuse or a CUDA graph to record.
+
+What changes from step to step, numbers too, is in tensors. The sums are written out of place, and the terms
+come in the order in which `combine` adds them.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from pylocalreg.engines.base import Dynamics, Problem
+from pylocalreg.engines.torch_engine.error_norm import scaled_rms
+from pylocalreg.engines.torch_engine.functional import Functional, Tensors
+from pylocalreg.engines.torch_engine.one_sided import OneSided
+from pylocalreg.engines.torch_engine.tableaus import Tableau
+from pylocalreg.engines.torch_engine.tableaus.tableau import Row
+
+Pullback = Callable[[torch.Tensor], tuple[Tensors, torch.Tensor]]
+
+
+class TensorSums:
+    """The sums of a method's steps; ``numbers`` is what `numbers_of` gives."""
+
+    def __init__(self, tableau: Tableau) -> None:
+        self.tableau = tableau
+        stages = tableau.stages
+        rows: list[Row] = [(0.0, ()), *zip(tableau.c[: stages - 1], tableau.a[: stages - 1], strict=True)]
+        layout = [0.0 for _ in range(stages)]
+        self.of_stage: list[dict[int, int]] = [_placed(a, layout) for _, a in rows]
+        """For each stage the place in ``numbers`` of the weight of each stage before it."""
+        self.of_solution = _placed(tableau.b, layout)
+        self.of_error = _placed(tableau.btilde, layout)
+        self.weights = np.array(layout)
+        self.nodes = np.array([c for c, _ in rows])
+
+    def numbers_of(
+        self, t: float, dt: float, problem: Problem, f: Dynamics, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """The stages' times, the weights times ``dt``, and the tolerances."""
+        numbers = np.empty(len(self.weights) + 2)
+        np.multiply(self.weights, dt, out=numbers[:-2])
+        numbers[: len(self.nodes)] = t + self.nodes * dt
+        numbers[-2:] = problem.abstol, problem.reltol
+        rounded = numbers.astype(np.float32) if dtype is torch.float32 else numbers
+        if isinstance(f, OneSided):
+            times = rounded[: len(self.nodes)]
+            times[:] = f.clamped(times)
+        return torch.from_numpy(rounded)
+
+    def stage(self, i: int, numbers: torch.Tensor, u: torch.Tensor, *ks: torch.Tensor) -> Tensors:
+        """The state at which the stage of index ``i`` is evaluated."""
+        return (_sum(u, self.of_stage[i], ks, numbers),)
+
+    def solution(self, numbers: torch.Tensor, u: torch.Tensor, *ks: torch.Tensor) -> Tensors:
+        """The new state."""
+        return (_sum(u, self.of_solution, ks, numbers),)
+
+    def norm(self, numbers: torch.Tensor, u: torch.Tensor, u_new: torch.Tensor, *ks: torch.Tensor) -> Tensors:
+        """The square root of sum (error / scale)^2; NaN where the method has no estimate."""
+        if not self.of_error:
+            return (numbers.new_full((), math.nan),)
+        scale = numbers[-2] + torch.maximum(u.abs(), u_new.abs()) * numbers[-1]
+        return (torch.linalg.vector_norm(_sum(None, self.of_error, ks, numbers) / scale),)
+
+
+class TensorStep(TensorSums):
+    """A method's steps through ``f``."""
+
+    def __init__(self, f: Functional, tableau: Tableau) -> None:
+        super().__init__(tableau)
+        self.f = f
+
+    def attempt(self, numbers: torch.Tensor, u: torch.Tensor, k1: torch.Tensor) -> Tensors:
+        """What `norm` gives, the new state, and the stages after the first."""
+        tableau, ks = self.tableau, [k1]
+        seen: set[int] = set()
+        for i in range(1, tableau.stages - tableau.fsal):
+            ks.append(self._owned(numbers[i], _sum(u, self.of_stage[i], ks, numbers), seen))
+        u_new = _sum(u, self.of_solution, ks, numbers)
+        if tableau.fsal:
+            ks.append(self._owned(numbers[tableau.stages - 1], u_new, seen))
+        return *self.norm(numbers, u, u_new, *ks), u_new, *ks[1:]
+
+    def reverse(
+        self, params: Tensors, numbers: torch.Tensor, u: torch.Tensor, adjoint: torch.Tensor
+    ) -> Tensors:
+        """The cotangents of ``u`` and of each of ``params``, from that of the new state."""
+        ks, pullbacks = self._taken(params, numbers, u, len(self.tableau.b))
+        by_stage = _none(ks)
+        _add_sum(by_stage, self.of_solution, adjoint, numbers)
+        return self._swept(pullbacks, by_stage, adjoint, numbers)
+
+    def reverse_estimated(
+        self,
+        through_state: bool,
+        frozen: bool,
+        params: Tensors,
+        numbers: torch.Tensor,
+        u: torch.Tensor,
+        adjoint: torch.Tensor,
+        by_estimate: torch.Tensor,
+    ) -> Tensors:
+        """As `reverse`, with the cotangent of the step's EEst too; what `StepCotangent` holds constant is."""
+        ks, pullbacks = self._taken(params, numbers, u, self.tableau.stages)
+        by_stage = _none(ks)
+        _add_sum(by_stage, self.of_solution, adjoint, numbers)
+        error, u_new = (
+            _sum(None, self.of_error, ks, numbers),
+            _sum(u, self.of_solution, ks, numbers),
+        )
+
+        def estimate(error: torch.Tensor, u: torch.Tensor, u_new: torch.Tensor) -> torch.Tensor:
+            return scaled_rms(error, u, u_new, numbers[-2], numbers[-1])
+
+        _, pullback, *_ = torch.func.vjp(estimate, error, u, u_new)
+        by_error, by_u, by_u_new = pullback(by_estimate)
+        own = by_stage if through_state and not frozen else _none(ks)
+        _add_sum(own, self.of_error, by_error, numbers)
+        _add_sum(own, self.of_solution, by_u_new, numbers)
+        by_u = by_u + by_u_new
+        if own is by_stage:  # one sweep for both
+            return self._swept(pullbacks, by_stage, adjoint + by_u, numbers)
+        adjoint, *by_params = self._swept(pullbacks, by_stage, adjoint, numbers)
+        by_u, *more = self._swept(pullbacks, own, by_u, numbers, first=1 if frozen else 0)
+        return adjoint + by_u if through_state else adjoint, *_added(tuple(by_params), tuple(more))
+
+    def _taken(
+        self, params: Tensors, numbers: torch.Tensor, u: torch.Tensor, stages: int
+    ) -> tuple[list[torch.Tensor], list[Pullback]]:
+        """The first stages, and the pullback of each to ``params`` and the state it is evaluated at."""
+        ks: list[torch.Tensor] = []
+        pullbacks: list[Pullback] = []
+        for i in range(stages):
+            stage = _sum(u, self.of_stage[i], ks, numbers) if i else u
+
+            def at(params: Tensors, stage: torch.Tensor, t: torch.Tensor = numbers[i]) -> torch.Tensor:
+                return self.f(params, t, stage)
+
+            k, pullback, *_ = torch.func.vjp(at, params, stage)
+            ks.append(k)
+            pullbacks.append(pullback)
+        return ks, pullbacks
+
+    def _swept(
+        self,
+        pullbacks: list[Pullback],
+        by_stage: list[torch.Tensor | None],
+        by_u: torch.Tensor,
+        numbers: torch.Tensor,
+        first: int = 0,
+    ) -> Tensors:
+        """``by_u`` and what the stages from ``first`` on add to it, and the cotangents of the parameters."""
+        by_params: Tensors | None = None
+        for i in reversed(range(first, len(pullbacks))):
+            cotangent = by_stage[i]
+            if cotangent is None:
+                continue
+            of_params, of_stage = pullbacks[i](cotangent)
+            by_u = by_u + of_stage
+            by_params = of_params if by_params is None else _added(by_params, of_params)
+            _add_sum(by_stage, self.of_stage[i], of_stage, numbers)
+        assert by_params is not None
+        return by_u, *by_params
+
+    def _owned(self, t: torch.Tensor, u: torch.Tensor, seen: set[int]) -> torch.Tensor:
+        """A call of ``f``, copied where it may be its input's memory or that of another call."""
+        k = self.f((), t, u)
+        if torch.compiler.is_compiling():
+            return k.clone()  # which costs nothing where it is not needed
+        memory = k.untyped_storage().data_ptr()
+        if memory in seen or memory == u.untyped_storage().data_ptr():
+            return k.clone()
+        seen.add(memory)
+        return k
+
+
+def _sum(
+    u: torch.Tensor | None, places: dict[int, int], ks: Sequence[torch.Tensor], numbers: torch.Tensor
+) -> torch.Tensor:
+    """``u`` and the stages by the weights at these places."""
+    total = u
+    for j, place in places.items():
+        total = ks[j] * numbers[place] if total is None else torch.addcmul(total, ks[j], numbers[place])
+    assert total is not None
+    return total
+
+
+def _placed(weights: Sequence[float], layout: list[float]) -> dict[int, int]:
+    """Put the weights that are not 0 behind what ``layout`` has: the places they get, by stage."""
+    places = {}
+    for j, weight in enumerate(weights):
+        if weight:
+            places[j] = len(layout)
+            layout.append(weight)
+    return places
+
+
+def _add_sum(
+    by_stage: list[torch.Tensor | None],
+    places: dict[int, int],
+    cotangent: torch.Tensor,
+    numbers: torch.Tensor,
+) -> None:
+    """Add to the stages' cotangents where ``cotangent`` is that of their sum with these weights."""
+    for j, place in places.items():
+        present = by_stage[j]
+        weight = numbers[place]
+        by_stage[j] = cotangent * weight if present is None else torch.addcmul(present, cotangent, weight)
+
+
+def _added(total: Tensors, more: Tensors) -> Tensors:
+    return tuple(a + b for a, b in zip(total, more, strict=True))
+
+
+def _none(ks: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
+    return [None] * len(ks)

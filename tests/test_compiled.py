@@ -1,0 +1,116 @@
+"""``compile=True`` on the CPU: steps compiled by ``torch.compile``, once for all solves."""
+
+import copy
+import pickle
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+import pylocalreg as plr
+from pylocalreg.engines.torch_engine import inductor
+from tests.conftest import Net, normal
+from tests.test_captured import Branching, assert_same
+
+UNIQUE = "unique_graphs"
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """All but the kernels that inductor writes, which take seconds each: what is traced runs as it is."""
+    monkeypatch.setattr(inductor, "BACKEND", "eager")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        yield
+
+
+def pair(dynamics: object = None, **options: Any) -> tuple[plr.NeuralODE, plr.NeuralODE]:
+    """Two nodes of the same dynamics, the second compiled."""
+    field = Net(3) if dynamics is None else dynamics
+    options = {"solver": "BS3", **options}
+    one, other = (plr.NeuralODE(field, engine="torch", compile=c, **options) for c in (False, True))  # type: ignore[arg-type]
+    return one, other
+
+
+def graphs() -> int:
+    """How often something was compiled."""
+    return torch._dynamo.utils.counters["stats"][UNIQUE]  # type: ignore[attr-defined, no-any-return]
+
+
+def test_one_step_by_inductor() -> None:
+    layers = plr.TimeDependent(plr.Dense(3, 4, "tanh"), plr.Dense(4, 3))
+    one, other = pair(plr.NeuralODE(layers, engine="torch").double().dynamics)
+    assert_same(one, other, normal(4, 3))
+
+
+def test_compiled_once_for_all_solves(traced: None) -> None:
+    one, other = pair()
+    assert_same(one, other, normal(4, 3))
+    compiled = graphs()
+    for shape, tolerance in (((5, 3), 1e-6), ((2, 6, 3), 1e-5)):
+        for node in (one, other):
+            node.abstol = node.reltol = tolerance
+        with torch.no_grad():
+            for p in other.parameters():
+                p.mul_(1.1)
+        assert_same(one, other, normal(*shape))
+    assert graphs() - compiled <= 2  # at most once more for another number of dimensions
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"regularizer": plr.LocalRegularizer("biased", generator=torch.Generator())},
+        {"saveat": [0.0, 0.3, 0.35, 1.0]},
+        {"dt": 1.0, "abstol": 1e-7, "reltol": 1e-7},
+        {"adjoint": "interpolating"},
+        {"tstops": [0.4]},
+    ],
+)
+def test_as_uncompiled(traced: None, options: dict[str, Any]) -> None:
+    assert_same(*pair(**options), normal(4, 3))
+
+
+def test_states_of_several_parts(traced: None) -> None:
+    def f(t: torch.Tensor, u: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"x": u["v"], "v": -u["x"] * (1 + t)}
+
+    u0 = {"x": normal(3), "v": normal(3, seed=1)}
+    one, other = pair(f)
+    right, u = one(u0).u, other(u0).u
+    for name in u0:
+        torch.testing.assert_close(u[name], right[name], rtol=1e-9, atol=1e-10)
+
+
+def test_dynamics_that_can_not_be_traced_leave_the_sums(traced: None) -> None:
+    one, other = pair(Branching(3))
+    with pytest.warns(UserWarning, match="steps of BS3 runs uncompiled") as said:
+        assert_same(one, other, normal(4, 3))
+    assert len(said) == 1
+    assert other.compiled is not None
+    assert len(list(other.compiled)) >= 4  # three sums and the norm
+
+
+def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(graph: object, inputs: object) -> None:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(inductor, "BACKEND", refused)
+    one, other = pair()
+    with pytest.warns(UserWarning, match="uncompiled") as said:
+        assert_same(one, other, normal(4, 3))
+    assert len(said) == 1
+
+
+def test_plr_compile_and_what_it_refuses(traced: None) -> None:
+    one, _ = pair()
+    other = plr.compile(copy.deepcopy(one))
+    assert_same(one, other, normal(4, 3))
+    assert pickle.loads(pickle.dumps(other)).compiled is not None
+    with pytest.raises(plr.errors.OptionError, match="Tsit5"):
+        plr.NeuralODE(Net(3), engine="torch", solver="Rodas5", compile=True)
+    with pytest.raises(plr.errors.OptionError, match="NeuralODE"):
+        plr.compile(Net(3))  # type: ignore[arg-type]
