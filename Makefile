@@ -24,8 +24,7 @@ test-julia:
 	    { read julia project; $$julia --project=$$project -e 'import Pkg; Pkg.test("LocalReg")'; }
 
 docs: $(VENV)/ready-docs
-	$(BIN)/mkdocs build --strict
-	$(BIN)/python -m docs.tools.links site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 serve: $(VENV)/ready-docs
 	$(BIN)/mkdocs serve

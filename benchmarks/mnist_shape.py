@@ -292,6 +292,8 @@ def torchode_training(field: LayerDynamics, x: torch.Tensor) -> Contestant:
 def diffrax_contestant(field: LayerDynamics, x: torch.Tensor, gradient: bool) -> Contestant:
     jax: Any = importlib.import_module("jax")
     diffrax: Any = importlib.import_module("diffrax")
+    # on a GPU it would multiply in TF32, whose rounding its error estimate takes for error
+    jax.config.update("jax_default_matmul_precision", "highest")
     weights = tuple(jax.numpy.asarray(w.detach().cpu().numpy()) for w in field.tensors())
     u0 = jax.numpy.asarray(x.cpu().numpy())
     calls = 0

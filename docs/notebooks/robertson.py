@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Robertson's reactions: a stiff problem
 #
-# Three chemicals whose rates differ by nine orders of magnitude. A Rosenbrock method's steps grow from 1e-5
+# Three chemicals whose rates differ by nine orders of magnitude. A Rosenbrock method's steps grow from 1e-4
 # to 1e3 along the solve; an explicit method would stay at 1e-3.
 
 # %%

@@ -8,6 +8,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from nbclient import NotebookClient
 from nbconvert import MarkdownExporter
+from traitlets.config import Config
 
 HERE = Path(__file__).parent
 
@@ -26,7 +27,8 @@ def _pages(program: Path) -> dict[str, str | bytes]:
     """Files by name: the page, its pictures, and the notebook with its outputs."""
     name = program.stem
     notebook = jupytext.read(program)
-    NotebookClient(notebook, timeout=600, kernel_name="python3", coalesce_streams=True).execute()
+    config = Config({"KernelManager": {"transport": "ipc"}})  # over TCP the kernel warns
+    NotebookClient(notebook, kernel_name="python3", coalesce_streams=True, config=config).execute()
     for cell in notebook.cells:
         cell["outputs"] = [out for out in cell.get("outputs", ()) if out.get("name") != "stderr"]
     text, resources = MarkdownExporter().from_notebook_node(notebook, {"unique_key": name})
