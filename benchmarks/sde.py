@@ -86,7 +86,7 @@ FAST: dict[str, Any] = {"controller": "PID", "dt": "last", "landing": "even"}
 
 
 def pylocalreg(solver: str, adaptive: bool, fast: bool = False) -> Callable[[Model], Peer]:
-    """``fast``: with the options of docs/steps.md; every solve but the first starts with the last one's step."""
+    """``fast``: with the options of docs/steps.md; each solve but the first has the last one's first step."""
 
     def build(model: Model) -> Peer:
         def node(size: Size) -> plr.NeuralSDE:

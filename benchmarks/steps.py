@@ -112,7 +112,7 @@ def at_error(ladder: Sequence[Measured], error: float) -> float | None:
     for above, below in pairwise(ladder):
         if above.error >= error >= below.error and above.error > below.error:
             share = math.log(above.error / error) / math.log(above.error / below.error)
-            return above.nfe * (below.nfe / above.nfe) ** share
+            return float(above.nfe * (below.nfe / above.nfe) ** share)
     return None
 
 
