@@ -77,8 +77,9 @@ class ExplicitRKReplay:
         """Take a step from ``u`` again, up to this many stages, but for those whose graphs were kept."""
         t, dt, tableau = self.trajectory.t[index], self.trajectory.dt[index], self.tableau
         kept = self.trajectory.memory.get(index)
-        calls: StepGraph = kept if isinstance(kept, list) else []
-        self.trajectory.memory[index] = None  # a graph serves once: a second backward takes the step again
+        calls: StepGraph = []
+        if isinstance(kept, list):  # a graph serves once: a second backward takes the step again
+            calls, self.trajectory.memory[index] = kept, None
         if not self._stages:
             self._stages = [torch.empty_like(u) for _ in tableau.a]
             self._cotangents = [torch.empty_like(u) for _ in tableau.interpolant]
