@@ -33,6 +33,7 @@ bench: $(VENV)/ready-bench
 	$(BIN)/python -m benchmarks.mnist_shape
 	$(BIN)/python -m benchmarks.sde
 	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.work_precision
 
 results: $(VENV)/ready
 	$(BIN)/python -m benchmarks.results

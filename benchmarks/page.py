@@ -63,22 +63,3 @@ def _verdict(target: Figures) -> str:
     if target["measured"] is None:
         return "not measured"
     return f"{target['measured']:.2f}, {'met' if target['verdict'] == 'PASS' else 'missed'}"
-
-
-def sde(figures: Figures) -> str:
-    """`benchmarks.sde`: a table for each strong error."""
-    parts = [setting(figures)]
-    for target, rows in figures["targets"].items():
-        lines = [
-            f"| strong error at most {target} | steps a unit, or 1 / tolerance | error | solve, ms | ratio "
-            "| training step, ms | ratio |",
-            "|---" + "|---:" * 6 + "|",
-        ]
-        for row in rows:
-            cells = [row["peer"], str(row["size"]), f"{row['error']:.0e}"]
-            for kind in ("solve", "train"):
-                ratio = row[f"{kind}_ratio"]
-                cells += [f"{row[f'{kind}_ms']:.3g}", "" if ratio is None else f"{ratio:.2f}"]
-            lines.append(f"| {' | '.join(cells)} |")
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)

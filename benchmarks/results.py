@@ -92,10 +92,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "floor": lambda: floor.table(lines("floor.jsonl")),
     "gradients": lambda: reproduction.gradient_table(lines("reproduction.jsonl")),
     "precisions": lambda: reproduction.training_table(lines("reproduction.jsonl")),
-    "shape-one-thread": lambda: page.shape(figures_of("shape-1.json")),
-    "shape-two-threads": lambda: page.shape(figures_of("shape-2.json")),
     "shape-gpu": lambda: page.shape(figures_of("shape-gpu.json")),
-    "sde": lambda: page.sde(figures_of("sde.json")),
     "work-precision": lambda: work_precision.table(lines("bench/work_precision.jsonl")),
 }
 

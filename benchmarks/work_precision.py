@@ -260,7 +260,8 @@ def table(runs: Sequence[dict[str, Any]], error: float = 1e-6) -> str:
     """CPU time in ms (calls of f in brackets) at an error; the fastest of each problem is bold."""
     parts = []
     for stiff in (False, True):
-        names = [name for name in PROBLEMS if PROBLEMS[name].stiff == stiff]
+        measured = {run["problem"] for run in runs}
+        names = [name for name in PROBLEMS if PROBLEMS[name].stiff == stiff and name in measured]
         rows: dict[str, list[tuple[float | None, float | None]]] = {}
         for contestant in STIFF if stiff else EXPLICIT:
             of = [run for run in runs if run["contestant"] == contestant]
