@@ -24,7 +24,14 @@ from pylocalreg.experiments.records import Record
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "docs/records"
 BENCH = RECORDS / "bench"
-PAGES = ("README.md", "docs/results.md", "docs/digits.md", "docs/reproduction.md", "docs/benchmarks.md")
+PAGES = (
+    "README.md",
+    "docs/results.md",
+    "docs/digits.md",
+    "docs/reproduction.md",
+    "docs/experiments.md",
+    "docs/benchmarks.md",
+)
 PICTURES = "docs/pictures"
 
 PLACE = re.compile(r"(<!-- results: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -79,6 +86,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "table-2": lambda: table(2),
     "table-3": lambda: table(3),
     "table-4": lambda: table(4),
+    "table-5": lambda: table(5),
     "digits": lambda: digits.table(lines("digits.jsonl")),
     "loose": lambda: loose.table(lines("loose.jsonl")),
     "floor": lambda: floor.table(lines("floor.jsonl")),

@@ -82,12 +82,17 @@ def rms(x: torch.Tensor) -> float:
     return float(x.square().mean().sqrt())
 
 
-def pylocalreg(solver: str, adaptive: bool) -> Callable[[Model], Peer]:
+FAST: dict[str, Any] = {"controller": "PID", "dt": "last", "landing": "even"}
+
+
+def pylocalreg(solver: str, adaptive: bool, fast: bool = False) -> Callable[[Model], Peer]:
+    """``fast``: with the options of docs/steps.md; each solve but the first has the last one's first step."""
+
     def build(model: Model) -> Peer:
         def node(size: Size) -> plr.NeuralSDE:
             steps: dict[str, Any] = {"abstol": 1 / size, "reltol": 1 / size} if adaptive else {"dt": 1 / size}
             options: dict[str, Any] = {"solver": solver, "adaptive": adaptive, "engine": "torch"}
-            return plr.NeuralSDE(model.drift, model.diffusion, **steps, **options)
+            return plr.NeuralSDE(model.drift, model.diffusion, **steps, **options, **(FAST if fast else {}))
 
         finest = plr.NeuralSDE(
             model.drift, model.diffusion, solver="SRIW1", dt=1 / FINEST, adaptive=False, engine="torch"
@@ -96,16 +101,21 @@ def pylocalreg(solver: str, adaptive: bool) -> Callable[[Model], Peer]:
             exact = finest(model.u0)
 
         def error(size: Size) -> float:
+            one = node(size)
             with torch.no_grad():
-                return rms(node(size)(model.u0, noise=exact.noise).u - exact.u)
+                one(model.u0)
+                return rms(one(model.u0, noise=exact.noise).u - exact.u)
 
         def solve(size: Size) -> Callable[[], object]:
-            return torch.no_grad()(lambda: node(size)(model.u0))
+            one = node(size)
+            return torch.no_grad()(lambda: one(model.u0))
 
         def train(size: Size) -> Callable[[], object]:
-            return lambda: torch.autograd.grad(node(size)(model.u0).u.square().mean(), model.params)
+            one = node(size)
+            return lambda: torch.autograd.grad(one(model.u0).u.square().mean(), model.params)
 
-        return Peer(f"pylocalreg {solver}, {'adaptive' if adaptive else 'fixed'}", error, solve, train)
+        kind = "adaptive, PID" if fast else "adaptive" if adaptive else "fixed"
+        return Peer(f"pylocalreg {solver}, {kind}", error, solve, train)
 
     return build
 
@@ -209,6 +219,8 @@ def diffrax_slow_rk(model: Model) -> Peer:
 PEERS: tuple[Callable[[Model], Peer], ...] = (
     pylocalreg("SRIW1", adaptive=False),
     pylocalreg("SRIW1", adaptive=True),
+    pylocalreg("SRIW1", adaptive=True, fast=True),
+    pylocalreg("SOSRI2", adaptive=True, fast=True),
     pylocalreg("SOSRI", adaptive=False),
     pylocalreg("SOSRI2", adaptive=False),
     pylocalreg("RKMilCommute", adaptive=False),

@@ -27,6 +27,6 @@ def plain_derivative_along(f: Function, at: Pair, along: Pair) -> torch.Tensor:
     """
     # a function of autograd, which a solve is, turns it off within
     with _lock, _set_fwd_grad_enabled(True), dual_level():  # type: ignore[no-untyped-call]
-        t, u = (make_dual(x, d) for x, d in zip(at, along, strict=True))
-        derivative = unpack_dual(f(t, u)).tangent
+        t, u = (make_dual(x, d) for x, d in zip(at, along, strict=True))  # type: ignore[no-untyped-call]
+        derivative = unpack_dual(f(t, u)).tangent  # type: ignore[no-untyped-call]
     return torch.zeros_like(at[1]) if derivative is None else derivative.to(at[1].dtype)

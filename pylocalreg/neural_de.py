@@ -29,8 +29,8 @@ from pylocalreg.dynamics import LayerDynamics, WithInputs, is_described
 from pylocalreg.engines import Engine, engine_for, get_engine
 from pylocalreg.engines.algorithm import Sensitivity
 from pylocalreg.engines.autograd import Solve
-from pylocalreg.engines.base import Adjoint, Jacobian, Keep, Landing, Problem, Watch
-from pylocalreg.engines.methods import METHODS, check_compile
+from pylocalreg.engines.base import Adjoint, Jacobian, Keep, KeepStages, Landing, Problem, Watch
+from pylocalreg.engines.methods import METHODS, check_compile, check_keep_stages
 from pylocalreg.errors import OptionError, SaveAtError
 from pylocalreg.events import Events
 from pylocalreg.first_step import LastStep
@@ -112,6 +112,7 @@ class NeuralDE(torch.nn.Module):
         stochastic: bool = False,
         solve_options: Mapping[str, Any] | None = None,
         compile: bool = False,
+        keep_stages: KeepStages = False,
     ) -> None:
         super().__init__()
         check_flag("adaptive", adaptive)
@@ -121,9 +122,8 @@ class NeuralDE(torch.nn.Module):
         self.reltol = check_tolerance("reltol", reltol)
         self.saveat = None if saveat is None else Moments(saveat)
         check_saveat(self.saveat, self.tspan)
-        last = isinstance(dt, str) and dt == "last"
-        self.dt = None if last else check_dt(dt, self.tspan)
-        self.first_step = LastStep() if last else None
+        self.dt = None if dt == "last" else check_dt(dt, self.tspan)
+        self.first_step = LastStep() if dt == "last" else None
         self.maxiters = check_count("maxiters", maxiters)
         self.checkpoints = None if checkpoints is None else check_count("checkpoints", checkpoints)
 
@@ -137,6 +137,7 @@ class NeuralDE(torch.nn.Module):
             refuse_own(engine.name, controller=controller, landing=landing)
             if compile:
                 check_compile(engine.name, solver)
+            check_keep_stages(keep_stages, engine.name, solver, adjoint, self.checkpoints, compile)
             adaptive_here = engine.check(solver, adjoint, adaptive, self.checkpoints, jacobian, stochastic)
             if regularizer is not None:
                 regularizer.check(engine, solver, cast(Adjoint, adjoint), self.tspan)
@@ -165,6 +166,7 @@ class NeuralDE(torch.nn.Module):
         self.regularizer = regularizer
         self.jacobian: Jacobian = jacobian or "system"
         self.compiled = CompiledSteps() if compile else None
+        self.keep_stages = keep_stages
         self.closed_over = check_tensors(params)
 
     def _engine_on(self, device: torch.device) -> Engine:
@@ -288,6 +290,8 @@ class NeuralDE(torch.nn.Module):
         def run(problem: Problem, u0: torch.Tensor, asked: Sequence[float], watch: Watch | None) -> Piece:
             wants_gradient = torch.is_grad_enabled() and (u0.requires_grad or bool(problem.params))
             keep = engine.keep_for(problem, self.adjoint, self.checkpoints) if wants_gradient else Keep()
+            if wants_gradient and self.keep_stages:
+                problem = dataclasses.replace(problem, keep_stages=self.keep_stages)
             if dense:
                 keep = dataclasses.replace(keep, states="all", stages=True)
             solve = Solve(engine, problem, asked, self.adjoint, keep, watch=watch)

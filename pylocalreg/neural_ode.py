@@ -11,8 +11,8 @@ from pylocalreg.compiled_steps import CompiledSteps
 from pylocalreg.controllers import ControllerChoice
 from pylocalreg.dynamics import Function, Layer, Layers, WithInputs, as_module
 from pylocalreg.engines.algorithm import Sensitivity
-from pylocalreg.engines.base import Adjoint, Jacobian, Landing
-from pylocalreg.engines.methods import check_compile
+from pylocalreg.engines.base import Adjoint, Jacobian, KeepStages, Landing
+from pylocalreg.engines.methods import check_compile, check_keep_stages
 from pylocalreg.errors import OptionError
 from pylocalreg.events import Event, Events, check_events
 from pylocalreg.neural_de import NeuralDE, check_written
@@ -34,6 +34,7 @@ def compile(node: "NeuralODE") -> "NeuralODE":
     if not isinstance(node, NeuralODE):
         raise OptionError(f"plr.compile takes a NeuralODE, not a {type(node).__name__}")
     check_compile(node.engine.name, node.solver)
+    check_keep_stages(node.keep_stages, node.engine.name, node.solver, node.adjoint, node.checkpoints, True)
     node.compiled = CompiledSteps()
     return node
 
@@ -100,6 +101,10 @@ class NeuralODE(NeuralDE):
         compile: fuse what a step does beside the dynamics, and the dynamics with it where they can be
             traced; on a GPU record it as a CUDA graph. For the explicit Runge-Kutta methods of the embedded
             engine. The same steps within rounding; docs/speed.md says what it takes and when it falls back.
+        keep_stages: keep the graphs of the calls of f, so that the discrete adjoint takes no step again: a
+            training step makes no second evaluations, for the memory of all of them. ``"auto"`` keeps those
+            of the first steps, up to 256 MiB. For the explicit Runge-Kutta methods of the embedded engine.
+            The same gradients; docs/memory.md.
         callback: refused: the stack's name for what `Event` is here.
 
     Raises:
@@ -140,6 +145,7 @@ class NeuralODE(NeuralDE):
         solve_options: Mapping[str, Any] | None = None,
         event: Event | Sequence[Event] | None = None,
         compile: bool = False,
+        keep_stages: KeepStages = False,
         callback: None = None,
     ) -> None:
         if callback is not None:
@@ -178,6 +184,7 @@ class NeuralODE(NeuralDE):
             jacobian=jacobian,
             solve_options=solve_options,
             compile=compile,
+            keep_stages=keep_stages,
         )
         self.dynamics = as_module(dynamics)
         check_written(self.engine, self.dynamics)

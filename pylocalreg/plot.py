@@ -43,8 +43,7 @@ def errors(solution: Solution, axis: Any = None, **style: Any) -> Any:
     axis.plot(
         t + dt / 2, np.maximum(EEst, SMALLEST), **{"marker": "o", "markersize": 4, "linewidth": 1, **style}
     )
-    axis.axhline(1, color="C1", linestyle="--", linewidth=1)
-    axis.annotate("rejected", (0.01, 1), (0, 4), **_CAPTION)
+    _line(axis, 1, "rejected", at=0.01)
     axis.set(
         xlabel="t",
         ylabel="EEst",
@@ -69,8 +68,7 @@ def training(
     nfe = [row["nfe"] for row in history]
     axis.plot([row["step"] for row in history], nfe, **{"linewidth": 1.5, **style})
     if target is not None:
-        axis.axhline(check_number("target", target), color="C1", linestyle="--", linewidth=1)
-        axis.annotate(f"target {target:g}", (0.99, target), (0, 3), **_CAPTION | {"ha": "right"})
+        _line(axis, check_number("target", target), f"target {target:g}", at=0.99)
     axis.set(xlabel="training step", ylabel="NFE of a solve", ylim=(0, None))
     return axis
 
@@ -115,12 +113,20 @@ def work_precision(
     return axis
 
 
-_CAPTION: dict[str, Any] = {
-    "xycoords": ("axes fraction", "data"),
-    "textcoords": "offset points",
-    "fontsize": "small",
-    "color": "C1",
-}
+def _line(axis: Any, height: float, caption: str, at: float) -> None:
+    """A dashed line over the whole width, in the colour of the axis' text."""
+    color = axis.xaxis.label.get_color()
+    axis.axhline(height, color=color, linestyle="--", linewidth=1)
+    axis.annotate(
+        caption,
+        (at, height),
+        (0, 4),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right" if at > 0.5 else "left",
+        color=color,
+        fontsize="small",
+    )
 
 
 def _solve(node: NeuralODE, u0: torch.Tensor, tolerance: float) -> Solution:

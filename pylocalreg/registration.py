@@ -129,6 +129,6 @@ def _check_interpolant(tableau: Tableau) -> None:
     apart = max(abs(x - y) for x, y in zip(ends, b, strict=True))
     if apart > ROUNDING * max(1.0, max(abs(x) for row in tableau.interpolant for x in row)):
         raise OptionError(
-            f"tableau {tableau.name!r}: at theta = 1 the interpolant's weights differ from the new state's by "
-            f"{apart:.3g}"
+            f"tableau {tableau.name!r}: at theta = 1 the interpolant's weights differ from the new state's "
+            f"by {apart:.3g}"
         )

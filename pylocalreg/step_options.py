@@ -57,8 +57,8 @@ def refuse_own(engine: str, **own: object) -> None:
     names = [f"{name}={value!r}" for name, value in own.items() if value != defaults[name]]
     if names and engine == "julia":
         raise OptionError(
-            f"{', '.join(names)}: the embedded engine's alone; take engine='torch', or give one of the stack's "
-            "controllers as solve_options={'controller': plr.julia.algorithm(code='PIDController(0.7, -0.4)')}"
+            f"{', '.join(names)}: the embedded engine's alone; take engine='torch', or give the stack's own "
+            "controller, solve_options={'controller': plr.julia.algorithm(code='PIDController(0.7, -0.4)')}"
         )
 
 

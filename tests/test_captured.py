@@ -191,10 +191,13 @@ def test_threads_have_each_their_own(device: str) -> None:
             failed.append(error)
 
     threads = [threading.Thread(target=run, args=(seed,)) for seed in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with warnings.catch_warnings():
+        if device == "cuda":  # where one thread's work can keep another's from being recorded
+            warnings.filterwarnings("ignore", "compile=True: .* runs uncompiled")
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert not failed
 
 

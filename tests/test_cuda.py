@@ -104,7 +104,8 @@ def test_a_regularizers_derivative_of_dropout_is_of_the_mask_that_is_drawn(
             assert regularizer.generator is not None
             regularizer.generator.manual_seed(1)
         torch.manual_seed(3)
-        regularization = plr.NeuralODE(f, regularizer=regularizer, engine="torch")(u0).regularization
+        node = plr.NeuralODE(f, regularizer=regularizer, engine="torch")
+        regularization: torch.Tensor | None = node(u0).regularization
         assert regularization is not None
         return regularization
 

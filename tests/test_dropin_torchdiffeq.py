@@ -90,24 +90,36 @@ GRIDS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("t", [(0.0, 0.2, 0.6), (0.6, 0.0), (0.0, 0.2, 0.4, 0.6)], ids=str)
-def test_euler_on_torchdiffeqs_grids(grid: str, t: tuple[float, ...]) -> None:
+@pytest.mark.parametrize("method", ["euler", "midpoint", "rk4"])
+def test_fixed_steps_on_torchdiffeqs_grids(method: str, grid: str, t: tuple[float, ...]) -> None:
     f, y0 = Net(3), normal(5, 3)
     a, b = (
-        library.odeint(f, y0, times(*t), method="euler", options=GRIDS[grid])[-1]
+        library.odeint(f, y0, times(*t), method=method, options=GRIDS[grid])[-1]
         for library in (ours, torchdiffeq)
     )
     torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-def test_rk4_is_of_fourth_order() -> None:
-    """torchdiffeq's rk4 is another method of that order."""
-    f, y0, t = Net(3), normal(5, 3), times(0.0, 1.0)
-    right = ours.odeint(f, y0, t, rtol=1e-12, atol=1e-12)[-1]
+@pytest.mark.parametrize("method", ["adaptive_heun", "fehlberg2", "bosh3", "dopri5"])
+def test_adaptive_methods_come_as_near(method: str) -> None:
+    f, y0, t = Net(3), normal(5, 3), times(0.0, 0.5, 1.0)
+    right = torchdiffeq.odeint(f, y0, t, rtol=1e-10, atol=1e-10)
     errors = [
-        float((ours.odeint(f, y0, t, method="rk4", options={"step_size": h})[-1] - right).abs().max())
-        for h in (0.1, 0.05)
+        float((library.odeint(f, y0, t, rtol=1e-5, atol=1e-5, method=method) - right).detach().abs().max())
+        for library in (ours, torchdiffeq)
     ]
-    assert 10 < errors[0] / errors[1] < 25
+    assert errors[0] < 2 * errors[1]
+
+
+@pytest.mark.parametrize(("method", "order"), [("heun2", 2), ("heun3", 3), ("RK4", 4)])
+def test_the_order_of_fixed_steps(method: str, order: int) -> None:
+    f, y0, t = Net(3), normal(5, 3), times(0.0, 1.0)
+    right = ours.odeint(f, y0, t, rtol=1e-12, atol=1e-12)[-1].detach()
+    errors = []
+    for h in (0.1, 0.05):
+        y = ours.odeint(f, y0, t, method=method, options={"step_size": h})[-1].detach()
+        errors.append(float((y - right).abs().max()))
+    assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.5)
 
 
 def jump(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -304,7 +316,7 @@ def custom_norm(y: torch.Tensor) -> torch.Tensor:
         ({"options": {"step_size": 0.1}}, "option 'step_size' is unknown"),
         ({"options": {"interp": "linear"}, "method": "rk4"}, "interp = 'linear'"),
         ({"rtol": torch.tensor([1e-3, 1e-4])}, "rtol = .* is not served"),
-        ({"method": "rk4", "regularizer": plr.LocalRegularizer()}, "RK4"),
+        ({"method": "rk4", "regularizer": plr.LocalRegularizer()}, "rk4"),
     ],
 )
 def test_what_is_not_served_is_refused_by_name(options: dict[str, Any], said: str) -> None:

@@ -75,6 +75,7 @@ NO_FORMULA = (
     ),
     *COMPOSITE,
 )
+SMOOTHED = ("KenCarp47", "KenCarp5")  # their estimates are small beside their errors
 LOW_ORDER = ("ABDF2", "Midpoint", "RKC", "Rosenbrock23", "TRBDF2")
 
 
@@ -106,7 +107,7 @@ def references() -> dict[str, dict[str, torch.Tensor]]:
 
 
 def tolerances(solver: str, name: str) -> tuple[float, float]:
-    rtol = 1e-5 if solver in LOW_ORDER else 1e-8
+    rtol = 1e-7 if solver in LOW_ORDER else 1e-10 if solver in SMOOTHED else 1e-8
     small = min(float(x) for x in references()[name]["u"].abs() if x > 0)
     return min(rtol, rtol * max(small, 1e-6) * 1e2), rtol
 
@@ -160,7 +161,7 @@ def test_states_and_gradients(solver: str) -> None:
         solution, u0, p = solved(name, solver)
         size = reference["u"].abs() + 1e-3 * reference["u"].abs().max()
         error = float(((solution.u.detach() - reference["u"]).abs() / size).max())
-        bound = 1e-2 if solver in LOW_ORDER else 1e-4
+        bound = 5e-3 if solver in LOW_ORDER else 1e-4
         assert error < bound, (name, error)
         weights = 1 / size
         by_u0, by_p = torch.autograd.grad((weights * solution.u).sum(), [u0, p])

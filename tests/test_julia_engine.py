@@ -431,6 +431,20 @@ def test_other_regularizers(regularizer: Any) -> None:
     agree(our_grads, their_grads, 1e-6)
 
 
+def test_options_are_those_of_the_module_at_each_solve() -> None:
+    """They are made once in Julia for all solves that have the same."""
+    node = plr.NeuralODE(plr.Chain(plr.Dense(2, 8, "tanh"), plr.Dense(8, 2)), engine="julia").double()
+    u0 = torch.ones(3, 2, dtype=torch.float64)
+    coarse = node(u0).stats.naccept
+    node.abstol = node.reltol = 1e-10
+    fine = node(u0).stats.naccept
+    assert fine > coarse
+    node.tspan = (0.0, 0.01)
+    assert node(u0).stats.naccept < fine
+    node.abstol, node.reltol, node.tspan = 1e-6, 1e-6, (0.0, 1.0)
+    assert node(u0).stats.naccept == coarse
+
+
 def test_dense_output() -> None:
     module = module_of(MODELS["Chain-deep"][0], torch.float64)
     u0 = start_of((3, 4), torch.float64)

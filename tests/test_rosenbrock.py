@@ -13,6 +13,8 @@ import torch
 import pylocalreg as plr
 from pylocalreg.engines.base import Jacobian, Problem
 from pylocalreg.engines.torch_engine.controller import Constants, PIControl
+from pylocalreg.engines.torch_engine.linearization import linearize
+from pylocalreg.engines.torch_engine.linearizer import Linearizer
 from pylocalreg.engines.torch_engine.methods import METHODS
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.rosenbrock import ROSENBROCK_TABLEAUS
@@ -368,6 +370,45 @@ def test_dropout_is_one_draw_and_its_jacobian_that_draws(solver: str) -> None:
     rate = torch.nn.functional.dropout(torch.ones_like(u0))
     assert 0 < int((rate > 0).sum()) < rate.numel()
     torch.testing.assert_close(u, u0 * torch.exp(-1.4 * rate), rtol=1e-3, atol=1e-5)
+
+
+@each_jacobian
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@torch.no_grad()
+def test_rows_of_one_call_are_what_forward_mode_gives(jacobian: Jacobian, dtype: torch.dtype) -> None:
+    f, u = Net(3).to(dtype), normal(4, 3).to(dtype)
+    linearizer, calls = Linearizer(f, jacobian), []
+    with f.register_forward_pre_hook(lambda *_: calls.append(1)):
+        for t in (0.3, 0.4):
+            ours, right = linearizer(t, u), linearize(f, t, u, jacobian)
+            tolerance = 100 * torch.finfo(dtype).eps
+            torch.testing.assert_close(ours.J, right.J, rtol=tolerance, atol=tolerance)
+            torch.testing.assert_close(ours.dT, right.dT, rtol=tolerance, atol=tolerance)
+    assert linearizer.agrees
+    # forward mode's own, those that hold the first place against it, and df/dt of a batch of systems
+    assert len(calls) == 2 + 2 + 1 + (2 if jacobian == "per_sample" else 0)
+
+
+@each_jacobian
+def test_the_jacobian_is_the_true_one_where_autograd_does_not_see_the_state(jacobian: Jacobian) -> None:
+    """u' = -(1 + u^2) u, the factor without a graph: the Jacobian is not -(1 + u^2)."""
+
+    def f(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            factor = 1 + u.square()
+        return -factor * u
+
+    u0 = normal(4, 3)
+    with torch.no_grad():
+        linearizer = Linearizer(f, jacobian)
+        J = linearizer(0.0, u0).J
+        assert linearizer.agrees is False
+        diagonal = J.diagonal(dim1=-2, dim2=-1).reshape(4, 3)
+        torch.testing.assert_close(diagonal, -(1 + 3 * u0.square()))
+        ours = make("Rodas5P", 1e-8, f, jacobian=jacobian)(u0)
+        right = make("Rodas5P", 1e-8, lambda t, u: -(1 + u.square()) * u, jacobian=jacobian)(u0)
+    assert ours.stats == right.stats
+    torch.testing.assert_close(ours.u, right.u, rtol=1e-10, atol=1e-12)
 
 
 class Masked(torch.nn.Module):

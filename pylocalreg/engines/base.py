@@ -25,6 +25,7 @@ Adjoint = Literal["backsolve", "discrete", "gauss", "interpolating", "quadrature
 Gradient = Literal["exact", "frozen"]
 Jacobian = Literal["system", "per_sample"]
 """Of the whole state as one system, or block by block: one for each entry of the first dimension."""
+KeepStages = bool | Literal["auto"]
 Landing = Literal["cut", "even"]
 Quantity = Literal["error", "stiffness"]
 """What is estimated of a step. ``"error"``: R = EEst * |dt|. ``"stiffness"``: S = rms(f(a) - f(b)) /
@@ -142,6 +143,8 @@ class Problem:
     """The stack's own, by its names, as rows of LocalReg's `argument`."""
     compiled: CompiledSteps | None = None
     """Where the module's compiled steps are kept; None for steps as they are."""
+    keep_stages: KeepStages = False
+    """Whether the calls of f keep their graphs for the discrete adjoint."""
 
     def stop_after(self, t: float) -> float:
         """Where a step from ``t`` ends at the latest: at the next of the tstops, or the end of the span."""

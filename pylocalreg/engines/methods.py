@@ -1,6 +1,6 @@
 """What can be asked of a method, whoever runs it: the engines have the same methods by the same names."""
 
-from pylocalreg.engines.base import Adjoint, Jacobian, Keep, Quantity
+from pylocalreg.engines.base import Adjoint, Jacobian, Keep, KeepStages, Quantity
 from pylocalreg.engines.torch_engine.adjoints import ADJOINTS
 from pylocalreg.engines.torch_engine.methods import METHODS, ODE_METHODS, REGISTERED, SDE_METHODS
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
@@ -83,6 +83,25 @@ def check_compile(engine: str, solver: str) -> None:
         )
 
 
+def check_keep_stages(
+    keep_stages: KeepStages, engine: str, solver: str, adjoint: str, checkpoints: int | None, compile: bool
+) -> None:
+    """Raise `OptionError` where no graphs of stages could be kept."""
+    if not isinstance(keep_stages, bool) and keep_stages != "auto":
+        raise OptionError(f"keep_stages = {keep_stages!r}: give True, False or 'auto'")
+    if not keep_stages:
+        return
+    able = sorted(TABLEAUS)
+    if engine != "torch" or solver not in able or adjoint != "discrete":
+        raise OptionError(
+            f"keep_stages={keep_stages!r}: engine={engine!r}, solver={str(solver)!r}, adjoint={adjoint!r} "
+            f"keep no stages for a gradient; take engine='torch', adjoint='discrete' and one of {able}"
+        )
+    if checkpoints is not None or compile:
+        other = "compile=True" if compile else f"checkpoints={checkpoints}"
+        raise OptionError(f"keep_stages={keep_stages!r} and {other}: take one of them")
+
+
 def check_estimate(solver: str, quantity: Quantity) -> None:
     """As `Engine.check_estimate`."""
     if quantity not in METHODS[solver].estimates:
@@ -115,6 +134,7 @@ __all__ = [
     "check_choices",
     "check_compile",
     "check_estimate",
+    "check_keep_stages",
     "check_options",
     "choose_adaptive",
     "is_stochastic",

@@ -13,25 +13,25 @@ import torch
 
 from pylocalreg.checks import short
 from pylocalreg.engines.base import Adjoint
+from pylocalreg.engines.torch_engine.methods import ODE_METHODS
 from pylocalreg.errors import OptionError, SaveAtError, ShapeError, TimeSpanError, ToleranceError
 from pylocalreg.events import Event
 from pylocalreg.integrations.options import solver_of, take, times_of
+from pylocalreg.integrations.torchdiffeq_tableaus import TABLEAUS
 from pylocalreg.neural_ode import NeuralODE
+from pylocalreg.registration import register
 from pylocalreg.regularizers import Regularizer
 from pylocalreg.states import State
 
-METHODS = {"dopri5": "DP5", "tsit5": "Tsit5", "bosh3": "BS3", "euler": "Euler", "rk4": "RK4"}
+METHODS = {"dopri5": "DP5", "tsit5": "Tsit5", "bosh3": "BS3", "euler": "Euler"} | {
+    name: tableau.name for name, tableau in TABLEAUS.items()
+}
 IMPLICIT = (
     *("implicit_euler", "implicit_midpoint", "trapezoid", "radauIIA3", "radauIIA5"),
     *("gl4", "gl6", "sdirk2", "trbdf2"),
 )
 ABSENT_METHODS = {
     "dopri8": "Vern7",
-    "adaptive_heun": "BS3",
-    "fehlberg2": "BS3",
-    "midpoint": "rk4",
-    "heun2": "rk4",
-    "heun3": "rk4",
     "explicit_adams": "VCAB3",
     "implicit_adams": "VCABM3",
     "fixed_adams": "VCABM3",
@@ -82,8 +82,8 @@ def odeint(
         func: the dynamics ``func(t, y)``.
         t: times in either order; a gradient is taken of them where they want one.
         rtol, atol: numbers. ``atol`` may be a tensor that broadcasts to ``y0``, of a tuple a tuple.
-        method: "dopri5" (the default), "tsit5", "bosh3", "euler", "rk4" (here the classical one), or any
-            solver of the embedded engine by its own name.
+        method: "dopri5" (the default), "tsit5", "bosh3", "adaptive_heun" or "fehlberg2", "euler", "midpoint",
+            "heun2", "heun3" or "rk4" (the 3/8 rule), or any solver of the embedded engine by its own name.
         options: ``first_step``, ``max_step``, ``step_t``, ``jump_t``, ``safety``, ``ifactor``, ``dfactor``
             and ``max_num_steps`` (of the whole solve) of adaptive steps; ``step_size`` or
             ``grid_constructor``, and ``interp="cubic"``, of fixed ones.
@@ -194,6 +194,8 @@ def _solve(
     _check_times(t)
     _check_callbacks(func)
     asked = {k: v for k, v in (options or {}).items() if k not in NOTHING or v != NOTHING[k]}
+    if method in TABLEAUS:
+        register(TABLEAUS[method])
     solver = solver_of(method or "dopri5", METHODS, ABSENT_METHODS)
     if event_fn is not None and len(t) != 2:
         raise SaveAtError(f"t has {len(t)} times: with event_fn give two, the start and one in the direction")
@@ -201,7 +203,7 @@ def _solve(
         return tuple(part.unsqueeze(0) for part in y0) if isinstance(y0, tuple) else _row(y0)
     scaled = _Scaled(func, y0, atol)
     times = times_of(t)
-    steps = _fixed_steps if solver in ("Euler", "RK4") else _adaptive_steps
+    steps = _adaptive_steps if "error" in ODE_METHODS[solver].estimates else _fixed_steps
     arguments = steps(func, y0, t, asked, event_fn is not None)
     if event_fn is not None:
         reach = math.copysign(arguments.pop("reach"), float(times[1]) - float(times[0]))

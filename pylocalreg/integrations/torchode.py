@@ -75,8 +75,8 @@ def solve_ivp(
     if y0.dim() != 2:
         raise ShapeError(f"y0 is of shape {tuple(y0.shape)}: give (batch, features)")
     samples = len(y0)
-    if t_eval is not None and t_eval.dim() == 1:
-        t_eval = t_eval.expand(samples, -1)
+    if t_eval is not None:
+        t_eval = t_eval.to(y0.device).expand(samples, -1)
     if t_span is None:
         if t_eval is None:
             raise SaveAtError("neither t_eval nor t_span says when: give one of them")

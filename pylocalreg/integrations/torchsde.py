@@ -60,7 +60,10 @@ def sdeint(
             or "euler_heun" (both EulerHeun, the default, which is "heun"; LambaEulerHeun where the steps are
             adaptive). The names of pylocalreg's own serve too.
         dt: the size of fixed steps, the first one of adaptive ones.
-        dt_min: where an adaptive step would have to be shorter, `StepUnderflowError`.
+        rtol, atol: of adaptive steps, which the stack's estimates choose: their number grows like
+            1/tolerance, so that 1e-2 is a tight one, and torchsde's defaults soon meet ``dt_min``.
+        dt_min: where an adaptive step would have to be shorter, `StepUnderflowError`. torchsde takes such a
+            step with a warning, whatever its error.
         options: ``grad_free=True`` for "milstein".
         names: of drift, diffusion and prior drift, where they are not f, g and h.
         logqp: also give 1/2 int |(f - h) / g|^2 dt between the times, shape ``(len(ts) - 1, batch)``.

@@ -13,6 +13,10 @@ solve_for(W, b) = reshape(W \ vec(b), size(b))
 
 struct Directional end # tags the derivative along a direction
 
+# what a pullback differentiates by ForwardDiff itself lies within it
+ForwardDiff.:≺(::Type{Directional}, ::Type{<:ForwardDiff.Tag}) = true
+ForwardDiff.:≺(::Type{<:ForwardDiff.Tag}, ::Type{Directional}) = false
+
 """
     pull_directional(model, u, p, t, du, dt, cotangent) -> by_u, by_p
 

@@ -5,7 +5,7 @@
 module Internals
 
 using LocalReg
-using LocalReg: DLPack, DiffEqNoiseProcess, Lux, NNlib, ODEProblem, OrdinaryDiffEqCore,
+using LocalReg: DLPack, DiffEqNoiseProcess, ForwardDiff, Lux, NNlib, ODEProblem, OrdinaryDiffEqCore,
     OrdinaryDiffEqTsit5, Rodas5P, SDEProblem, SOSRI, SciMLBase, SciMLLogging, Tsit5, VCAB3, Vern7, init, owner, step!
 
 const NAMES = (
@@ -25,6 +25,7 @@ const NAMES = (
     DLPack => (
         :from_dlpack, :share, :unsafe_share, :SHARES_POOL, :DELETER, :PYCAPSULE_NAME, :DLDevice, :kDLCUDA, :dldevice,
     ),
+    ForwardDiff => (:Tag, :≺),
     NNlib => (:fast_act, :tanh_fast, :gelu_tanh),
 )
 

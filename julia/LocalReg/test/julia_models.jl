@@ -1,3 +1,5 @@
+using LocalReg: pull_directional
+
 const TREE = (layer_1 = (weight = [1.0 2 3; 4 5 6], bias = [7.0, 8]), rate = 9.0, empty = (;), pair = ([10.0], 11.0))
 
 @testset "a tree is one vector, in order" begin
@@ -51,6 +53,12 @@ end
     @test close_to(J' * vec(w), vec(by_u))
     dT = time_derivative(model, u, p, t)
     @test close_to([sum(w .* dT)], differences(x -> sum(w .* value_at(u, p, x[1])), [t]); rtol = 1e-6)
+    # the gradients move along a direction as pull_directional says
+    v, dt, h = [0.2 0.1 -0.3; 0.4 -0.5 0.6], 0.7, 1e-5
+    ahead, behind = (pull(model, u .+ x .* v, p, t + x * dt)[2](w) for x in (h, -h))
+    for (moved, far, near) in zip(pull_directional(model, u, p, t, v, dt, w), ahead, behind)
+        @test close_to(moved, (far .- near) ./ 2h; rtol = 1e-6)
+    end
 end
 
 @testset "what changes between calls is refused" begin

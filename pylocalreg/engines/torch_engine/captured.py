@@ -1,6 +1,8 @@
 """A function of tensors recorded once as a CUDA graph and replayed: its kernels without their launches."""
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -23,13 +25,15 @@ class Graph(Protocol):
 
 
 class CudaGraph:
-    """A CUDA graph, recorded on a stream of its own as PyTorch asks for it."""
+    """A CUDA graph, recorded on a stream of its own as PyTorch asks for it; one at a time in a process."""
+
+    _recording = threading.Lock()
 
     def __init__(self, device: torch.device) -> None:
         self.graph, self.device = torch.cuda.CUDAGraph(), device
 
     def capture(self, run: Callable[[], Tensors]) -> Tensors:
-        with torch.cuda.device(self.device):
+        with self._recording, torch.cuda.device(self.device), _generator_left_sound():
             current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(current)
             with torch.cuda.stream(side):
@@ -43,6 +47,21 @@ class CudaGraph:
     def replay(self) -> None:
         with torch.cuda.device(self.device):
             self.graph.replay()
+
+
+@contextmanager
+def _generator_left_sound() -> Iterator[None]:
+    """A recording that fails leaves the device's generator as if it still were recorded: every later draw
+    would raise.
+    """
+    generator = torch.cuda.default_generators[torch.cuda.current_device()]
+    before = generator.clone_state() if hasattr(generator, "clone_state") else None
+    try:
+        yield
+    except BaseException:
+        if before is not None:
+            generator.graphsafe_set_state(before)
+        raise
 
 
 class Captured:

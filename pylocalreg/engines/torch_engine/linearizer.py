@@ -9,9 +9,9 @@ from pylocalreg.observed.reached import transforming
 
 class Linearizer:
     """Reverse mode gives every row of the Jacobian in one batched pass over one recorded call, and costs a
-    tenth of forward mode where the state is small. But it does not see what autograd does not, a detached
-    state say, and a Rosenbrock step takes the Jacobian as it is. So at the first place it is held against one
-    forward-mode derivative, and where the two differ forward mode goes on.
+    tenth of forward mode where the state is small. But it does not see what has no graph, a part computed
+    within ``torch.no_grad`` say, and the order of a Rosenbrock step needs the true Jacobian. So at the first
+    place it is held against one forward-mode derivative, and where the two differ forward mode goes on.
     """
 
     def __init__(self, f: Dynamics, jacobian: Jacobian) -> None:

@@ -28,6 +28,9 @@ class Attempt(Protocol):
     def lasting(self, ks: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """The stages of the last attempt, good for ever."""
 
+    def memory(self) -> object:
+        """What the adjoint is to know of the last attempt, or None."""
+
 
 class EagerAttempt:
     """One operation of PyTorch at a time, the sums in preallocated buffers."""
@@ -61,3 +64,6 @@ class EagerAttempt:
 
     def lasting(self, ks: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         return tuple(ks)
+
+    def memory(self) -> object:
+        return None

@@ -11,6 +11,7 @@ from pylocalreg.compiled_steps import CompiledSteps
 from pylocalreg.engines.base import Problem, StepCotangent, Trajectory
 from pylocalreg.engines.torch_engine.captured import Captured, CudaGraph, Graph
 from pylocalreg.engines.torch_engine.explicit_rk.attempt import Attempt, Attempted, EagerAttempt
+from pylocalreg.engines.torch_engine.explicit_rk.kept import KeepingAttempt
 from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
 from pylocalreg.engines.torch_engine.explicit_rk.tensor_step import TensorStep, TensorSums
 from pylocalreg.engines.torch_engine.functional import NotFunctionalError, Tensors, functional
@@ -107,7 +108,8 @@ def attempts(f: RightHandSide, tableau: Tableau, u0: torch.Tensor, problem: Prob
     """For the steps of one solve from ``u0``."""
     steps = problem.compiled
     if steps is None:
-        return EagerAttempt(f, tableau, u0, problem)
+        eager = KeepingAttempt if problem.keep_stages else EagerAttempt
+        return eager(f, tableau, u0, problem)
     step = tensor_step(steps, f, tableau, problem)
     if step is not None:
         return CompiledAttempt(steps, step, f, problem)
@@ -158,6 +160,9 @@ class CompiledAttempt:
     def lasting(self, ks: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         return tuple(ks if self.function.recorded is None else (k.clone() for k in ks))
 
+    def memory(self) -> object:
+        return None
+
 
 class SumsAttempt:
     """The dynamics as they are, and the sums between them compiled."""
@@ -203,6 +208,9 @@ class SumsAttempt:
 
     def lasting(self, ks: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         return tuple(ks)
+
+    def memory(self) -> object:
+        return None
 
 
 def replay(f: RightHandSide, tableau: Tableau, problem: Problem, trajectory: Trajectory) -> ExplicitRKReplay:

@@ -95,8 +95,8 @@ class ExplicitRKStepper:
         self.uncounted += add_interpolant_stages(self.f, self.tableau, self.t, self.u, self.dt, self.ks)
         return self.evaluate.lasting(self.ks)
 
-    def memory(self) -> None:
-        return None
+    def memory(self) -> object:
+        return self.evaluate.memory()
 
     def interpolate(self, time: float) -> torch.Tensor:
         weights = self.tableau.interpolant_weights((time - self.t) / self.dt)

@@ -6,6 +6,7 @@ import torch
 
 from pylocalreg.engines.base import Problem, StepCotangent, Trajectory
 from pylocalreg.engines.torch_engine.error_norm import scaled_rms, stiffness
+from pylocalreg.engines.torch_engine.explicit_rk.kept import StepGraph
 from pylocalreg.engines.torch_engine.explicit_rk.step import combine
 from pylocalreg.engines.torch_engine.gradient_sum import GradientSum
 from pylocalreg.engines.torch_engine.pulled_back import pulled_back
@@ -41,7 +42,7 @@ class ExplicitRKReplay:
             stages = tableau.stages
         if inside:
             stages = len(tableau.interpolant)
-        self._take(t, u, dt, stages)
+        self._take(index, u, stages)
         if adjoint is not None or inside:
             by_stage = self._no_cotangents()
             if adjoint is None:
@@ -60,7 +61,7 @@ class ExplicitRKReplay:
 
     def pull_back_estimate(self, step: StepCotangent, u: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
         t = self.trajectory.t[step.index]
-        self._take(t, u, self.trajectory.dt[step.index], self.tableau.stages)
+        self._take(step.index, u, self.tableau.stages)
         by_state = self._reverse_estimate(step)
         return [] if by_state is None else [(t, by_state)]
 
@@ -72,9 +73,12 @@ class ExplicitRKReplay:
         self._pull_back(by_stage, into, frozen_first_stage=step.gradient == "frozen")
         return into
 
-    def _take(self, t: float, u: torch.Tensor, dt: float, stages: int) -> None:
-        """Take the step of size ``dt`` from (t, u) again, up to this many stages."""
-        tableau = self.tableau
+    def _take(self, index: int, u: torch.Tensor, stages: int) -> None:
+        """Take a step from ``u`` again, up to this many stages, but for those whose graphs were kept."""
+        t, dt, tableau = self.trajectory.t[index], self.trajectory.dt[index], self.tableau
+        kept = self.trajectory.memory.get(index)
+        calls: StepGraph = kept if isinstance(kept, list) else []
+        self.trajectory.memory[index] = None  # a graph serves once: a second backward takes the step again
         if not self._stages:
             self._stages = [torch.empty_like(u) for _ in tableau.a]
             self._cotangents = [torch.empty_like(u) for _ in tableau.interpolant]
@@ -85,6 +89,12 @@ class ExplicitRKReplay:
         nodes = (0.0, *tableau.c)
         with torch.enable_grad():  # the sums are of tensors that want none, and have no graph
             for i in range(stages):
+                call = calls[i] if i < len(calls) else None
+                if call is not None:
+                    self.inputs.append(call.input)
+                    self.graphs.append(call.output)
+                    self.k.append(call.output.detach())
+                    continue
                 if i > 0:
                     combine(u, tableau.a[i - 1], self.k, dt, out=self._stages[i - 1])
                 stage = (u if i == 0 else self._stages[i - 1]).detach().requires_grad_()

@@ -1,0 +1,103 @@
+"""Steps whose calls of f keep their graphs, so that the discrete adjoint need not take them again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from pylocalreg.engines.base import Problem
+from pylocalreg.engines.torch_engine.explicit_rk.attempt import Attempted, EagerAttempt
+from pylocalreg.engines.torch_engine.explicit_rk.step import combine
+from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+from pylocalreg.engines.torch_engine.tableaus import Tableau
+
+T = TypeVar("T")
+
+AUTO = 1 << 28
+"""Bytes of graphs that ``keep_stages="auto"`` keeps of a solve."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of f with its graph: the leaf it was called with, and what it gave."""
+
+    input: torch.Tensor
+    output: torch.Tensor
+
+
+StepGraph = list[Call | None]
+"""The calls of a step's stages; None where a stage was not called with a graph."""
+
+
+class KeepingAttempt(EagerAttempt):
+    """As `EagerAttempt`, to the same digits; the stages that a step's end depends on keep their graphs."""
+
+    def __init__(self, f: RightHandSide, tableau: Tableau, u: torch.Tensor, problem: Problem) -> None:
+        super().__init__(f, tableau, u, problem)
+        params = {p.untyped_storage().data_ptr() for p in problem.params}
+        self.left: float = AUTO if problem.keep_stages == "auto" else float("inf")
+        self.bytes = _Bytes(params) if problem.keep_stages == "auto" else None
+        self.graph: StepGraph | None = None
+        self.first: tuple[torch.Tensor, Call] | None = None
+        self.following: tuple[torch.Tensor, Call] | None = None
+
+    def __call__(
+        self, t: float, u: torch.Tensor, dt: float, k1: torch.Tensor, spare: torch.Tensor | None
+    ) -> Attempted:
+        if self.left < 0:
+            self.graph = None
+            return super().__call__(t, u, dt, k1, spare)
+        tableau, ks = self.tableau, [k1]
+        known = self.first is not None and self.first[0] is k1
+        calls: StepGraph = [self.first[1] if known and self.first is not None else None]
+
+        def stage(time: float, state: torch.Tensor) -> None:
+            with torch.enable_grad():
+                leaf = state.detach().requires_grad_()
+                call = Call(leaf, self._counted(lambda: self.f.owned(time, leaf)))
+            calls.append(call)
+            ks.append(call.output.detach())
+
+        for c, a in tableau.inner_rows:
+            stage(t + c * dt, combine(u, a, ks, dt))
+        u_new = combine(u, tableau.b, ks, dt)
+        if tableau.fsal:
+            stage(t + dt, u_new)
+            last = calls[-1]
+            assert last is not None
+            self.following = ks[-1], last
+        self.graph = calls[: len(tableau.b)]
+        if not tableau.btilde:
+            return u_new, ks, float("nan")
+        combine(None, tableau.btilde, ks, dt, out=self.error)
+        return u_new, ks, self.error_norm(self.error, u_new)
+
+    def advance(self) -> None:
+        super().advance()
+        self.first, self.following = self.following, None
+        if self.bytes is not None and self.graph is not None:
+            self.left -= self.bytes.of_one * len(self.graph)
+
+    def memory(self) -> StepGraph | None:
+        return self.graph
+
+    def _counted(self, call: Callable[[], T]) -> T:
+        if self.bytes is None or self.bytes.of_one:
+            return call()
+        with torch.autograd.graph.saved_tensors_hooks(self.bytes, lambda x: x):
+            return call()
+
+
+class _Bytes:
+    """What a call of f keeps beside the parameters, found at the first."""
+
+    def __init__(self, params: set[int]) -> None:
+        self.seen, self.of_one = set(params), 0
+
+    def __call__(self, saved: torch.Tensor) -> torch.Tensor:
+        memory = saved.untyped_storage()
+        if memory.data_ptr() not in self.seen:
+            self.seen.add(memory.data_ptr())
+            self.of_one += memory.nbytes()
+        return saved.detach()  # a saved output would hold its own graph for ever
