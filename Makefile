@@ -69,6 +69,7 @@ release: $(VENV)/ready-release
 	$(BIN)/cffconvert --validate
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/python -m venv build/alone
+	{ build/alone/bin/pip install -q "$(TORCH)+cpu" 2>/dev/null || build/alone/bin/pip install -q "$(TORCH)"; }
 	build/alone/bin/pip install -q dist/*.whl
 	cd build && alone/bin/pylocalreg --version && alone/bin/pylocalreg doctor && alone/bin/pylocalreg completion bash
 
