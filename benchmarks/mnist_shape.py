@@ -173,10 +173,10 @@ def regularized(
     name: str, sampling: plr.Sampling, through_state: bool = False, **options: Any
 ) -> Callable[[LayerDynamics, torch.Tensor], Contestant]:
     def contestant(field: LayerDynamics, x: torch.Tensor) -> Contestant:
-        def step(**options: Any) -> Run:
+        def step(**more: Any) -> Run:
             drawn = torch.Generator().manual_seed(0)
             regularizer = plr.LocalRegularizer(sampling, through_state=through_state, generator=drawn)
-            node = pylocalreg_node(field, regularizer=regularizer, **options)
+            node = pylocalreg_node(field, regularizer=regularizer, **more)
 
             def loss() -> torch.Tensor:
                 solution = node(x)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pylocalreg.arguments import Commands, at_least, command
 from pylocalreg.errors import OptionError
@@ -116,54 +117,48 @@ def digits_sde(seeds: int, steps: int, engine: str) -> None:
     digits_sde.run(seeds, steps, engine, Console())
 
 
-def train(
-    name: str,
-    method: str | None,
-    seed: int | None,
-    changes: Sequence[str] | None,
-    output: Path,
-    data: Path | None,
-    offline: bool,
-    engine: str | None,
-    device: str,
-    compile: bool,
-    tensorboard: bool,
-    restart: bool,
-) -> None:
+@dataclass(frozen=True)
+class Training:
+    """What `train` and `sweep` share: the options of `_training`."""
+
+    changes: Sequence[str] | None
+    output: Path
+    data: Path | None
+    offline: bool
+    engine: str | None
+    device: str
+    compile: bool
+    tensorboard: bool
+    restart: bool
+
+    @property
+    def config_changes(self) -> list[str]:
+        return config_changes(self.changes, self.data, self.offline, self.engine)
+
+
+def train(name: str, method: str | None, seed: int | None, **options: Any) -> None:
     """Train one model, or go on where an earlier call was stopped."""
     from pylocalreg.experiments import config
     from pylocalreg.experiments.distributed import joined
 
+    training = Training(**options)
     given = [f"method={method}"] if method is not None else []
     given += [f"train.seed={seed}"] if seed is not None else []
-    chosen = config.load(name, [*config_changes(changes, data, offline, engine), *given])
-    with joined(device) as team:
-        _train(name, [chosen], output, team, compile, tensorboard, restart)
+    chosen = config.load(name, [*training.config_changes, *given])
+    with joined(training.device) as team:
+        _train(name, [chosen], training, team)
 
 
-def sweep(
-    names: Sequence[str],
-    method: Sequence[str] | None,
-    seeds: int,
-    changes: Sequence[str] | None,
-    output: Path,
-    data: Path | None,
-    offline: bool,
-    engine: str | None,
-    device: str,
-    compile: bool,
-    tensorboard: bool,
-    restart: bool,
-) -> None:
+def sweep(names: Sequence[str], method: Sequence[str] | None, seeds: int, **options: Any) -> None:
     """Train every method from several seeds; what is done already is not done again."""
     from pylocalreg.experiments.distributed import joined
 
-    given = config_changes(changes, data, offline, engine)
+    training = Training(**options)
     # All configs are read before the first run starts: a mistake in the last one is found now.
-    planned = {name: _planned(name, given, method, seeds) for name in names}
-    with joined(device) as team:
+    planned = {name: _planned(name, training.config_changes, method, seeds) for name in names}
+    with joined(training.device) as team:
         for name, configs in planned.items():
-            _train(name, configs, output, team, compile, tensorboard, restart)
+            _train(name, configs, training, team)
 
 
 def table(folders: Sequence[Path], number: Sequence[int] | None, output: Path, paper: Path | None) -> None:
@@ -215,15 +210,7 @@ def _planned(name: str, changes: Sequence[str], methods: Sequence[str] | None, s
     ]
 
 
-def _train(
-    name: str,
-    configs: Sequence[Config],
-    output: Path,
-    team: Team,
-    compile: bool,
-    tensorboard: bool,
-    restart: bool,
-) -> None:
+def _train(name: str, configs: Sequence[Config], training: Training, team: Team) -> None:
     """One run after the other, a progress bar each on rank 0."""
     from rich.console import Console
     from rich.progress import (
@@ -250,7 +237,7 @@ def _train(
     )
     nothing = float("nan")
     for chosen in configs:
-        folder = runs.folder_of(output, Path(name).stem, chosen)
+        folder = runs.folder_of(training.output, Path(name).stem, chosen)
         with ProgressBar(*columns, console=console, transient=True) as bar:
             shown = bar.add_task(
                 f"{chosen.method}, seed {chosen.train.seed}",
@@ -274,9 +261,9 @@ def _train(
                 folder,
                 team,
                 report=report,
-                tensorboard=tensorboard,
-                restart=restart,
-                compiled=compile,
+                tensorboard=training.tensorboard,
+                restart=training.restart,
+                compiled=training.compile,
             )
         console.print(_line(record, folder), soft_wrap=True)
 

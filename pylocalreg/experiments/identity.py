@@ -54,8 +54,7 @@ def device_name(device: torch.device) -> str:
 
 def place(task: Task, device: torch.device) -> str:
     """The device's name, and whether steps are compiled on it, which round otherwise."""
-    nodes = [module for module in task.modules() if isinstance(module, pylocalreg.NeuralODE)]
-    compiled = any(node.compiled is not None for node in nodes)
+    compiled = any(node.compiled is not None for node in task.neural_odes)
     return device_name(device) + (", compiled" if compiled else "")
 
 

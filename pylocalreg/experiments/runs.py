@@ -88,10 +88,9 @@ def compile_steps(task: Task) -> None:
     Raises:
         OptionError: it has none, or one of a method without compiled steps.
     """
-    nodes = [module for module in task.modules() if isinstance(module, plr.NeuralODE)]
-    if not nodes:
+    if not task.neural_odes:
         raise OptionError(f"--compile: {type(task).__name__} has no neural ODE: run it without")
-    for node in nodes:
+    for node in task.neural_odes:
         plr.compile(node)
 
 

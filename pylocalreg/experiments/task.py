@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 
 from pylocalreg.experiments.metrics import Metric
+from pylocalreg.neural_ode import NeuralODE
 
 Samples = tuple[torch.Tensor, ...]
 """Samples in the first dimension of every tensor, the same number in all."""
@@ -62,6 +63,11 @@ class Task(torch.nn.Module, ABC):
     """
 
     metric: ClassVar[Metric]
+
+    @property
+    def neural_odes(self) -> list[NeuralODE]:
+        """Those among its modules."""
+        return [module for module in self.modules() if isinstance(module, NeuralODE)]
 
     @abstractmethod
     def forward(self, *batch: torch.Tensor) -> Outcome:

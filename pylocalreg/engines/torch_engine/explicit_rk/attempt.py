@@ -27,12 +27,14 @@ class Attempt(Protocol):
 
     def lasting(self, ks: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """The stages of the last attempt, good for ever."""
+        return tuple(ks)
 
     def memory(self) -> object:
         """What the adjoint is to know of the last attempt, or None."""
+        return None
 
 
-class EagerAttempt:
+class EagerAttempt(Attempt):
     """One operation of PyTorch at a time, the sums in preallocated buffers."""
 
     def __init__(self, f: RightHandSide, tableau: Tableau, u: torch.Tensor, problem: Problem) -> None:
@@ -61,9 +63,3 @@ class EagerAttempt:
     def advance(self) -> None:
         if self.tableau.btilde:
             self.error_norm.advance()
-
-    def lasting(self, ks: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        return tuple(ks)
-
-    def memory(self) -> object:
-        return None

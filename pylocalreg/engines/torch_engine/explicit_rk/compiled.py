@@ -124,7 +124,7 @@ def _sums_alone(
     return SumsAttempt(steps, f, tableau, problem)
 
 
-class CompiledAttempt:
+class CompiledAttempt(Attempt):
     """One call of a compiled function, or one replay of a CUDA graph, a step."""
 
     def __init__(self, steps: CompiledSteps, step: TensorStep, f: RightHandSide, problem: Problem) -> None:
@@ -160,11 +160,8 @@ class CompiledAttempt:
     def lasting(self, ks: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         return tuple(ks if self.function.recorded is None else (k.clone() for k in ks))
 
-    def memory(self) -> object:
-        return None
 
-
-class SumsAttempt:
+class SumsAttempt(Attempt):
     """The dynamics as they are, and the sums between them compiled."""
 
     def __init__(self, steps: CompiledSteps, f: RightHandSide, tableau: Tableau, problem: Problem) -> None:
@@ -205,12 +202,6 @@ class SumsAttempt:
     def advance(self) -> None:
         if self.eager is not None:
             self.eager.advance()
-
-    def lasting(self, ks: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        return tuple(ks)
-
-    def memory(self) -> object:
-        return None
 
 
 def replay(f: RightHandSide, tableau: Tableau, problem: Problem, trajectory: Trajectory) -> ExplicitRKReplay:

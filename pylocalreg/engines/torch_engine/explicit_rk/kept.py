@@ -1,6 +1,7 @@
 """Steps whose calls of f keep their graphs, so that the discrete adjoint need not take them again."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -26,8 +27,11 @@ class Call:
     output: torch.Tensor
 
 
-StepGraph = list[Call | None]
-"""The calls of a step's stages; None where a stage was not called with a graph."""
+@dataclass(frozen=True)
+class StepGraph:
+    """The calls of a step's stages; None where a stage was not called with a graph."""
+
+    calls: list[Call | None]
 
 
 class KeepingAttempt(EagerAttempt):
@@ -35,9 +39,10 @@ class KeepingAttempt(EagerAttempt):
 
     def __init__(self, f: RightHandSide, tableau: Tableau, u: torch.Tensor, problem: Problem) -> None:
         super().__init__(f, tableau, u, problem)
-        params = {p.untyped_storage().data_ptr() for p in problem.params}
-        self.left: float = AUTO if problem.keep_stages == "auto" else float("inf")
-        self.bytes = _Bytes(params) if problem.keep_stages == "auto" else None
+        self.left = math.inf
+        self.bytes: _Bytes | None = None
+        if problem.keep_stages == "auto":
+            self.left, self.bytes = AUTO, _Bytes(problem.params)
         self.graph: StepGraph | None = None
         self.first: tuple[torch.Tensor, Call] | None = None
         self.following: tuple[torch.Tensor, Call] | None = None
@@ -48,26 +53,24 @@ class KeepingAttempt(EagerAttempt):
         if self.left < 0:
             self.graph = None
             return super().__call__(t, u, dt, k1, spare)
-        tableau, ks = self.tableau, [k1]
-        known = self.first is not None and self.first[0] is k1
-        calls: StepGraph = [self.first[1] if known and self.first is not None else None]
+        tableau, ks, first = self.tableau, [k1], self.first
+        calls = [first[1] if first is not None and first[0] is k1 else None]
 
-        def stage(time: float, state: torch.Tensor) -> None:
+        def stage(time: float, state: torch.Tensor) -> Call:
             with torch.enable_grad():
                 leaf = state.detach().requires_grad_()
                 call = Call(leaf, self._counted(lambda: self.f.owned(time, leaf)))
             calls.append(call)
             ks.append(call.output.detach())
+            return call
 
         for c, a in tableau.inner_rows:
             stage(t + c * dt, combine(u, a, ks, dt))
         u_new = combine(u, tableau.b, ks, dt)
         if tableau.fsal:
-            stage(t + dt, u_new)
-            last = calls[-1]
-            assert last is not None
+            last = stage(t + dt, u_new)
             self.following = ks[-1], last
-        self.graph = calls[: len(tableau.b)]
+        self.graph = StepGraph(calls[: len(tableau.b)])
         if not tableau.btilde:
             return u_new, ks, float("nan")
         combine(None, tableau.btilde, ks, dt, out=self.error)
@@ -77,7 +80,7 @@ class KeepingAttempt(EagerAttempt):
         super().advance()
         self.first, self.following = self.following, None
         if self.bytes is not None and self.graph is not None:
-            self.left -= self.bytes.of_one * len(self.graph)
+            self.left -= self.bytes.of_one * len(self.graph.calls)
 
     def memory(self) -> StepGraph | None:
         return self.graph
@@ -92,8 +95,8 @@ class KeepingAttempt(EagerAttempt):
 class _Bytes:
     """What a call of f keeps beside the parameters, found at the first."""
 
-    def __init__(self, params: set[int]) -> None:
-        self.seen, self.of_one = set(params), 0
+    def __init__(self, params: Iterable[torch.Tensor]) -> None:
+        self.seen, self.of_one = {p.untyped_storage().data_ptr() for p in params}, 0
 
     def __call__(self, saved: torch.Tensor) -> torch.Tensor:
         memory = saved.untyped_storage()

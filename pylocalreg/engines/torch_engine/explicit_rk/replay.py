@@ -6,7 +6,7 @@ import torch
 
 from pylocalreg.engines.base import Problem, StepCotangent, Trajectory
 from pylocalreg.engines.torch_engine.error_norm import scaled_rms, stiffness
-from pylocalreg.engines.torch_engine.explicit_rk.kept import StepGraph
+from pylocalreg.engines.torch_engine.explicit_rk.kept import Call, StepGraph
 from pylocalreg.engines.torch_engine.explicit_rk.step import combine
 from pylocalreg.engines.torch_engine.gradient_sum import GradientSum
 from pylocalreg.engines.torch_engine.pulled_back import pulled_back
@@ -77,9 +77,9 @@ class ExplicitRKReplay:
         """Take a step from ``u`` again, up to this many stages, but for those whose graphs were kept."""
         t, dt, tableau = self.trajectory.t[index], self.trajectory.dt[index], self.tableau
         kept = self.trajectory.memory.get(index)
-        calls: StepGraph = []
-        if isinstance(kept, list):  # a graph serves once: a second backward takes the step again
-            calls, self.trajectory.memory[index] = kept, None
+        calls: list[Call | None] = []
+        if isinstance(kept, StepGraph):  # it serves once: a second backward takes the step again
+            calls, self.trajectory.memory[index] = kept.calls, None
         if not self._stages:
             self._stages = [torch.empty_like(u) for _ in tableau.a]
             self._cotangents = [torch.empty_like(u) for _ in tableau.interpolant]
