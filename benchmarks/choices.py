@@ -47,7 +47,7 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def _in_order(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(runs, key=lambda run: (run["step"], run["method"], run["nfe"]))
+    return sorted(runs, key=lambda run: (run["step"], run["nfe"]))
 
 
 def _written(coefficient: Sequence[float] | None) -> str:
