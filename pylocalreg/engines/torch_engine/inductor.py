@@ -103,9 +103,10 @@ class InOneSolve:
     def __call__(self, *tensors: torch.Tensor) -> Tensors:
         if self.strides is None or [x.stride() for x in tensors] != self.strides:
             return self._looked_at(tensors)
+        args = self.args.copy()
         for place, i in self.places:
-            self.args[place] = tensors[i]
-        outputs = self.graph(*self.args)
+            args[place] = tensors[i]
+        outputs = self.graph(*args)
         return tuple([outputs[i] for i in self.returned])
 
     def _looked_at(self, tensors: Tensors) -> Tensors:
@@ -125,7 +126,7 @@ class InOneSolve:
         of_output = {id(x): i for i, x in enumerate(outputs)}
         if len({*map(id, given)}) < len(of_output) or any(id(x) not in of_output for x in given):
             return  # a module keeps some, or is given others
-        self.args = list(args)
+        self.args = [None if id(x) in of_tensor else x for x in args]  # which would be kept for the solve
         self.places = [(place, of_tensor[id(x)]) for place, x in enumerate(args) if id(x) in of_tensor]
         self.returned = [of_output[id(x)] for x in given]
         self.strides = [x.stride() for x in tensors]
