@@ -124,15 +124,21 @@ class TensorStep(TensorSums):
 
         _, pullback, *_ = torch.func.vjp(estimate, error, u, u_new)
         by_error, by_u, by_u_new = pullback(by_estimate)
-        own = by_stage if through_state and not frozen else _none(ks)
-        _add_sum(own, self.of_error, by_error, numbers)
-        _add_sum(own, self.of_solution, by_u_new, numbers)
+        joint = _none(ks) if frozen else list(by_stage)
+        _add_sum(joint, self.of_error, by_error, numbers)
+        _add_sum(joint, self.of_solution, by_u_new, numbers)
         by_u = by_u + by_u_new
-        if own is by_stage:  # one sweep for both
-            return self._swept(pullbacks, by_stage, adjoint + by_u, numbers)
-        adjoint, *by_params = self._swept(pullbacks, by_stage, adjoint, numbers)
-        by_u, *more = self._swept(pullbacks, own, by_u, numbers, first=1 if frozen else 0)
-        return adjoint + by_u if through_state else adjoint, *_added(tuple(by_params), tuple(more))
+        if frozen:
+            adjoint, *by_params = self._swept(pullbacks, by_stage, adjoint, numbers)
+            by_u, *more = self._swept(pullbacks, joint, by_u, numbers, first=1)
+            return adjoint + by_u if through_state else adjoint, *_added(tuple(by_params), tuple(more))
+        joined, *by_params = self._swept(pullbacks, joint, adjoint + by_u, numbers)
+        if through_state:
+            return joined, *by_params
+        adjoint, *_ = self._swept(
+            pullbacks, by_stage, adjoint, numbers
+        )  # of which a compiler leaves out the rest
+        return adjoint, *by_params
 
     def _taken(
         self, params: Tensors, numbers: Tensors, u: torch.Tensor, stages: int
