@@ -91,7 +91,8 @@ def test_regularizer_adds_to_the_gradient_of_the_solution(sampling: plr.Sampling
         return list(torch.autograd.grad(loss, params))
 
     for both, u, r in zip(gradient(1, 100), gradient(1, 0), gradient(0, 100), strict=True):
-        torch.testing.assert_close(both, u + r, rtol=1e-10, atol=1e-12)
+        # both in one sweep, whose rounding is that of the estimate's large terms
+        torch.testing.assert_close(both, u + r, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize(

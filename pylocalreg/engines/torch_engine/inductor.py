@@ -1,13 +1,55 @@
 """Functions compiled by ``torch.compile``: one kernel for what is many passes over memory one by one."""
 
-from collections.abc import Callable
+import functools
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from pylocalreg.engines.torch_engine.functional import Tensors
 
-BACKEND = "inductor"
+Compiled = Callable[..., Sequence[Any]]
+
+SMALL = 2**15
+"""Multiplications, in rows of whole vectors, below which a matrix product is loops of the kernel around it:
+calling a library costs more.
+"""
+VECTOR = 16  # float32 numbers of AVX-512
+
+
+def inductor(graph: torch.fx.GraphModule, examples: Sequence[Any]) -> Compiled:
+    """PyTorch's own compiler, with small matrix products in the kernels."""
+    from torch._inductor.compile_fx import compile_fx  # which takes seconds to import
+
+    compiled: Compiled = compile_fx(graph, examples, decompositions=_decompositions())  # type: ignore[arg-type,assignment]
+    return compiled
+
+
+BACKEND: Callable[[torch.fx.GraphModule, Sequence[Any]], Compiled] = inductor
+
+
+@functools.cache
+def _decompositions() -> dict[Any, Any]:
+    from torch._inductor.decomposition import select_decomp_table
+
+    own = {torch.ops.aten.mm.default: _mm, torch.ops.aten.addmm.default: _addmm}
+    return {**select_decomp_table(), **own}
+
+
+def _mm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """``NotImplemented`` leaves the product as it is; what is compared here, the compiler guards."""
+    (m, k), n = a.shape, b.shape[1]
+    if a.device.type != "cpu" or m * k * VECTOR * (-(-n // VECTOR)) > SMALL:
+        return NotImplemented
+    return (a.unsqueeze(2) * b.unsqueeze(0)).sum(1)
+
+
+def _addmm(c: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
+    product = _mm(a, b)
+    if product is NotImplemented or (beta, alpha) != (1, 1):
+        return NotImplemented
+    return c + product
 
 
 def fused(method: str, *first: Any) -> Callable[..., Tensors]:
@@ -22,5 +64,69 @@ def fused(method: str, *first: Any) -> Callable[..., Tensors]:
         return given
 
     run.__code__ = run.__code__.replace()  # by which the compiler counts how often it compiled a function
-    compiled: Callable[..., Tensors] = torch.compile(run, dynamic=True, fullgraph=True, backend=BACKEND)
+    compiled: Callable[..., Tensors] = torch.compile(run, dynamic=True, fullgraph=True, backend=_noting)
     return compiled
+
+
+class _Noted(threading.local):
+    """The call of a compiled graph that this thread made last."""
+
+    call: tuple[Compiled, Sequence[Any], Sequence[Any]] | None = None
+
+
+_noted = _Noted()
+
+
+def _noting(graph: torch.fx.GraphModule, examples: Sequence[Any]) -> Compiled:
+    compiled = BACKEND(graph, examples)
+
+    def run(*args: Any) -> Sequence[Any]:
+        outputs = compiled(*args)
+        _noted.call = compiled, args, outputs
+        return outputs
+
+    return run
+
+
+class InOneSolve:
+    """A fused function as one solve calls it: ``held`` first, then tensors that differ from call to call in
+    nothing but their elements.
+
+    Whether the function that was compiled is the right one, for the modules' attributes and the shapes, takes
+    half of the time of a small step to see. The first call sees it; those that follow call the same graph.
+    """
+
+    def __init__(self, function: Callable[..., Tensors], *held: Any) -> None:
+        self.function, self.held = function, held
+        self.strides: list[tuple[int, ...]] | None = None
+
+    def __call__(self, *tensors: torch.Tensor) -> Tensors:
+        if self.strides is None or [x.stride() for x in tensors] != self.strides:
+            return self._looked_at(tensors)
+        args = self.args.copy()
+        for place, i in self.places:
+            args[place] = tensors[i]
+        outputs = self.graph(*args)
+        return tuple([outputs[i] for i in self.returned])
+
+    def _looked_at(self, tensors: Tensors) -> Tensors:
+        _noted.call, self.strides = None, None
+        given = self.function(*self.held, *tensors)
+        call, _noted.call = _noted.call, None
+        if call is not None:
+            self._note(call, tensors, given)
+        return given
+
+    def _note(
+        self, call: tuple[Compiled, Sequence[Any], Sequence[Any]], tensors: Tensors, given: Tensors
+    ) -> None:
+        """Where each of the tensors went, and where what was given came from."""
+        self.graph, args, outputs = call
+        of_tensor = {id(x): i for i, x in enumerate(tensors)}
+        of_output = {id(x): i for i, x in enumerate(outputs)}
+        if len({*map(id, given)}) < len(of_output) or any(id(x) not in of_output for x in given):
+            return  # a module keeps some, or is given others
+        self.args = [None if id(x) in of_tensor else x for x in args]  # which would be kept for the solve
+        self.places = [(place, of_tensor[id(x)]) for place, x in enumerate(args) if id(x) in of_tensor]
+        self.returned = [of_output[id(x)] for x in given]
+        self.strides = [x.stride() for x in tensors]

@@ -15,7 +15,7 @@ from pylocalreg.engines.torch_engine.explicit_rk.kept import KeepingAttempt
 from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
 from pylocalreg.engines.torch_engine.explicit_rk.tensor_step import TensorStep, TensorSums
 from pylocalreg.engines.torch_engine.functional import NotFunctionalError, Tensors, functional
-from pylocalreg.engines.torch_engine.inductor import fused
+from pylocalreg.engines.torch_engine.inductor import InOneSolve, fused
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import Tableau
 
@@ -49,6 +49,7 @@ class _Function:
         self.made_for: tuple[Hashable, ...] = (method, first, name)
         self.key: tuple[Hashable, ...] = self.made_for
         self.recorded: Captured | None = None
+        self.compiled: InOneSolve | None = None
 
     def __call__(self, *tensors: torch.Tensor) -> Tensors | None:
         """What the method gives, good until the next call; None where it can not be made fast."""
@@ -65,12 +66,16 @@ class _Function:
         self.steps.refuse(self.what, error)
 
     def _run(self, tensors: Tensors) -> Tensors:
+        if self.compiled is not None:
+            return self.compiled(*tensors)
+        if self.recorded is not None:
+            return self.recorded(*tensors)
         graph = GRAPHS.get(tensors[1].device.type)
         if graph is None:
-            compiled = self.steps.get(self.key, lambda: fused(self.method, *self.first))
-            return compiled(self.step, *self.params, *tensors)
-        if self.recorded is None:
-            self.recorded = self._recorded(tensors, graph)
+            function = self.steps.get(self.key, lambda: fused(self.method, *self.first))
+            self.compiled = InOneSolve(function, self.step, *self.params)
+            return self.compiled(*tensors)
+        self.recorded = self._recorded(tensors, graph)
         return self.recorded(*tensors)
 
     def _recorded(self, tensors: Tensors, graph: Callable[[torch.device], Graph]) -> Captured:

@@ -67,6 +67,7 @@ class ExplicitRKStepper:
         self.f, self.tableau, self.evaluate = f, tableau, attempt
         self.uncounted = 0
         self.k1: torch.Tensor | None = None
+        self.ks: list[torch.Tensor] = []
 
     def attempt(
         self, t: float, u: torch.Tensor, dt: float, spare: torch.Tensor | None
@@ -74,6 +75,7 @@ class ExplicitRKStepper:
         self.t, self.u, self.dt = t, u, dt
         if self.k1 is None:
             self.k1 = self.f.owned(t, u)
+        self.ks = []  # whose memory the stages to come can have
         u_new, self.ks, estimate = self.evaluate(t, u, dt, self.k1, spare)
         self.k1 = self.ks[0]
         return u_new, estimate

@@ -36,28 +36,48 @@ class ExplicitRKReplay:
         inside: Sequence[tuple[float, torch.Tensor]],
         estimate: StepCotangent | None,
     ) -> torch.Tensor | None:
-        t, dt, tableau = self.trajectory.t[index], self.trajectory.dt[index], self.tableau
+        t, tableau = self.trajectory.t[index], self.tableau
         stages = len(tableau.b)  # those that anything asked for depends on
         if estimate is not None:
             stages = tableau.stages
         if inside:
             stages = len(tableau.interpolant)
         self._take(index, u, stages)
-        if adjoint is not None or inside:
-            by_stage = self._no_cotangents()
-            if adjoint is None:
-                adjoint = torch.zeros_like(u)
-            else:
-                self._add_sum(by_stage, tableau.b, adjoint)
-            for time, cotangent in inside:
-                adjoint.add_(cotangent)
-                self._add_sum(by_stage, tableau.interpolant_weights((time - t) / dt), cotangent)
-            self._pull_back(by_stage, adjoint, keep_graph=estimate is not None)
-        if estimate is not None:
+        if adjoint is None and not inside:
+            return None if estimate is None else self._reverse_estimate(estimate)
+        by_stage = self._of_solution(t, adjoint, inside)
+        frozen = estimate is not None and estimate.gradient == "frozen"
+        by_u: torch.Tensor | None = None
+        to_params = True
+        if estimate is not None and not frozen:
+            by_u = self._add_estimate(by_stage, estimate)
+            if not estimate.through_state:
+                # one sweep for the parameters of both; the state's, of the solution alone, is half of one
+                self._pull_back(by_stage, None, keep_graph=True)
+                by_stage, by_u, to_params = self._of_solution(t, adjoint, inside), None, False
+        adjoint = torch.zeros_like(u) if adjoint is None else adjoint
+        for _, cotangent in inside:
+            adjoint.add_(cotangent)
+        if by_u is not None:
+            adjoint.add_(by_u)
+        self._pull_back(by_stage, adjoint, to_params=to_params, keep_graph=frozen)
+        if estimate is not None and frozen:
             by_u = self._reverse_estimate(estimate)
             if by_u is not None:
-                adjoint = by_u if adjoint is None else adjoint.add_(by_u)
+                adjoint.add_(by_u)
         return adjoint
+
+    def _of_solution(
+        self, t: float, adjoint: torch.Tensor | None, inside: Sequence[tuple[float, torch.Tensor]]
+    ) -> list[torch.Tensor | None]:
+        """The stages' cotangents, but for what they are to each other, from those of states of the step."""
+        by_stage = self._no_cotangents()
+        if adjoint is not None:
+            self._add_sum(by_stage, self.tableau.b, adjoint)
+        for time, cotangent in inside:
+            weights = self.tableau.interpolant_weights((time - t) / self.dt)
+            self._add_sum(by_stage, weights, cotangent)
+        return by_stage
 
     def pull_back_estimate(self, step: StepCotangent, u: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
         t = self.trajectory.t[step.index]
@@ -113,13 +133,15 @@ class ExplicitRKReplay:
         cotangents: list[torch.Tensor | None],
         grad_u: torch.Tensor | None,
         frozen_first_stage: bool = False,
+        to_params: bool = True,
         keep_graph: bool = False,
     ) -> None:
         """Add the gradients of sum_i <cotangents_i, k_i> to ``grad_u`` and those by parameters.
 
         ``grad_u`` None holds the step's start constant. The cotangents are overwritten.
         """
-        params, count = self.params, len(self.params)
+        params = self.params if to_params else ()
+        count = len(params)
         for i in reversed(range(1 if frozen_first_stage else 0, len(self.k))):
             k, cotangent = self.graphs[i], cotangents[i]
             if cotangent is None or not k.requires_grad:

@@ -22,7 +22,7 @@ Pullback = Callable[[torch.Tensor], tuple[Tensors, torch.Tensor]]
 
 
 class TensorSums:
-    """The sums of a method's steps; ``numbers`` is what `numbers_of` gives."""
+    """The sums of a method's steps; ``of_step`` is what `numbers_of` gives, one by one ``numbers``."""
 
     def __init__(self, tableau: Tableau) -> None:
         self.tableau = tableau
@@ -50,20 +50,26 @@ class TensorSums:
             times[:] = f.clamped(times)
         return torch.from_numpy(rounded)
 
-    def stage(self, i: int, numbers: torch.Tensor, u: torch.Tensor, *ks: torch.Tensor) -> Tensors:
+    def stage(self, i: int, of_step: torch.Tensor, u: torch.Tensor, *ks: torch.Tensor) -> Tensors:
         """The state at which the stage of index ``i`` is evaluated."""
-        return (_sum(u, self.of_stage[i], ks, numbers),)
+        return (_sum(u, self.of_stage[i], ks, of_step.unbind()),)
 
-    def solution(self, numbers: torch.Tensor, u: torch.Tensor, *ks: torch.Tensor) -> Tensors:
+    def solution(self, of_step: torch.Tensor, u: torch.Tensor, *ks: torch.Tensor) -> Tensors:
         """The new state."""
-        return (_sum(u, self.of_solution, ks, numbers),)
+        return (_sum(u, self.of_solution, ks, of_step.unbind()),)
 
-    def norm(self, numbers: torch.Tensor, u: torch.Tensor, u_new: torch.Tensor, *ks: torch.Tensor) -> Tensors:
+    def norm(self, of_step: torch.Tensor, u: torch.Tensor, u_new: torch.Tensor, *ks: torch.Tensor) -> Tensors:
         """The square root of sum (error / scale)^2; NaN where the method has no estimate."""
+        return (self._norm(of_step.unbind(), u, u_new, ks),)
+
+    def _norm(
+        self, numbers: Tensors, u: torch.Tensor, u_new: torch.Tensor, ks: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
         if not self.of_error:
-            return (numbers.new_full((), math.nan),)
+            return u.new_full((), math.nan)
         scale = numbers[-2] + torch.maximum(u.abs(), u_new.abs()) * numbers[-1]
-        return (torch.linalg.vector_norm(_sum(None, self.of_error, ks, numbers) / scale),)
+        norm: torch.Tensor = torch.linalg.vector_norm(_sum(None, self.of_error, ks, numbers) / scale)
+        return norm
 
 
 class TensorStep(TensorSums):
@@ -73,21 +79,22 @@ class TensorStep(TensorSums):
         super().__init__(tableau)
         self.f = f
 
-    def attempt(self, numbers: torch.Tensor, u: torch.Tensor, k1: torch.Tensor) -> Tensors:
+    def attempt(self, of_step: torch.Tensor, u: torch.Tensor, k1: torch.Tensor) -> Tensors:
         """What `norm` gives, the new state, and the stages after the first."""
-        tableau, ks = self.tableau, [k1]
+        tableau, ks, numbers = self.tableau, [k1], of_step.unbind()
         seen: set[int] = set()
         for i in range(1, tableau.stages - tableau.fsal):
             ks.append(self._owned(numbers[i], _sum(u, self.of_stage[i], ks, numbers), seen))
         u_new = _sum(u, self.of_solution, ks, numbers)
         if tableau.fsal:
             ks.append(self._owned(numbers[tableau.stages - 1], u_new, seen))
-        return *self.norm(numbers, u, u_new, *ks), u_new, *ks[1:]
+        return self._norm(numbers, u, u_new, ks), u_new, *ks[1:]
 
     def reverse(
-        self, params: Tensors, numbers: torch.Tensor, u: torch.Tensor, adjoint: torch.Tensor
+        self, params: Tensors, of_step: torch.Tensor, u: torch.Tensor, adjoint: torch.Tensor
     ) -> Tensors:
         """The cotangents of ``u`` and of each of ``params``, from that of the new state."""
+        numbers = of_step.unbind()
         ks, pullbacks = self._taken(params, numbers, u, len(self.tableau.b))
         by_stage = _none(ks)
         _add_sum(by_stage, self.of_solution, adjoint, numbers)
@@ -98,12 +105,13 @@ class TensorStep(TensorSums):
         through_state: bool,
         frozen: bool,
         params: Tensors,
-        numbers: torch.Tensor,
+        of_step: torch.Tensor,
         u: torch.Tensor,
         adjoint: torch.Tensor,
         by_estimate: torch.Tensor,
     ) -> Tensors:
         """As `reverse`, with the cotangent of the step's EEst too; what `StepCotangent` holds constant is."""
+        numbers = of_step.unbind()
         ks, pullbacks = self._taken(params, numbers, u, self.tableau.stages)
         by_stage = _none(ks)
         _add_sum(by_stage, self.of_solution, adjoint, numbers)
@@ -117,18 +125,24 @@ class TensorStep(TensorSums):
 
         _, pullback, *_ = torch.func.vjp(estimate, error, u, u_new)
         by_error, by_u, by_u_new = pullback(by_estimate)
-        own = by_stage if through_state and not frozen else _none(ks)
-        _add_sum(own, self.of_error, by_error, numbers)
-        _add_sum(own, self.of_solution, by_u_new, numbers)
+        joint = _none(ks) if frozen else list(by_stage)
+        _add_sum(joint, self.of_error, by_error, numbers)
+        _add_sum(joint, self.of_solution, by_u_new, numbers)
         by_u = by_u + by_u_new
-        if own is by_stage:  # one sweep for both
-            return self._swept(pullbacks, by_stage, adjoint + by_u, numbers)
-        adjoint, *by_params = self._swept(pullbacks, by_stage, adjoint, numbers)
-        by_u, *more = self._swept(pullbacks, own, by_u, numbers, first=1 if frozen else 0)
-        return adjoint + by_u if through_state else adjoint, *_added(tuple(by_params), tuple(more))
+        if frozen:
+            adjoint, *by_params = self._swept(pullbacks, by_stage, adjoint, numbers)
+            by_u, *more = self._swept(pullbacks, joint, by_u, numbers, first=1)
+            return adjoint + by_u if through_state else adjoint, *_added(tuple(by_params), tuple(more))
+        joined, *by_params = self._swept(pullbacks, joint, adjoint + by_u, numbers)
+        if through_state:
+            return joined, *by_params
+        adjoint, *_ = self._swept(
+            pullbacks, by_stage, adjoint, numbers
+        )  # of which a compiler leaves out the rest
+        return adjoint, *by_params
 
     def _taken(
-        self, params: Tensors, numbers: torch.Tensor, u: torch.Tensor, stages: int
+        self, params: Tensors, numbers: Tensors, u: torch.Tensor, stages: int
     ) -> tuple[list[torch.Tensor], list[Pullback]]:
         """The first stages, and the pullback of each to ``params`` and the state it is evaluated at."""
         ks: list[torch.Tensor] = []
@@ -149,7 +163,7 @@ class TensorStep(TensorSums):
         pullbacks: list[Pullback],
         by_stage: list[torch.Tensor | None],
         by_u: torch.Tensor,
-        numbers: torch.Tensor,
+        numbers: Tensors,
         first: int = 0,
     ) -> Tensors:
         """``by_u`` and what the stages from ``first`` on add to it, and the cotangents of the parameters."""
@@ -178,7 +192,7 @@ class TensorStep(TensorSums):
 
 
 def _sum(
-    u: torch.Tensor | None, places: dict[int, int], ks: Sequence[torch.Tensor], numbers: torch.Tensor
+    u: torch.Tensor | None, places: dict[int, int], ks: Sequence[torch.Tensor], numbers: Tensors
 ) -> torch.Tensor:
     """``u`` and the stages by the weights at these places."""
     total = u
@@ -202,7 +216,7 @@ def _add_sum(
     by_stage: list[torch.Tensor | None],
     places: dict[int, int],
     cotangent: torch.Tensor,
-    numbers: torch.Tensor,
+    numbers: Tensors,
 ) -> None:
     """Add to the stages' cotangents where ``cotangent`` is that of their sum with these weights."""
     for j, place in places.items():
