@@ -49,5 +49,6 @@ def _is_exporting(args: Any) -> bool:
         return False
     fake = sys.modules["torch._subclasses.fake_tensor"].FakeTensor
     state = args[1] if len(args) > 1 else None
-    parts = [state] if isinstance(state, torch.Tensor) else torch.utils._pytree.tree_leaves(state)
-    return any(isinstance(x, fake) for x in parts)
+    if isinstance(state, torch.Tensor):
+        return isinstance(state, fake)
+    return any(isinstance(x, fake) for x in torch.utils._pytree.tree_leaves(state))

@@ -6,7 +6,7 @@ module Internals
 
 using LocalReg
 using LocalReg: DLPack, DiffEqNoiseProcess, ForwardDiff, Lux, NNlib, ODEProblem, OrdinaryDiffEqCore,
-    OrdinaryDiffEqTsit5, Rodas5P, SDEProblem, SOSRI, SciMLBase, SciMLLogging, Tsit5, VCAB3, Vern7, init, owner, step!
+    OrdinaryDiffEqTsit5, PythonCall, Rodas5P, SDEProblem, SOSRI, SciMLBase, SciMLLogging, Tsit5, VCAB3, Vern7, init, owner, step!
 
 const NAMES = (
     OrdinaryDiffEqCore => (
@@ -25,6 +25,9 @@ const NAMES = (
     DLPack => (
         :from_dlpack, :share, :unsafe_share, :SHARES_POOL, :DELETER, :PYCAPSULE_NAME, :DLDevice, :kDLCUDA, :dldevice,
     ),
+    PythonCall => (:getptr,),
+    PythonCall.GC => (:enqueue,),
+    PythonCall.C => (:PyPtr, :Py_IncRef, :PyCapsule_New),
     ForwardDiff => (:Tag, :≺),
     NNlib => (:fast_act, :tanh_fast, :gelu_tanh),
 )
