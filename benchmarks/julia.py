@@ -1,8 +1,11 @@
 """The Julia engine: what a crossing costs, a small problem beside diffrax, MNIST shapes beside torchdiffeq.
 
-python -m benchmarks.julia; for two threads `PYTHON_JULIACALL_THREADS=2 python -m benchmarks.julia 2`
+python -m benchmarks.julia; with two threads of Julia, of its BLAS and of PyTorch
+`PYTHON_JULIACALL_THREADS=2 OPENBLAS_NUM_THREADS=2 python -m benchmarks.julia 2`. What is compared runs by
+turns.
 """
 
+import functools
 import statistics
 import sys
 import time
@@ -71,60 +74,6 @@ def call_of_f(p: torch.Tensor, u0: torch.Tensor) -> float:
     return float(time_of(FEATURES, HIDDEN, u0.shape[0]))
 
 
-def mnist_shape() -> None:
-    torch.manual_seed(0)
-    dynamics = plr.TimeDependent(plr.Dense(FEATURES, HIDDEN, "tanh"), plr.Dense(HIDDEN, FEATURES))
-    nodes = {
-        engine: plr.NeuralODE(dynamics, engine=engine, abstol=TOL, reltol=TOL)
-        for engine in ("torch", "julia")
-    }
-    nodes["julia"].dynamics.load_state_dict(nodes["torch"].dynamics.state_dict())
-    u0 = torch.randn(BATCH, FEATURES)
-    cotangent = torch.randn(BATCH, FEATURES)
-
-    def train(node: plr.NeuralODE) -> None:
-        node.zero_grad()
-        (node(u0).u * cotangent).sum().backward()
-
-    p = nodes["julia"].get_parameter("dynamics.p")
-    one_call = call_of_f(p.detach(), u0)
-    forward, step = {}, {}
-    for engine, node in nodes.items():
-        with torch.no_grad():
-            forward[engine] = seconds(lambda node=node: node(u0), 7)  # type: ignore[misc]
-            nfe = node(u0).stats.nfe
-        step[engine] = seconds(lambda node=node: train(node), 7)  # type: ignore[misc]
-        print(f"{engine}: {nfe} NFE, forward {forward[engine]:.3f} s, training step {step[engine]:.3f} s")
-    print(f"julia forward / (NFE x one call of f in Lux): {forward['julia'] / (nfe * one_call):.2f}")
-    ratios = [times["julia"] / times["torch"] for times in (forward, step)]
-    print(f"julia / torch: forward {ratios[0]:.2f}, training step {ratios[1]:.2f}")
-    _against_torchdiffeq(nodes["torch"], u0, cotangent, step)
-
-
-def sde_shape() -> None:
-    """The paper's neural SDE on MNIST, without what stands before and after it."""
-    torch.manual_seed(0)
-    drift = plr.TimeDependent(plr.Dense(32, 64, "tanh"), plr.Dense(64, 32))
-    diffusion = plr.Chain(plr.Dense(32, 32))
-    forward, step = {}, {}
-    u0, state = torch.randn(BATCH, 32), None
-    for engine in ("torch", "julia"):
-        generator = torch.Generator().manual_seed(0)
-        node = plr.NeuralSDE(drift, diffusion, engine=engine, abstol=0.14, reltol=0.14, generator=generator)
-        state = state or node.state_dict()
-        node.load_state_dict(state)
-
-        def train(node: plr.NeuralSDE = node) -> None:
-            node.zero_grad()
-            node(u0).u.square().mean().backward()
-
-        with torch.no_grad():
-            forward[engine] = seconds(lambda node=node: node(u0), 15)  # type: ignore[misc]
-        step[engine] = seconds(train, 15)
-    ratios = [times["julia"] / times["torch"] for times in (forward, step)]
-    print(f"SDE, julia / torch: forward {ratios[0]:.2f}, training step {ratios[1]:.2f}")
-
-
 def interleaved(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
     """Times of all, one after the other in every round, so that whatever else runs here slows all alike."""
     for run in runs.values():
@@ -139,6 +88,80 @@ def interleaved(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, li
     return times
 
 
+def ratio(times: dict[str, list[float]], ours: str, theirs: str) -> float:
+    """Median of the rounds' ratios."""
+    return statistics.median(a / b for a, b in zip(times[ours], times[theirs], strict=True))
+
+
+def step_of(node: plr.NeuralODE | plr.NeuralSDE, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
+    def train() -> None:
+        node.zero_grad()
+        loss().backward()  # type: ignore[no-untyped-call]
+
+    return train
+
+
+def without_gradient(work: Callable[[], Any]) -> Callable[[], Any]:
+    def solve() -> Any:
+        with torch.no_grad():
+            return work()
+
+    return solve
+
+
+def mnist_shape(rounds: int = 15) -> None:
+    import torchdiffeq
+
+    torch.manual_seed(0)
+    dynamics = plr.TimeDependent(plr.Dense(FEATURES, HIDDEN, "tanh"), plr.Dense(HIDDEN, FEATURES))
+    nodes = {
+        engine: plr.NeuralODE(dynamics, engine=engine, abstol=TOL, reltol=TOL)
+        for engine in ("torch", "julia")
+    }
+    nodes["julia"].dynamics.load_state_dict(nodes["torch"].dynamics.state_dict())
+    u0, cotangent, span = torch.randn(BATCH, FEATURES), torch.randn(BATCH, FEATURES), torch.tensor([0.0, 1.0])
+    runs: dict[str, Callable[[], Any]] = {}
+    for engine, node in nodes.items():
+        runs[f"{engine} forward"] = without_gradient(functools.partial(node, u0))
+        runs[f"{engine} step"] = step_of(node, lambda node=node: (node(u0).u * cotangent).sum())  # type: ignore[misc]
+    for name in ("odeint", "odeint_adjoint"):
+        solve = functools.partial(
+            getattr(torchdiffeq, name), nodes["torch"].dynamics, u0, span, method="dopri5", rtol=TOL, atol=TOL
+        )
+        runs[f"{name} step"] = step_of(nodes["torch"], lambda solve=solve: (solve()[-1] * cotangent).sum())  # type: ignore[misc]
+    times = interleaved(runs, rounds)
+    for name, column in times.items():
+        print(f"{name}: median {statistics.median(column):.3f} s, least {min(column):.3f}")
+    nfe = runs["julia forward"]().stats.nfe
+    p = nodes["julia"].get_parameter("dynamics.p")
+    one_call = call_of_f(p.detach(), u0)
+    in_calls = min(times["julia forward"]) / (nfe * one_call)
+    print(f"julia forward / ({nfe} NFE x one call of f in Lux): {in_calls:.2f}")
+    for kind in ("forward", "step"):
+        print(f"julia / torch, {kind}: {ratio(times, f'julia {kind}', f'torch {kind}'):.2f}")
+    for name in ("odeint", "odeint_adjoint"):
+        print(f"julia / torchdiffeq {name}, step: {ratio(times, 'julia step', f'{name} step'):.2f}")
+
+
+def sde_shape(rounds: int = 15) -> None:
+    """The paper's neural SDE on MNIST, without what stands before and after it."""
+    torch.manual_seed(0)
+    drift = plr.TimeDependent(plr.Dense(32, 64, "tanh"), plr.Dense(64, 32))
+    diffusion = plr.Chain(plr.Dense(32, 32))
+    runs: dict[str, Callable[[], Any]] = {}
+    u0, state = torch.randn(BATCH, 32), None
+    for engine in ("torch", "julia"):
+        generator = torch.Generator().manual_seed(0)
+        node = plr.NeuralSDE(drift, diffusion, engine=engine, abstol=0.14, reltol=0.14, generator=generator)
+        state = state or node.state_dict()
+        node.load_state_dict(state)
+        runs[f"{engine} forward"] = without_gradient(functools.partial(node, u0))
+        runs[f"{engine} step"] = step_of(node, lambda node=node: node(u0).u.square().mean())  # type: ignore[misc]
+    times = interleaved(runs, rounds)
+    ratios = [ratio(times, f"julia {kind}", f"torch {kind}") for kind in ("forward", "step")]
+    print(f"SDE, julia / torch: forward {ratios[0]:.2f}, training step {ratios[1]:.2f}")
+
+
 def small_problem() -> None:
     """32 x 2, 50 hidden, tolerance 1e-5: what stands around the steps counts. diffrax's solve is compiled."""
     tol = 1e-5
@@ -147,15 +170,10 @@ def small_problem() -> None:
     node = plr.NeuralODE(dynamics, engine="julia", abstol=tol, reltol=tol)
     u0 = torch.randn(32, 2)
 
-    def forward() -> None:
-        with torch.no_grad():
-            node(u0)
-
-    def train() -> None:
-        node.zero_grad()
-        node(u0).u.square().mean().backward()
-
-    runs: dict[str, Callable[[], Any]] = {"julia forward": forward, "julia step": train}
+    runs: dict[str, Callable[[], Any]] = {
+        "julia forward": without_gradient(functools.partial(node, u0)),
+        "julia step": step_of(node, lambda: node(u0).u.square().mean()),
+    }
     runs |= _of_diffrax(node, u0, tol)
     times = interleaved(runs, 200)
     for name, column in times.items():
@@ -163,9 +181,8 @@ def small_problem() -> None:
             f"small, {name}: median {1e3 * statistics.median(column):.2f} ms, least {1e3 * min(column):.2f}"
         )
     for kind in ("forward", "step"):
-        pairs = zip(times[f"julia {kind}"], times[f"diffrax {kind}"], strict=True)
-        ratio = statistics.median(ours / theirs for ours, theirs in pairs)
-        print(f"small, julia / diffrax: {kind} {ratio:.2f} ({node(u0).stats.nfe} NFE)")
+        quotient = ratio(times, f"julia {kind}", f"diffrax {kind}")
+        print(f"small, julia / diffrax: {kind} {quotient:.2f} ({node(u0).stats.nfe} NFE)")
 
 
 def _of_diffrax(node: plr.NeuralODE, u0: torch.Tensor, tol: float) -> dict[str, Callable[[], Any]]:
@@ -193,24 +210,6 @@ def _of_diffrax(node: plr.NeuralODE, u0: torch.Tensor, tol: float) -> dict[str, 
         "diffrax forward": lambda: jax.block_until_ready(forward(weights, start)),
         "diffrax step": lambda: jax.block_until_ready(step(weights, start)),
     }
-
-
-def _against_torchdiffeq(
-    node: plr.NeuralODE, u0: torch.Tensor, cotangent: torch.Tensor, step: dict[str, float]
-) -> None:
-    import torchdiffeq
-
-    times = torch.tensor([0.0, 1.0])
-    for name in ("odeint", "odeint_adjoint"):
-        solve = getattr(torchdiffeq, name)
-
-        def train(solve: Any = solve) -> None:
-            node.zero_grad()
-            u = solve(node.dynamics, u0, times, method="dopri5", rtol=TOL, atol=TOL)[-1]
-            (u * cotangent).sum().backward()
-
-        theirs = seconds(train, 5)
-        print(f"torchdiffeq {name}: step {theirs:.3f} s; julia / it {step['julia'] / theirs:.2f}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 The dynamics are digits_model.jl's; the head, the loss and the optimizer are PyTorch's. What comes out goes
 back to Julia as Lux has it: the model, its parameters and its state.
 
-Run: python examples/lux_digits.py (needs scikit-learn and Julia, see docs/julia.md)
+Run: python examples/lux_digits.py (needs scikit-learn and Julia, see docs/julia.md; a minute of one core once
+Julia is compiled). It prints 89.1% and 117 NFE without the regularizer, 90.8% and 39 NFE with it.
 """
 
 from pathlib import Path

@@ -208,16 +208,22 @@ def check_resolved(abstol: float, reltol: float, dtype: torch.dtype) -> None:
         ToleranceError: ``abstol`` would be rounded to 0 or to few digits, or the square of a tolerance would
             overflow, so that every error is 0 beside it.
     """
-    numbers = torch.finfo(dtype)
-    finest, coarsest = numbers.tiny, math.sqrt(numbers.max)
+    finest, coarsest, eps = _range(dtype)
     for name, value, least in (("abstol", abstol, finest), ("reltol", reltol, 0.0)):
         if not least <= value <= coarsest:
             raise ToleranceError(
                 f"{name} = {value:g} can not be told from {'0' if value < least else 'infinity'} in {dtype}: "
                 f"give {least:.2g} <= {name} <= {coarsest:.2g}"
             )
-    if reltol < numbers.eps:
+    if reltol < eps:
         _say_unresolved(reltol, dtype)
+
+
+@functools.cache
+def _range(dtype: torch.dtype) -> tuple[float, float, float]:
+    """The smallest number, the largest whose square is one, and the rounding of 1."""
+    numbers = torch.finfo(dtype)
+    return numbers.tiny, math.sqrt(numbers.max), numbers.eps
 
 
 @functools.cache

@@ -56,5 +56,6 @@ _disabled: dict[Callable[..., Any], Callable[..., Any]] = {}
 def _is_exporting(args: Any) -> bool:
     stand_ins = tuple(getattr(sys.modules[name], kind) for name, kind in STAND_INS if name in sys.modules)
     state = args[1] if len(args) > 1 else None
-    parts = [state] if isinstance(state, torch.Tensor) else torch.utils._pytree.tree_leaves(state)
-    return any(isinstance(x, stand_ins) for x in parts)
+    if isinstance(state, torch.Tensor):
+        return isinstance(state, stand_ins)
+    return any(isinstance(x, stand_ins) for x in torch.utils._pytree.tree_leaves(state))

@@ -16,6 +16,7 @@ function wrapped(x::Array{T}) where {T}
     return JLArray{T, ndims(x)}(JLArrays.GPUArrays.DataRef(_ -> nothing, bytes), size(x))
 end
 
+LocalReg.array(tensor::LocalReg.Py) = DLPack.from_dlpack(tensor) # as a GPU's
 DLPack.jlarray_type(::Val{DLPack.kDLCPU}) = JLArray
 Base.unsafe_wrap(::Type{<:JLArray}, manager::DLPack.DLManager) = wrapped(unsafe_wrap(Array, manager))
 DLPack.dldevice(::JLArray) = DLPack.DLDevice(DLPack.kDLCPU, 0)

@@ -75,7 +75,9 @@ NO_FORMULA = (
     ),
     *COMPOSITE,
 )
-SMOOTHED = ("KenCarp47", "KenCarp5")  # their estimates are small beside their errors
+# Their estimates, smoothed through the Jacobian, are small beside their errors. On Lorenz' problem KenCarp3
+# takes half of Kvaerno3's steps for seven times its error; both converge with the third order.
+SMOOTHED = ("KenCarp3", "KenCarp47", "KenCarp5")
 LOW_ORDER = ("ABDF2", "Midpoint", "RKC", "Rosenbrock23", "TRBDF2")
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 from typing import Any, Literal
 
 import pytest
@@ -443,6 +444,76 @@ def test_options_are_those_of_the_module_at_each_solve() -> None:
     assert node(u0).stats.naccept < fine
     node.abstol, node.reltol, node.tspan = 1e-6, 1e-6, (0.0, 1.0)
     assert node(u0).stats.naccept == coarse
+
+
+def test_a_problem_that_is_kept_follows_what_it_is_made_of() -> None:
+    """The engine keeps a layers' problem for the next solve: parameters written to, exchanged, held fast or
+    converted, another start, other options.
+    """
+    module, u0 = (
+        module_of(plr.Chain(plr.Dense(3, 7, "tanh"), plr.Dense(7, 3)), torch.float64),
+        start_of((5, 3), torch.float64),
+    )
+    nodes = {engine: plr.NeuralODE(module, engine=engine) for engine in ("torch", "julia")}
+
+    def agreed() -> torch.Tensor:
+        states, gradients = [], []
+        for node in nodes.values():
+            start = u0.clone().requires_grad_()
+            states.append(node(start).u)
+            wanted = [start, *(p for p in module.parameters() if p.requires_grad)]
+            gradients.append(torch.autograd.grad(states[-1].square().sum(), wanted))
+        bound = BOUNDS[u0.dtype]
+        agree(list(gradients[1]), list(gradients[0]), bound)
+        assert distance(states[0].detach(), states[1].detach()) < bound
+        return states[1].detach().clone()
+
+    seen = [agreed(), agreed()]
+    assert torch.equal(*seen)
+    with torch.no_grad():
+        module.p.mul_(0.5)
+    seen.append(agreed())
+    module.p.data = torch.randn_like(module.p) / 2
+    seen.append(agreed())
+    module.p = torch.nn.Parameter(torch.randn_like(module.p) / 2)
+    seen.append(agreed())
+    module.p.requires_grad_(False)
+    assert torch.equal(agreed(), seen[-1])
+    u0 = start_of((2, 3), torch.float64)
+    seen.append(agreed())
+    for node in nodes.values():
+        node.reltol = node.abstol = 1e-3
+    seen.append(agreed())
+    module.float()
+    u0 = u0.float()
+    seen.append(agreed())
+    assert not any(
+        one.shape == other.shape and torch.equal(one, other) for one, other in itertools.pairwise(seen[1:])
+    )
+
+
+@pytest.mark.parametrize("adjoint", ["discrete", "interpolating"])
+def test_a_state_saved_at_the_start_alone(adjoint: plr.Adjoint) -> None:
+    module, u0 = module_of(plr.Chain(plr.Dense(3, 3)), torch.float64), start_of((5, 3), torch.float64)
+    node = plr.NeuralODE(module, saveat=[0.0], engine="julia", adjoint=adjoint)
+    start = u0.clone().requires_grad_()
+    by_u0, by_p = torch.autograd.grad(node(start).u.sum(), [start, module.p])
+    assert torch.equal(by_u0, torch.ones_like(u0))
+    assert not by_p.any()
+
+
+@pytest.mark.parametrize("host", [False, True], ids=["lux", "callback"])
+@pytest.mark.parametrize("shape", [(), (3,), (70, 90, 3)], ids=str)
+def test_states_of_any_size(shape: tuple[int, ...], host: bool) -> None:
+    """Small ones, which cross as copies, and large ones, which cross as they are."""
+    module = module_of(plr.Chain(plr.Dense(3, 3, "tanh")), torch.float64)
+    dynamics: Any = module if shape and not host else lambda t, u: torch.sin(u) + t
+    (ours, our_grads), (theirs, their_grads) = both(
+        lambda engine: plr.NeuralODE(dynamics, engine=engine, saveat=[0.0, 0.5, 1.0]),
+        start_of(shape, torch.float64),
+    )
+    assert ours.u.shape == theirs.u.shape == (3, *shape)
+    torch.testing.assert_close([theirs.u, *their_grads], [ours.u, *our_grads], rtol=1e-9, atol=1e-10)
 
 
 def test_dense_output() -> None:

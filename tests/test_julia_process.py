@@ -7,6 +7,7 @@ import os
 import platform
 import signal
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -73,6 +74,32 @@ def test_memory_does_not_grow(adjoint: plr.Adjoint) -> None:
         train_once(ode, u0)
     # a leak of one state a solve would be 150 MiB
     assert settled() - before < 100
+
+
+def test_a_tensors_memory_lives_as_long_as_julias_array_of_it() -> None:
+    from pylocalreg.engines.julia_engine.start import start
+
+    main = start().main
+    main.seval("import LocalReg, PythonCall")
+    hold = main.seval("x -> (global held = LocalReg.array(PythonCall.Py(x)); nothing)")
+
+    def collect() -> None:
+        for _ in range(3):
+            main.seval("(GC.gc(); GC.gc(false))")
+            gc.collect()
+
+    x = torch.arange(1000.0)
+    alive = weakref.ref(x)
+    hold(x)
+    del x
+    collect()
+    others = [torch.full((1000,), -1.0) for _ in range(100)]  # where memory that was freed would be
+    assert main.seval("held == 0:999")
+    assert alive() is not None
+    del others
+    main.seval("held = nothing")
+    collect()
+    assert alive() is None
 
 
 def test_twenty_threads_at_once() -> None:

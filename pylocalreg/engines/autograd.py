@@ -7,7 +7,7 @@ transformed again.
 import dataclasses
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -96,7 +96,7 @@ class Solve:
             function = _TransformedSolve if transforming() else _Solve
             value, *states = function.apply(self, u0, *params)  # type: ignore[no-untyped-call]
         else:
-            with torch.no_grad():
+            with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
                 value, *states = self.forward(u0, params)
         ends = len(states) - len(self.times)
         return states[ends:], value, states[:ends]
@@ -121,7 +121,8 @@ class Solve:
         if trajectory.ended is not None:
             self.times = [*self.times[: len(trajectory.outputs) - 1], trajectory.ended]
             self.problem = dataclasses.replace(problem, tspan=(problem.tspan[0], trajectory.whole_end))
-        trajectory.calls += Calls(*(sum(observed.waste() for observed in side) for side in (of_f, of_g)))
+        if self.observed:
+            trajectory.calls += Calls(*(sum(observed.waste() for observed in side) for side in (of_f, of_g)))
         if draws is not None and draws.moved():
             raise OptionError(
                 "the dynamics drew random numbers in this solve, but not at their first call: they must draw "

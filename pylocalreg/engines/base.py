@@ -225,7 +225,7 @@ class Trajectory:
         )
 
     def steps(self) -> Steps:
-        return Steps(*(np.array(column, dtype=np.float64) for column in (self.t, self.dt, self.EEst)))
+        return Steps(*np.array((self.t, self.dt, self.EEst), dtype=np.float64))
 
     def estimate(self, quantity: Quantity, index: int) -> float:
         """R or S of an accepted step."""

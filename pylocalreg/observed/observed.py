@@ -254,8 +254,9 @@ def observed_in(dynamics: Any) -> list[Observed]:
     """What was observed among these dynamics: themselves, or modules within what wraps them."""
     if isinstance(dynamics, Observed):
         return [dynamics]
-    modules = dynamics.modules() if isinstance(dynamics, torch.nn.Module) else ()
-    return [module for module in modules if isinstance(module, Observed)]
+    if not isinstance(dynamics, torch.nn.Module) or not dynamics._modules:
+        return []
+    return [module for module in dynamics.modules() if isinstance(module, Observed)]
 
 
 def draws_numbers(dynamics: Any) -> bool:

@@ -14,13 +14,15 @@ end
 The discrete adjoint: the accepted steps taken again, the last one first, and reversed. `take(index, u, need, memory)`
 takes a step again as far as `need` goes, `:state`, `:estimate` or `:inside`; `inside[index]` holds (weights,
 cotangent) pairs of states inside that step, see [`add_inside!`](@ref); `by_end` is the cotangent of the state at
-the end, `estimates` are by their step's index.
+the end, `estimates` are by their step's index. `memory` is that of one step: what outlives it is copied.
 """
-function replay(take, run::Run, inside, by_end, estimates)
+replay(take, run::Run, inside, by_end, estimates) =
+    with_arena(memory -> replay(take, run, inside, by_end, estimates, memory))
+
+function replay(take, run::Run, inside, by_end, estimates, memory)
     by_p = zero(run.p)
     by_u = copy(by_end)
     taken_again = empty(run.states)
-    memory = Arena() # of one step: what outlives it is copied
     for index in (length(run.t) - 1):-1:0
         u = state!(taken_again, take, run, index, memory)
         if haskey(inside, index) || !all(iszero, by_u)

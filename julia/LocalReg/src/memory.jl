@@ -6,13 +6,13 @@ struct Fresh end
 
 (::Fresh)(x, dims = size(x)) = similar(x, dims)
 
-"""Arrays of one kind and size; the first `used` are in use."""
+"""Arrays of one type and size; the first `used` are in use."""
 mutable struct Shelf
+    const type::DataType
+    const dims::Any
     const arrays::Vector{Any}
     used::Int
 end
-
-Shelf() = Shelf([], 0)
 
 """
     Arena()
@@ -21,16 +21,23 @@ Arrays that serve again after [`reset!`](@ref). A step taken again and reversed 
 touch a new large array for the first time takes longer than what is computed in it.
 """
 struct Arena
-    shelves::Dict{Any, Shelf}
+    shelves::Vector{Shelf} # a handful: looked through sooner than a dictionary
 end
 
-Arena() = Arena(Dict())
+Arena() = Arena(Shelf[])
 
 function (arena::Arena)(x, dims = size(x))
-    shelf = get!(Shelf, arena.shelves, (typeof(x), dims))
+    shelf = shelf!(arena, typeof(x), dims)
     shelf.used += 1
     shelf.used > length(shelf.arrays) && push!(shelf.arrays, similar(x, dims))
     return shelf.arrays[shelf.used]
+end
+
+function shelf!(arena, type, dims)
+    for shelf in arena.shelves
+        shelf.type === type && shelf.dims === dims && return shelf
+    end
+    return push!(arena.shelves, Shelf(type, dims, [], 0))[end]
 end
 
 """As `memory(x, dims)`, of a type that the compiler knows."""
@@ -39,8 +46,22 @@ like(memory, x, dims = size(x)) = memory(x, dims)
 
 """Whatever came of the arena is free to serve again."""
 function reset!(arena::Arena)
-    for shelf in values(arena.shelves)
+    for shelf in arena.shelves
         shelf.used = 0
     end
     return arena
+end
+
+const SPARE = Arena[]
+const SPARE_LOCK = ReentrantLock()
+const KEPT = 2^22 # bytes of an arena that is kept for the next one who asks
+
+"""`work(arena)`, with one that served before if it is small: to make and to collect the arrays of small steps takes as
+long as what is computed in them. Nothing of the arena may outlive `work`."""
+function with_arena(work)
+    arena = @lock SPARE_LOCK isempty(SPARE) ? Arena() : pop!(SPARE)
+    result = work(reset!(arena))
+    bytes = sum(shelf -> sum(sizeof, shelf.arrays; init = 0), arena.shelves; init = 0)
+    bytes <= KEPT && @lock SPARE_LOCK push!(SPARE, arena)
+    return result
 end

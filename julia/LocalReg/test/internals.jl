@@ -6,7 +6,7 @@ module Internals
 
 using LocalReg
 using LocalReg: DLPack, DiffEqNoiseProcess, ForwardDiff, Lux, NNlib, ODEProblem, OrdinaryDiffEqCore,
-    OrdinaryDiffEqTsit5, Rodas5P, SDEProblem, SOSRI, SciMLBase, SciMLLogging, Tsit5, VCAB3, Vern7, init, owner, step!
+    OrdinaryDiffEqTsit5, PythonCall, Rodas5P, SDEProblem, SOSRI, SciMLBase, SciMLLogging, Tsit5, VCAB3, Vern7, init, owner, step!
 
 const NAMES = (
     OrdinaryDiffEqCore => (
@@ -25,6 +25,9 @@ const NAMES = (
     DLPack => (
         :from_dlpack, :share, :unsafe_share, :SHARES_POOL, :DELETER, :PYCAPSULE_NAME, :DLDevice, :kDLCUDA, :dldevice,
     ),
+    PythonCall => (:getptr,),
+    PythonCall.GC => (:enqueue,),
+    PythonCall.C => (:PyPtr, :Py_IncRef, :PyCapsule_New),
     ForwardDiff => (:Tag, :≺),
     NNlib => (:fast_act, :tanh_fast, :gelu_tanh),
 )
@@ -75,20 +78,43 @@ end
 """What a kind of tableau is called where LocalReg tells it by its name."""
 const KINDS = Dict("its tab" => :RodasTableau, "the tab of that" => :ESDIRKIMEXTableau)
 
-"""Everything that is missing, in words; empty where LocalReg finds what it reads."""
-function missing_internals()
+"""
+Everything that is missing, in words; empty where LocalReg finds what it reads. `objects()`, which reads the names itself,
+is asked for no objects where one is missing.
+"""
+function missing_internals(names = NAMES, objects = read_objects)
     found = String[]
-    for (package, names) in NAMES, name in names
+    for (package, of_package) in names, name in of_package
         isdefined(package, name) || push!(found, "$(nameof(package)) $(pkgversion(package)) has no $name")
     end
     isempty(found) || return found
-    for (what, (object, fields)) in read_objects()
+    for (what, (object, fields)) in objects()
         type = nameof(typeof(object))
         where = "$(parentmodule(typeof(object))) $(pkgversion(parentmodule(typeof(object))))"
         append!(found, ["$what, a $type of $where, has no $field" for field in fields if !hasproperty(object, field)])
         get(KINDS, what, type) === type || push!(found, "$what is a $type of $where, not a $(KINDS[what])")
     end
     return found
+end
+
+"""
+What `missing_internals` says of stacks that each lack one thing: (that thing, what is said). A package without it is a
+module of the package's other names, an object without it a named tuple of the object's other fields.
+"""
+function said_of_changed_stacks()
+    said = Tuple{Symbol, Vector{String}}[]
+    for (package, names) in NAMES, lacking in names
+        changed = Module(nameof(package))
+        for name in names
+            name === lacking || Core.eval(changed, :(const $name = nothing))
+        end
+        push!(said, (lacking, missing_internals((changed => names,), () -> [])))
+    end
+    for (what, (object, fields)) in read_objects(), lacking in fields
+        changed = NamedTuple(field => nothing for field in fields if field !== lacking)
+        push!(said, (lacking, missing_internals((), () -> [what => (changed, fields)])))
+    end
+    return said
 end
 
 end

@@ -15,6 +15,9 @@ const FILES = isempty(ARGS) ?
 @testset "LocalReg" begin
     @testset "internals of the stack" begin
         @test Internals.missing_internals() == []
+        for (lacking, said) in Internals.said_of_changed_stacks()
+            @test any(endswith("has no $lacking"), said)
+        end
     end
     include("models.jl")
     foreach(file -> include("$file.jl"), FILES)

@@ -28,24 +28,30 @@ def refusals(julia: Julia) -> Iterator[None]:
     try:
         yield
     except julia.juliacall.JuliaError as error:
-        failure = julia.call("failure", error.exception)
-        if failure is not None and failure[0] in REFUSED:
-            kind, text, _ = failure
-            raise REFUSED[kind](text) from error
-        if "DimensionMismatch" in str(error):
-            raise ShapeError(f"the dynamics do not fit the state: {error}") from error
-        if "Mutating arrays is not supported" in str(error):
-            raise OptionError(
-                "the dynamics write to arrays, through which Zygote takes no gradient: write them out of "
-                f"place, or as f!(du, u, p, t): {error}"
-            ) from error
-        if "MethodError" in str(error) and "ForwardDiff.Dual" in str(error):
-            raise OptionError(
-                "the dynamics do not take the dual numbers that ForwardDiff differentiates by (an array of "
-                "Float64 made before holds none, nor does an argument declared Float64): let arrays and "
-                f"arguments have the element type of u and p: {error}"
-            ) from error
+        _refuse(julia, error)
         raise
+
+
+def _refuse(julia: Julia, error: Any) -> Any:
+    """Raise for what Julia refuses; what else has failed, as `host_failure` says it."""
+    failure = julia.call("failure", error.exception)
+    if failure is not None and failure[0] in REFUSED:
+        kind, text, _ = failure
+        raise REFUSED[kind](text) from error
+    if "DimensionMismatch" in str(error):
+        raise ShapeError(f"the dynamics do not fit the state: {error}") from error
+    if "Mutating arrays is not supported" in str(error):
+        raise OptionError(
+            "the dynamics write to arrays, through which Zygote takes no gradient: write them out of "
+            f"place, or as f!(du, u, p, t): {error}"
+        ) from error
+    if "MethodError" in str(error) and "ForwardDiff.Dual" in str(error):
+        raise OptionError(
+            "the dynamics do not take the dual numbers that ForwardDiff differentiates by (an array of "
+            "Float64 made before holds none, nor does an argument declared Float64): let arrays and "
+            f"arguments have the element type of u and p: {error}"
+        ) from error
+    return failure
 
 
 @contextmanager
@@ -80,10 +86,10 @@ def inside(julia: Julia, problem: Problem, device: torch.device) -> Iterator[Non
     Julia's own text and trace stand behind them.
     """
     try:
-        with refusals(julia), in_order(julia, device):
+        with in_order(julia, device):
             yield
     except julia.juliacall.JuliaError as error:
-        failure = julia.call("failure", error.exception)
+        failure = _refuse(julia, error)
         if failure is None:
             raise
         if failure[0] == "stack":

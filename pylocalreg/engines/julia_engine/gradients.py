@@ -71,6 +71,7 @@ def _continuous(
     cotangents: Sequence[tuple[float, torch.Tensor]],
     steps: Sequence[StepCotangent],
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    assert trajectory.model is not None
     at: dict[float, torch.Tensor] = {}
     of_steps: list[torch.Tensor] = []
 
@@ -104,7 +105,7 @@ def _continuous(
         )
     else:
         by_u0 = torch.zeros_like(trajectory.u[trajectory.naccept])
-        by_p = torch.zeros_like(of_steps[0]) if of_steps else torch.zeros(0)
+        by_p = torch.zeros_like(trajectory.model.p)
     if at_start is not None:
         by_u0 = by_u0 + at_start
     return by_u0, sum(of_steps, by_p)

@@ -63,7 +63,8 @@ def _native(
     inputs: Sequence[torch.Tensor],
 ) -> Model:
     """In Julia all parameters are one vector: those of each side, and behind them what is injected."""
-    tensors = [*(p for side in sides for p in _parameters(side)), *_injected(sides, u0, inputs)]
+    own = [p for p in map(_parameter, sides) if p is not None]
+    tensors = [*own, *_injected(sides, u0, inputs)]
     handles = [_model(julia, side) for side in sides]
     if not tensors:
         p = u0.new_zeros(1)
@@ -72,7 +73,8 @@ def _native(
     else:
         p = torch.cat([x.detach().reshape(-1) for x in tensors])
     if len(sides) > 1:
-        first, last = sum(x.numel() for x in _parameters(sides[0])), p.numel()
+        of_drift = _parameter(sides[0])
+        first, last = 0 if of_drift is None else of_drift.numel(), p.numel()
         handles = [
             julia.call("part", handles[0], 1, first),
             julia.call("part", handles[1], first + 1, last),
@@ -80,6 +82,8 @@ def _native(
     sizes = [x.numel() for x in tensors]
 
     def split(by_p: torch.Tensor) -> list[torch.Tensor | None]:
+        if len(tensors) == 1:  # with nothing to divide: half of what is computed of a small problem here
+            return [by_p.view(tensors[0].shape) if p is tensors[0] else None for p in problem.params]
         by_id: dict[int, torch.Tensor] = {}
         for x, piece in zip(tensors, torch.split(by_p[: sum(sizes)], sizes), strict=True):
             own = piece.view(x.shape)  # drift and diffusion may be one module
@@ -89,24 +93,24 @@ def _native(
     return Model(handles[0], handles[1] if len(handles) == 2 else None, p, split)
 
 
-def _parameters(side: LayerDynamics | Drawn) -> list[torch.Tensor]:
-    p = side.p if isinstance(side, LayerDynamics) else side.f.p
-    return [] if p is None else [p]
+def _parameter(side: LayerDynamics | Drawn) -> torch.Tensor | None:
+    return side.p if isinstance(side, LayerDynamics) else side.f.p
 
 
 def _injected(
     sides: Sequence[LayerDynamics | Drawn], u0: torch.Tensor, inputs: Sequence[torch.Tensor]
 ) -> list[torch.Tensor]:
-    layers = [side for side in sides if isinstance(side, LayerDynamics)]
-    if inputs or any(side.description.injected for side in layers):
-        return [side.injected(u0, inputs) for side in layers]
-    return []
+    return [
+        side.injected(u0, inputs)
+        for side in sides
+        if isinstance(side, LayerDynamics) and (inputs or side.description.injected)
+    ]
 
 
 def _model(julia: Julia, side: LayerDynamics | Drawn) -> Any:
     if isinstance(side, Drawn):
         return side.f.at(julia, side.seed)
-    if not any(isinstance(layer, BatchNorm) for layer in side.description.layers):
+    if not side._buffers:  # of batch norms
         return _stateless(julia, side.description)
     rows, running = described(side)
     return julia.call("layers", rows, side.timed, side.description.injected, running, side.training)

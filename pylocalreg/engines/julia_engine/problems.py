@@ -1,10 +1,14 @@
 """A problem in Julia: its models, its options, its method's coefficients and its path of noise."""
 
 import functools
+from dataclasses import dataclass
+from operator import is_
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
+from pylocalreg.dynamics import LayerDynamics
 from pylocalreg.engines.base import Problem
 from pylocalreg.engines.julia_engine.models import Model, model_of
 from pylocalreg.engines.julia_engine.stack import solve_options_of, stack_algorithm
@@ -14,11 +18,9 @@ from pylocalreg.engines.methods import METHODS
 from pylocalreg.errors import DeviceError
 
 
-def begin(
-    problem: Problem, u0: torch.Tensor, at: float | None = None
-) -> tuple[Julia, Model, tuple[Any, ...]]:
-    """The problem as a row that host/problems.jl makes one of; ``at`` is where it starts, if not with its
-    span.
+def begin(problem: Problem, u0: torch.Tensor, at: float | None = None) -> tuple[Julia, Model, Any]:
+    """The problem in Julia, or a row that host/problems.jl makes one of; ``at`` is where it starts, if not
+    with its span.
     """
     _check_device(u0.device, problem.solver)
     julia = start()
@@ -35,25 +37,52 @@ def begin(
         problem.dt or 0.0,
         problem.adaptive,
         problem.maxiters,
-        problem.steps.dtmin or 0.0,
-        problem.steps.dtmax or 0.0,
-        problem.steps.tstops,
-        tuple(problem.steps.constants.items()),
+        problem.steps,
         problem.solve_options,
     )
     tableau = tableau_of(julia, problem.solver, dtype)
     per_sample = problem.jacobian == "per_sample"
     model = model_of(julia, problem, u0)
-    return julia, model, (model.f, model.g, model.p, per_sample, options, tableau, path)
+    row = (model.f, model.g, model.p, per_sample, options, tableau, path)
+    f = problem.f
+    same_again = at is None and problem.g is None and u0.device.type == "cpu"
+    if same_again and isinstance(f, LayerDynamics) and not f._buffers:
+        return julia, model, _prepared(julia, f, row)
+    return julia, model, row
+
+
+@dataclass
+class _Prepared:
+    """A problem in Julia, and what it was made of."""
+
+    row: tuple[Any, ...]
+    address: int
+    problem: Any
+
+
+_of_layers: "WeakKeyDictionary[LayerDynamics, _Prepared]" = WeakKeyDictionary()
+
+
+def _prepared(julia: Julia, f: LayerDynamics, row: tuple[Any, ...]) -> Any:
+    """The problem of the row, the last one of these layers where it was made of the same and of parameters
+    in the same memory, which it keeps from being anything else's.
+    """
+    last, address = _of_layers.get(f), row[2].data_ptr()
+    if last is not None and last.address == address and all(map(is_, last.row, row[:2] + row[3:])):
+        return last.problem
+    handle = julia.call("problem", row)
+    _of_layers[f] = _Prepared(row[:2] + row[3:], address, handle)
+    return handle
 
 
 @functools.lru_cache(maxsize=256)
 def _options(julia: Julia, dtype: str, solver: str, *given: Any) -> Any:
     """Options in Julia, made once: a small solve takes hardly longer than they do."""
-    *numbers, solve_options = given
+    *numbers, steps, solve_options = given
+    of_steps = steps.dtmin or 0.0, steps.dtmax or 0.0, steps.tstops, tuple(steps.constants.items())
     algorithm = None if solver in METHODS else stack_algorithm(julia, solver).handle
     more = solve_options_of(julia, solve_options) if solve_options else None
-    return julia.call("options", dtype, (str(solver), *numbers, algorithm, more))
+    return julia.call("options", dtype, (str(solver), *numbers, *of_steps, algorithm, more))
 
 
 def _check_device(device: torch.device, solver: str) -> None:

@@ -76,7 +76,7 @@ def solve(
         trajectory.t, trajectory.dt, trajectory.EEst = list(t), list(dt), list(EEst)
         trajectory.nreject = int(nreject)
         trajectory.nf, trajectory.calls = int(nf), Calls(int(calls), int(of_diffusion))
-        trajectory.outputs = [u.view(u0.shape) for u in outputs]
+        trajectory.outputs = list(outputs)
         trajectory.u = _States(julia, run)
         if keep.stiffness:
             for i in range(trajectory.naccept):

@@ -104,7 +104,7 @@ def _start() -> "Julia":
             import juliacall
         main: Any = juliacall.Main
         main.seval("import LocalReg")
-        functions = main.LocalReg.host_functions(torch.utils.dlpack.from_dlpack)
+        functions = main.LocalReg.host_functions(torch)
     except Exception as error:
         raise EngineUnavailableError(f"engine='julia': Julia did not start: {error}") from error
     _started_in = os.getpid()

@@ -1,8 +1,8 @@
 # Everything Python calls, by name: every function takes and gives Python objects.
 
-"""Every function Python calls, by name; `from_dlpack` is torch's."""
-function host_functions(from_dlpack::Py)
-    PythonCall.pycopy!(FROM_DLPACK, from_dlpack)
+"""Every function Python calls, by name; `torch` is the module."""
+function host_functions(torch::Py)
+    remember!(torch)
     functions = (;
         HOST_ALGORITHMS...,
         layers = host_layers, coefficients = host_coefficients, model = host_model, part = host_part,
