@@ -418,6 +418,37 @@ CONTESTS = (
 )
 
 
+# of the small shape: what a solve takes beside its arithmetic
+SMALL_CONTESTS = (
+    Contest(
+        "forward solve",
+        PYLOCALREG,
+        True,
+        (
+            pylocalreg_forward(PYLOCALREG),
+            pylocalreg_forward(COMPILED, compile=True),
+            torchdiffeq_forward,
+            torchode_forward,
+            diffrax_forward,
+        ),
+        (Target("compiled forward at most 2 x diffrax's", COMPILED, DIFFRAX, 2.0),),
+    ),
+    Contest(
+        "training step (calls: forward and backward)",
+        DISCRETE,
+        False,
+        (
+            pylocalreg_training(DISCRETE, adjoint="discrete"),
+            pylocalreg_training(COMPILED_DISCRETE, adjoint="discrete", compile=True),
+            torchdiffeq_training,
+            torchode_training,
+            diffrax_training,
+        ),
+        (Target("compiled training step at most 2.5 x diffrax's", COMPILED_DISCRETE, DIFFRAX, 2.5),),
+    ),
+)
+
+
 def paired_ratio(times: Sequence[float], reference: Sequence[float]) -> float:
     """Median over the rounds of the ratio within a round, from which slow spells of the machine cancel."""
     return statistics.median(a / b for a, b in zip(times, reference, strict=True))
@@ -511,7 +542,7 @@ def print_results(title: str, results: Iterable[dict[str, Any]]) -> None:
         for row in result["rows"]:
             error = "" if row["error"] is None else f"{row['error']:.0e}"
             print(
-                f"  {row['contestant']:<34}{row['calls']:>6}{row['ms']:>14.1f}{row['ratio']:>9.2f}{error:>10}"
+                f"  {row['contestant']:<34}{row['calls']:>6}{row['ms']:>14.4g}{row['ratio']:>9.2f}{error:>10}"
             )
         for target in result["targets"]:
             measured = "" if target["measured"] is None else f" ({target['measured']:.2f})"
@@ -570,6 +601,7 @@ def main() -> None:
     on_threads(options.threads)
     torch.manual_seed(0)
     shape = SHAPES[options.shape]
+    contests: Sequence[Contest] = SMALL_CONTESTS if options.shape == "small" else CONTESTS
     layers = plr.TimeDependent(
         plr.Dense(shape.width, shape.hidden, "tanh"), plr.Dense(shape.hidden, shape.width)
     )
@@ -583,7 +615,7 @@ def main() -> None:
     scales = {"as initialized": initial, f"trained-like (weights x {factor:g})": trained}
     results = {}
     for title, field in scales.items():
-        results[title] = [hold(contest, field, x, rounds) for contest in CONTESTS]
+        results[title] = [hold(contest, field, x, rounds) for contest in contests]
         print_results(title, results[title])
     if options.json:
         figures = {**setting, "shape": shape.title, "scales": results}

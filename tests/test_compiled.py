@@ -11,8 +11,9 @@ import torch
 
 import pylocalreg as plr
 from pylocalreg.engines.torch_engine import inductor
+from pylocalreg.engines.torch_engine.functional import Tensors
 from tests.conftest import Net, normal
-from tests.test_captured import Branching, assert_same
+from tests.test_captured import Branching, Scaled, assert_same
 
 UNIQUE = "unique_graphs"
 
@@ -75,6 +76,63 @@ def test_compiled_once_for_all_solves(traced: None) -> None:
 )
 def test_as_uncompiled(traced: None, options: dict[str, Any]) -> None:
     assert_same(*pair(**options), normal(4, 3))
+
+
+def test_what_the_dynamics_hold_is_looked_at_once_a_solve(
+    traced: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = 0
+    look = inductor.InOneSolve._looked_at
+
+    def counted(self: inductor.InOneSolve, tensors: Tensors) -> Tensors:
+        nonlocal looked
+        looked += 1
+        return look(self, tensors)
+
+    monkeypatch.setattr(inductor.InOneSolve, "_looked_at", counted)
+    field = Scaled(3)
+    one, other = pair(field)
+    for scale in (1.0, 0.5):
+        field.scale = scale
+        assert assert_same(one, other, normal(4, 3)).naccept > 2
+    # of one solve; of its adjoint, and of a plain step's beside it where the function is new
+    assert looked <= 2 * (1 + 1)
+
+
+def test_a_state_that_is_laid_out_otherwise(traced: None) -> None:
+    one, other = pair()
+    assert_same(one, other, normal(3, 4).t())
+    assert_same(one, other, normal(4, 6)[:, ::2])
+
+
+class Keeping(Net):
+    """Holds what it was called with last."""
+
+    last: torch.Tensor | None = None
+
+    def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        self.last = u
+        return super().forward(t, u)
+
+
+def test_what_a_module_stores_is_of_its_last_call(traced: None) -> None:
+    field = Keeping(3)
+    one, other = pair(field, solver="RK4", dt=0.25)
+    with torch.no_grad():
+        one(normal(4, 3))
+        right = field.last
+        other(normal(4, 3))
+    assert right is not None
+    assert field.last is not None
+    torch.testing.assert_close(field.last, right, rtol=1e-12, atol=1e-12)
+
+
+def test_small_products_are_sums_in_the_kernel_and_large_ones_are_left() -> None:
+    a, b, c = normal(32, 2), normal(2, 50, seed=1), normal(50, seed=2)
+    torch.testing.assert_close(inductor._mm(a, b), a @ b)
+    torch.testing.assert_close(inductor._addmm(c, a, b), torch.addmm(c, a, b))
+    assert inductor._mm(normal(128, 64), normal(64, 64)) is NotImplemented
+    assert inductor._addmm(c, a, b, beta=2) is NotImplemented
 
 
 def test_states_of_several_parts(traced: None) -> None:

@@ -1,8 +1,9 @@
 """Functions compiled by ``torch.compile``: one kernel for what is many passes over memory one by one."""
 
 import functools
+import operator
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ def _decompositions() -> dict[Any, Any]:
     return {**select_decomp_table(), **own}
 
 
-def _mm(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def _mm(a: torch.Tensor, b: torch.Tensor) -> Any:
     """``NotImplemented`` leaves the product as it is; what is compared here, the compiler guards."""
     (m, k), n = a.shape, b.shape[1]
     if a.device.type != "cpu" or m * k * VECTOR * (-(-n // VECTOR)) > SMALL:
@@ -99,14 +100,17 @@ def _noting(graph: torch.fx.GraphModule, examples: Sequence[Any]) -> Compiled:
 
 class InOneSolve:
     """A fused function as one solve calls it: ``held`` first, then tensors that differ from call to call in
-    nothing but their elements.
+    nothing but their elements. ``modules`` are those that it calls.
 
-    Whether the function that was compiled is the right one, for the modules' attributes and the shapes, takes
-    half of the time of a small step to see. The first call sees it; those that follow call the same graph.
+    To see whether what was compiled is right for the modules' attributes and the shapes takes half of the time
+    of a small step. The first call sees it; those that follow call the same graph, but where a module stores
+    something at its calls, which is no part of a graph.
     """
 
-    def __init__(self, function: Callable[..., Tensors], *held: Any) -> None:
-        self.function, self.held = function, held
+    def __init__(
+        self, function: Callable[..., Tensors], *held: Any, modules: Iterable[torch.nn.Module] = ()
+    ) -> None:
+        self.function, self.held, self.modules = function, held, list(modules)
         self.strides: list[tuple[int, ...]] | None = None
 
     def __call__(self, *tensors: torch.Tensor) -> Tensors:
@@ -120,11 +124,16 @@ class InOneSolve:
 
     def _looked_at(self, tensors: Tensors) -> Tensors:
         _noted.call, self.strides = None, None
+        before = self._attributes()
         given = self.function(*self.held, *tensors)
         call, _noted.call = _noted.call, None
-        if call is not None:
+        after = self._attributes()
+        if call is not None and len(after) == len(before) and all(map(operator.is_, before, after)):
             self._note(call, tensors, given)
         return given
+
+    def _attributes(self) -> list[Any]:
+        return [value for module in self.modules for value in vars(module).values()]
 
     def _note(
         self, call: tuple[Compiled, Sequence[Any], Sequence[Any]], tensors: Tensors, given: Tensors
@@ -134,7 +143,7 @@ class InOneSolve:
         of_tensor = {id(x): i for i, x in enumerate(tensors)}
         of_output = {id(x): i for i, x in enumerate(outputs)}
         if len({*map(id, given)}) < len(of_output) or any(id(x) not in of_output for x in given):
-            return  # a module keeps some, or is given others
+            return  # something else is stored, or given
         self.args = [None if id(x) in of_tensor else x for x in args]  # which would be kept for the solve
         self.places = [(place, of_tensor[id(x)]) for place, x in enumerate(args) if id(x) in of_tensor]
         self.returned = [of_output[id(x)] for x in given]

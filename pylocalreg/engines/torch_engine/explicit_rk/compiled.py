@@ -73,7 +73,8 @@ class _Function:
         graph = GRAPHS.get(tensors[1].device.type)
         if graph is None:
             function = self.steps.get(self.key, lambda: fused(self.method, *self.first))
-            self.compiled = InOneSolve(function, self.step, *self.params)
+            modules = self.step.f.module.modules() if isinstance(self.step, TensorStep) else ()
+            self.compiled = InOneSolve(function, self.step, *self.params, modules=modules)
             return self.compiled(*tensors)
         self.recorded = self._recorded(tensors, graph)
         return self.recorded(*tensors)
