@@ -466,7 +466,8 @@ def test_a_problem_that_is_kept_follows_what_it_is_made_of() -> None:
         bound = BOUNDS[u0.dtype]
         agree(list(gradients[1]), list(gradients[0]), bound)
         assert distance(states[0].detach(), states[1].detach()) < bound
-        return states[1].detach().clone()
+        last: torch.Tensor = states[1].detach().clone()
+        return last
 
     seen = [agreed(), agreed()]
     assert torch.equal(*seen)
