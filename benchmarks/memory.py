@@ -6,6 +6,7 @@ machine. Fixed steps of Tsit5, a state of 256 x 16 and a network of 528 paramete
 """
 
 import argparse
+import json
 import math
 import weakref
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 import pylocalreg as plr
 from pylocalreg.experiments import paper
+from pylocalreg.experiments.files import write_text
 
 STEPS = (16, 64, 256, 1024)
 BATCH, WIDTH = 256, 16
@@ -175,13 +177,13 @@ def draw(results: dict[str, dict[str, list[float]]], output: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="peak memory against the number of steps")
-    parser.add_argument("--picture", type=Path, help="where to draw it")
+    parser.add_argument("--json", type=Path, help="where to write the figures too")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = {contestant.name: measure(contestant) for contestant in CONTESTANTS}
     print(table(results))
-    if options.picture:
-        draw(results, options.picture)
+    if options.json:
+        write_text(options.json, json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ Figures = Mapping[str, Any]
 
 
 def setting(figures: Figures) -> str:
-    """On what it was measured, and with which versions."""
+    """On what it was measured, by which clock, and with which versions."""
     versions = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
-    return f"{figures['machine']}, {figures['device']}; medians of {figures['rounds']} rounds; {versions}."
+    measured = f"{figures['clock']}, medians of {figures['rounds']} rounds"
+    return f"{figures['machine']}, {figures['device']}; {measured}; {versions}."
 
 
 def shape(figures: Figures) -> str:
-    """`benchmarks.mnist_shape`: a table for each contest, both networks side by side, then the targets."""
+    """`benchmarks.networks`: a table for each contest, both scales side by side, then the targets."""
     scales: Mapping[str, Sequence[Figures]] = figures["scales"]
     parts = [setting(figures)]
     for contests in zip(*scales.values(), strict=True):
@@ -63,3 +64,62 @@ def _verdict(target: Figures) -> str:
     if target["measured"] is None:
         return "not measured"
     return f"{target['measured']:.2f}, {'met' if target['verdict'] == 'PASS' else 'missed'}"
+
+
+def sde(figures: Figures) -> str:
+    """`benchmarks.sde`: a table for each strong error that was aimed at."""
+    parts = [setting(figures)]
+    for target, rows in figures["targets"].items():
+        lines = [
+            f"| strong error at most {float(target):.0e} | 1/dt, 1/tol | error | solve ms | ratio "
+            "| training step ms | ratio |",
+            "|---" + "|---:" * 6 + "|",
+        ]
+        for row in rows:
+            cells = [row["peer"], str(row["size"]), f"{row['error']:.0e}"]
+            for kind in ("solve", "train"):
+                ratio = row[f"{kind}_ratio"]
+                cells += [f"{row[f'{kind}_ms']:.3g}", "" if ratio is None else f"{ratio:.2f}"]
+            lines.append(f"| {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+FORWARD, TRAINING = "forward solve", "training step"
+
+
+def against_peers(shapes: Sequence[Figures]) -> str:
+    """The README's: each contestant's time as a multiple of pylocalreg's by default, as initialized and as
+    after training; bold where it is the faster.
+    """
+    columns = {
+        f"{figures['shape']}, {kind}": _multiples(figures, kind)
+        for figures in shapes
+        for kind in (FORWARD, TRAINING)
+    }
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    lines = [f"| {' | '.join(['', *columns])} |", "|---" + "|---:" * len(columns) + "|"]
+    for name in names:
+        cells = [column.get(name, "") for column in columns.values()]
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    return "\n".join(lines)
+
+
+def _multiples(figures: Figures, kind: str) -> dict[str, str]:
+    cells: dict[str, list[str]] = {}
+    for contests in figures["scales"].values():
+        (contest,) = (contest for contest in contests if contest["contest"].startswith(kind))
+        ratios = {_plain(row["contestant"]): row["ratio"] for row in contest["rows"]}
+        for name, ratio in ratios.items():
+            multiple = ratio / ratios["pylocalreg"]
+            shown = f"{multiple:.2f}" if multiple < 10 else f"{multiple:.0f}"
+            cells.setdefault(name, []).append(f"**{shown}**" if multiple < 1 else shown)
+    return {name: ", ".join(shown) for name, shown in cells.items() if name != F_ALONE}
+
+
+F_ALONE = "NFE x f alone"
+
+
+def _plain(contestant: str) -> str:
+    """One name for a forward solve and a training step of the same."""
+    return contestant.replace("pylocalreg discrete", "pylocalreg")

@@ -1,9 +1,9 @@
 """Every table and picture of README and docs from the runs' records: ``make results``.
 
 ``docs/records`` holds the records: ``record.json`` of training runs (``pylocalreg train``),
-``digits.jsonl``, ``loose.jsonl``, ``floor.jsonl`` and ``reproduction.jsonl`` of four benchmarks, and in
-``bench`` what ``make bench`` measured. What stands between ``<!-- results: NAME -->`` and ``<!-- end -->``
-in a page is written here, by name.
+``digits.jsonl``, ``loose.jsonl``, ``choices.jsonl``, ``floor.jsonl`` and ``reproduction.jsonl`` of five
+benchmarks, and in ``bench`` what ``make bench`` measured. What stands between ``<!-- results: NAME -->``
+and ``<!-- end -->`` in a page is written here, by name.
 """
 
 import json
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import digits, floor, loose, page, reproduction, work_precision
+from benchmarks import choices, digits, floor, loose, memory, page, reproduction, work_precision
 from benchmarks.records import read
 from pylocalreg.experiments import figures, paper, records, tables
 from pylocalreg.experiments.comparison import EXPERIMENTS, compare
@@ -31,6 +31,7 @@ PAGES = (
     "docs/reproduction.md",
     "docs/experiments.md",
     "docs/benchmarks.md",
+    "docs/memory.md",
 )
 PICTURES = "docs/pictures"
 
@@ -89,10 +90,17 @@ PARTS: dict[str, Callable[[], str]] = {
     "table-5": lambda: table(5),
     "digits": lambda: digits.table(lines("digits.jsonl")),
     "loose": lambda: loose.table(lines("loose.jsonl")),
+    "choices": lambda: choices.table(lines("choices.jsonl")),
     "floor": lambda: floor.table(lines("floor.jsonl")),
     "gradients": lambda: reproduction.gradient_table(lines("reproduction.jsonl")),
     "precisions": lambda: reproduction.training_table(lines("reproduction.jsonl")),
-    "shape-gpu": lambda: page.shape(figures_of("shape-gpu.json")),
+    "mnist-1": lambda: page.shape(figures_of("mnist-1.json")),
+    "mnist-2": lambda: page.shape(figures_of("mnist-2.json")),
+    "small-1": lambda: page.shape(figures_of("small-1.json")),
+    "mnist-gpu": lambda: page.shape(figures_of("mnist-gpu.json")),
+    "sde": lambda: page.sde(figures_of("sde.json")),
+    "memory": lambda: memory.table(figures_of("memory.json")),
+    "peers": lambda: page.against_peers([figures_of("mnist-1.json"), figures_of("small-1.json")]),
     "work-precision": lambda: work_precision.table(lines("bench/work_precision.jsonl")),
 }
 
@@ -119,6 +127,8 @@ def main() -> None:
         figures.draw(number, found, ROOT / PICTURES, paper.load())
     reproduction.draw(lines("reproduction.jsonl"), ROOT / PICTURES / "reproduction.png")
     work_precision.draw(lines("bench/work_precision.jsonl"), ROOT / PICTURES / "work-precision.png")
+    choices.draw(lines("choices.jsonl"), ROOT / PICTURES / "choices.png")
+    memory.draw(figures_of("memory.json"), ROOT / PICTURES / "memory.png")
 
 
 if __name__ == "__main__":

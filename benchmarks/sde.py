@@ -19,13 +19,16 @@ from typing import Any
 import torch
 
 import pylocalreg as plr
-from benchmarks.mnist_shape import (
+from benchmarks.networks import (
     Contestant,
+    clock_of,
     in_turns,
     installed_versions,
+    on_threads,
     paired_ratio,
     setting_of,
 )
+from pylocalreg.experiments.files import write_text
 
 BATCH, WIDTH, HIDDEN = 128, 32, 64
 LADDER = tuple(sorted({round(2 * 2 ** (i / 2)) for i in range(17)}))  # 2 to 512
@@ -261,7 +264,9 @@ def hold(peers: Sequence[Peer], target: float, rounds: int) -> list[dict[str, An
     fitted = [found for peer in peers if (found := fit(peer, target)) is not None]
     times = {
         kind: in_turns(
-            [Contestant(x.peer.name, getattr(x.peer, kind)(x.size), lambda: 0) for x in fitted], rounds
+            [Contestant(x.peer.name, getattr(x.peer, kind)(x.size), lambda: 0) for x in fitted],
+            rounds,
+            clock_of(torch.device("cpu")),
         )
         for kind in ("solve", "train")
     }
@@ -293,6 +298,7 @@ def main() -> None:
     parser.add_argument("--targets", type=float, nargs="+", default=[1e-3, 2e-4], help="strong errors")
     parser.add_argument("--json", type=Path, help="where to write the figures too")
     options = parser.parse_args()
+    on_threads(1)
     torch.manual_seed(0)
     model = Model(Drift().double(), Diffusion().double(), torch.randn(BATCH, WIDTH, dtype=torch.float64))
     print(installed_versions(PACKAGES))
@@ -303,7 +309,7 @@ def main() -> None:
         print_rows(target, rows)
     if options.json:
         setting = setting_of(model.u0.device, options.rounds, PACKAGES)
-        options.json.write_text(json.dumps({**setting, "targets": results}, indent=2) + "\n")
+        write_text(options.json, json.dumps({**setting, "targets": results}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

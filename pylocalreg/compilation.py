@@ -12,6 +12,9 @@ from pylocalreg.errors import OptionError
 P = ParamSpec("P")
 T = TypeVar("T")
 
+is_compiling: Callable[[], bool] = getattr(torch.compiler, "is_compiling", None) or torch._utils.is_compiling
+"""Whether the compiler is reading this call; before torch 2.3 under a private name."""
+
 
 def uncompiled(forward: Callable[P, T]) -> Callable[P, T]:
     """``forward``, run as it is where a model around it is compiled: one break of the graph.
@@ -41,13 +44,17 @@ def uncompiled(forward: Callable[P, T]) -> Callable[P, T]:
     return as_it_is
 
 
+STAND_INS = (
+    ("torch._subclasses.fake_tensor", "FakeTensor"),
+    ("torch._subclasses.functional_tensor", "FunctionalTensor"),  # before torch 2.3
+)
+"""What a state is while a model is exported, and where: only looked for where it has been imported."""
+
 _disabled: dict[Callable[..., Any], Callable[..., Any]] = {}
 
 
 def _is_exporting(args: Any) -> bool:
-    if "torch._subclasses.fake_tensor" not in sys.modules:
-        return False
-    fake = sys.modules["torch._subclasses.fake_tensor"].FakeTensor
+    stand_ins = tuple(getattr(sys.modules[name], kind) for name, kind in STAND_INS if name in sys.modules)
     state = args[1] if len(args) > 1 else None
     parts = [state] if isinstance(state, torch.Tensor) else torch.utils._pytree.tree_leaves(state)
-    return any(isinstance(x, fake) for x in parts)
+    return any(isinstance(x, stand_ins) for x in parts)

@@ -45,8 +45,9 @@ class CompiledSteps:
         said = bool(self._refused)
         self._refused.add(what)
         if not said:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            warnings.warn(f"compile=True: {what} runs uncompiled: {first}", stacklevel=2)
+            lines = (str(error).strip() or type(error).__name__).splitlines()
+            reason = " ".join(lines[:2])  # the compiler's first line ends in "raised:"
+            warnings.warn(f"compile=True: {what} runs uncompiled: {reason}", stacklevel=2)
 
     def refused(self, what: str) -> bool:
         return what in self._refused

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from pylocalreg.checks import short
+from pylocalreg.compilation import is_compiling
 from pylocalreg.errors import OptionError, ShapeError
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -213,7 +214,7 @@ class LayerDynamics(torch.nn.Module):
         for all calls between two updates.
         """
         p = self.p
-        if torch.compiler.is_compiling() or torch._C._len_torch_function_stack():
+        if is_compiling() or torch._C._len_torch_function_stack():
             return self._split(p)  # another may be given in its place
         key = (id(p), p.data_ptr(), p._version, torch.is_grad_enabled())
         if self._unpacked is None or self._unpacked[0] != key:

@@ -678,6 +678,7 @@ def test_copies(adjoint: plr.Adjoint) -> None:
     assert_close(gradients(node, u0, lambda s: s.u.square().sum()), expected, 1e-12)
 
 
+@pytest.mark.skipif(torch.__version__ < "2.3", reason="this torch copies no generator")
 def test_copy_keeps_its_own_generator() -> None:
     generator = torch.Generator().manual_seed(3)
     node = tight(Net(2), regularizer=plr.LocalRegularizer("biased", generator=generator))

@@ -143,6 +143,9 @@ def test_links_between_files_lead_somewhere(page: Path) -> None:
         if Path(target).parent.name == "notebooks" and Path(target).name in made:
             continue
         assert (page.parent / target).exists(), f"{name(page)} links to {target}"
+        if DOCS in page.parents:
+            within = (page.parent / target).resolve().is_relative_to(DOCS)
+            assert within, f"{name(page)} links to {target}, which the site does not have"
 
 
 def public() -> Iterator[tuple[str, Any]]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import pylocalreg as plr
-from pylocalreg.errors import OptionError
+from pylocalreg.errors import JacobianError, OptionError
 from tests.julia import ENGINES, needs_julia
 
 W = torch.nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
@@ -96,3 +96,26 @@ def test_a_julia_function_called_by_hand() -> None:
 
     with pytest.raises(OptionError, match=r"plr\.julia\.function"):
         plr.NeuralODE(dynamics, engine="julia")(torch.ones(2, dtype=torch.float64, requires_grad=True))
+
+
+DETACHING: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "a part": lambda t, u: -u + 0.3 * u.detach() ** 2,
+    "time": lambda t, u: -u * t.detach(),
+    "by .data": lambda t, u: -u.data,
+}
+
+
+@pytest.mark.parametrize("f", DETACHING.values(), ids=list(DETACHING))
+def test_a_jacobian_that_lacks_what_is_detached_is_refused(f: Any) -> None:
+    """With half a Jacobian a Rosenbrock step has half its order, and an estimate that does not say so."""
+    u0 = torch.tensor([1.0, 0.5], dtype=torch.float64)
+    node = plr.NeuralODE(f, engine="torch", solver="Rodas5P")
+    with torch.no_grad(), pytest.raises(JacobianError, match=r"leave detach\(\) and \.data out"):
+        node(u0)
+
+
+def test_a_constant_may_be_detached() -> None:
+    u0 = torch.tensor([1.0, 0.5], dtype=torch.float64)
+    plain = plr.NeuralODE(lambda t, u: -u * W, engine="torch", solver="Rodas5P")
+    detaching = plr.NeuralODE(lambda t, u: -u * W.detach(), engine="torch", solver="Rodas5P")
+    torch.testing.assert_close(detaching(u0).u, plain(u0).u)

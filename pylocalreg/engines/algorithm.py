@@ -1,8 +1,11 @@
 """An algorithm of the SciML stack as data: a name with its own arguments, Julia code, or a Julia object."""
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from pylocalreg.engines.packages import OWNERS, PACKAGES
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing has it from Python 3.11 on
 
 
 class Algorithm(str):
@@ -16,7 +19,7 @@ class Algorithm(str):
 
     row: tuple[Any, ...]
 
-    def __new__(cls, shown: str, row: tuple[Any, ...]) -> Self:
+    def __new__(cls, shown: str, row: tuple[Any, ...]) -> "Self":
         self = super().__new__(cls, shown)
         self.row = row
         return self
@@ -27,7 +30,7 @@ class Algorithm(str):
     @classmethod
     def named(
         cls, shown: str, name: str, args: tuple[Any, ...] = (), options: tuple[tuple[str, Any], ...] = ()
-    ) -> Self:
+    ) -> "Self":
         """The one that a package of the stack has by ``name``, with arguments as rows."""
         package = OWNERS.get(name, "")
         uuid = PACKAGES[package].uuid if package else ""

@@ -1,4 +1,4 @@
-"""Whether a computation leaves PyTorch: for numpy, for Julia, for Python's own numbers."""
+"""Whether a computation leaves PyTorch, for numpy, for Julia, for Python's own numbers, or only its graph."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,14 +21,20 @@ WAYS_OUT = frozenset(
     )
 )
 
+DETACHING = frozenset((torch.Tensor.detach, torch.Tensor.detach_, torch.Tensor.data.__get__))  # type: ignore[attr-defined]
+
 
 class Leaving(TorchFunctionMode):
-    """Within, sees tensors' elements handed to something else."""
+    """Within, sees tensors' elements handed to something else, or what other ``ways`` there are."""
 
     left = False
+
+    def __init__(self, ways: frozenset[Any] = WAYS_OUT) -> None:
+        super().__init__()
+        self.ways = ways
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        self.left |= func in WAYS_OUT
+        self.left |= func in self.ways
         return func(*args, **(kwargs or {}))

@@ -13,7 +13,8 @@ Edge = tuple[Any, int]
 
 def edge_of(x: torch.Tensor) -> Edge:
     """Where the gradient of a tensor that asks for one arrives."""
-    edge = get_gradient_edge(x)
+    with torch.enable_grad():  # a leaf has none before torch 2.3 where gradients are off
+        edge = get_gradient_edge(x)
     return edge.node, edge.output_nr
 
 
@@ -140,8 +141,24 @@ def vmapping() -> bool:
     """Whether this runs inside ``torch.func.vmap``."""
     if not transforming():
         return False
+    return torch._C._functorch.TransformType.Vmap in _transforms()
+
+
+def _transforms() -> list[Any]:
+    """The kinds of what ``torch.func`` does to this function, one inside the other."""
     functorch = torch._C._functorch
-    return any(one.key() == functorch.TransformType.Vmap for one in functorch.get_interpreter_stack() or ())
+    if hasattr(functorch, "get_interpreter_stack"):
+        return [one.key() for one in functorch.get_interpreter_stack() or ()]
+    # before torch 2.3 only the innermost is to be seen: they are put aside one by one
+    kinds, aside = [], []
+    try:
+        while torch._C._are_functorch_transforms_active():
+            kinds.append(functorch.peek_interpreter_stack().key())
+            aside.append(functorch.pop_dynamic_layer_stack())
+    finally:
+        for layer in reversed(aside):
+            functorch.push_dynamic_layer_stack(layer)
+    return kinds
 
 
 class Substituting(TorchFunctionMode):

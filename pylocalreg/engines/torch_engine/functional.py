@@ -4,6 +4,7 @@ from collections.abc import Hashable, Sequence
 
 import torch
 
+from pylocalreg.compilation import is_compiling
 from pylocalreg.dynamics import is_described
 from pylocalreg.engines.base import Dynamics
 from pylocalreg.engines.torch_engine.one_sided import OneSided
@@ -38,7 +39,7 @@ class Functional:
         if not params:
             k: torch.Tensor = self.module(t, u)
             return k
-        if torch.compiler.is_compiling():
+        if is_compiling():
             named = dict(zip(self.names, params, strict=True))
             traced: torch.Tensor = torch.func.functional_call(self.module, named, (t, u))
             return traced

@@ -53,12 +53,21 @@ def _addmm(c: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: float = 1
     return c + product
 
 
+COMPILES_ONCE = "2.9"
+"""The first torch that was seen to compile a step for all solves; 2.6 does so for each."""
+
+
 def fused(method: str, *first: Any) -> Callable[..., Tensors]:
     """``method`` of the object it is called with, given ``first`` and tensors of any shape.
 
-    Raises, at a call:
-        Exception: no C++ compiler, or something that can not be traced.
+    Raises:
+        RuntimeError: PyTorch is too old.
+        Exception: at a call: no C++ compiler, or something that can not be traced.
     """
+    if torch.__version__ < COMPILES_ONCE:
+        raise RuntimeError(
+            f"torch {torch.__version__} compiles again for every solve; take torch {COMPILES_ONCE} or newer"
+        )
 
     def run(at: Any, *args: Any) -> Tensors:
         given: Tensors = getattr(at, method)(*first, *args)

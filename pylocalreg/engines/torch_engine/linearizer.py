@@ -1,9 +1,14 @@
 """df/du and df/dt along one solve, by the cheaper of two ways that give the same."""
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 
 from pylocalreg.engines.base import Dynamics, Jacobian
 from pylocalreg.engines.torch_engine.linearization import DenseLinearization, directional, linearize, units
+from pylocalreg.errors import JacobianError
+from pylocalreg.observed.leaving import DETACHING, Leaving
 from pylocalreg.observed.reached import transforming
 
 
@@ -11,7 +16,8 @@ class Linearizer:
     """Reverse mode gives every row of the Jacobian in one batched pass over one recorded call, and costs a
     tenth of forward mode where the state is small. But it does not see what has no graph, a part computed
     within ``torch.no_grad`` say, and the order of a Rosenbrock step needs the true Jacobian. So at the first
-    place it is held against one forward-mode derivative, and where the two differ forward mode goes on.
+    place it is held against one forward-mode derivative, and where the two differ forward mode goes on. What
+    the dynamics detach neither sees: where they do, both are held against a difference of values.
     """
 
     def __init__(self, f: Dynamics, jacobian: Jacobian) -> None:
@@ -23,7 +29,7 @@ class Linearizer:
         """The derivatives at (t, u); built with autograd, and forward, when gradients are enabled.
 
         Raises:
-            JacobianError: ``f`` can not be differentiated so.
+            JacobianError: ``f`` can not be differentiated so, or detaches what depends on the state or time.
         """
         if torch.is_grad_enabled() or u.is_inference() or self.agrees is False or transforming():
             return linearize(self.f, t, u, self.jacobian)
@@ -33,13 +39,16 @@ class Linearizer:
             return linearize(self.f, t, u, self.jacobian) if found is None else found
         return self._by_rows(t, u)
 
-    def _by_rows(self, t: float, u: torch.Tensor) -> DenseLinearization:
+    def _by_rows(
+        self, t: float, u: torch.Tensor, watching: AbstractContextManager[Any] | None = None
+    ) -> DenseLinearization:
         if self.seeds is None:
             self.seeds = units(u, self.jacobian)
         n = len(self.seeds)
         with torch.enable_grad():
             time, state = u.new_full((), t).requires_grad_(), u.detach().requires_grad_()
-            k = self.f(time, state)
+            with watching or nullcontext():
+                k = self.f(time, state)
         by_u = by_t = None
         if k.requires_grad:
             by_u, by_t = torch.autograd.grad(
@@ -61,12 +70,29 @@ class Linearizer:
         """What rows give at (t, u), where forward mode says the same of a direction."""
         along = torch.arange(1, u.numel() + 1, dtype=u.dtype, device=u.device).cos().view_as(u)
         right = directional(self.f, t, u, u.new_ones(1), along.unsqueeze(0))[0]
+        watching = Leaving(DETACHING)
         try:
-            found = self._by_rows(t, u)
+            found = self._by_rows(t, u, watching)
         except RuntimeError:  # a function that has a jvp, and no backward under vmap
             return None
+        if watching.left:
+            self._check_detached(t, u, along, right)
         columns = along.reshape(*found.J.shape[:-1], 1)
         apart = (found.J @ columns).view_as(u) + found.dT - right
         scale = (found.J.abs() @ columns.abs()).view_as(u) + found.dT.abs() + right.abs()
         rounding = 1e3 * torch.finfo(u.dtype).eps
         return found if bool((apart.abs() <= rounding * scale).all()) else None
+
+    def _check_detached(self, t: float, u: torch.Tensor, along: torch.Tensor, right: torch.Tensor) -> None:
+        """Raise where the derivative ``right`` by time and ``along`` is not what values nearby say."""
+        eps = torch.finfo(u.dtype).eps
+        h = eps ** (1 / 3) * max(1.0, float(u.abs().max()))
+        ahead, behind = (self.f(u.new_full((), t + s), u + s * along) for s in (h, -h))
+        apart = float(((ahead - behind) / (2 * h) - right).norm())
+        size = float(right.norm())
+        if apart > eps**0.25 * max(size, apart):
+            raise JacobianError(
+                f"the dynamics detach what depends on the state or on time: at t = {t:.6g} a derivative of "
+                f"theirs is {size:.3g}, and off by {apart:.3g}. A Rosenbrock method needs all of df/du and "
+                "would lose its order: leave detach() and .data out, or take an explicit method"
+            )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from pylocalreg.compilation import is_compiling
 from pylocalreg.engines.base import Dynamics, Problem
 from pylocalreg.engines.torch_engine.error_norm import scaled_rms
 from pylocalreg.engines.torch_engine.functional import Functional, Tensors
@@ -181,7 +182,7 @@ class TensorStep(TensorSums):
     def _owned(self, t: torch.Tensor, u: torch.Tensor, seen: set[int]) -> torch.Tensor:
         """A call of ``f``, copied where it may be its input's memory or that of another call."""
         k = self.f((), t, u)
-        if torch.compiler.is_compiling():
+        if is_compiling():
             return k.clone()  # which costs nothing where it is not needed
         memory = k.untyped_storage().data_ptr()
         if memory in seen or memory == u.untyped_storage().data_ptr():
