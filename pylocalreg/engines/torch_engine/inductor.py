@@ -102,8 +102,8 @@ class InOneSolve:
     """A fused function as one solve calls it: ``held`` first, then tensors that differ from call to call in
     nothing but their elements. ``modules`` are those that it calls.
 
-    To see whether what was compiled is right for the modules' attributes and the shapes takes half of the time
-    of a small step. The first call sees it; those that follow call the same graph, but where a module stores
+    To see whether what was compiled is right for the modules' attributes and the shapes takes half of a small
+    step's time. The first call sees it; those that follow call the same graph, but where a module stores
     something at its calls, which is no part of a graph.
     """
 
