@@ -457,7 +457,8 @@ def test_a_problem_that_is_kept_follows_what_it_is_made_of() -> None:
     nodes = {engine: plr.NeuralODE(module, engine=engine) for engine in ("torch", "julia")}
 
     def agreed() -> torch.Tensor:
-        states, gradients = [], []
+        states: list[torch.Tensor] = []
+        gradients: list[Any] = []
         for node in nodes.values():
             start = u0.clone().requires_grad_()
             states.append(node(start).u)
