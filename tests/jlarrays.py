@@ -1,7 +1,8 @@
 """A pytest plugin: what crosses to Julia becomes a JLArray, which stands for a GPU's array on the CPU.
 
-``pytest -p tests.jlarrays tests/test_julia_engine.py -k "not conv and not Ros and not Rodas"``, with a Julia
-project that has JLArrays: the bridge and the stack as on a GPU, where reading an element is an error.
+``pytest -p tests.jlarrays tests/test_julia_engine.py -k "not conv and not Ros and not Rodas and not
+without_dimension"``, with a Julia project that has JLArrays: the bridge and the stack as on a GPU, where
+reading an element is an error.
 """
 
 from pylocalreg.engines.julia_engine.start import start
