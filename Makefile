@@ -4,6 +4,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
+install_torch = { $(1)/pip install -q "$(TORCH)+cpu" 2>/dev/null || $(1)/pip install -q "$(TORCH)"; }
 
 .PHONY: demo test test-julia lint docs serve bench mutants results release version clean
 
@@ -51,7 +52,7 @@ mutants: $(VENV)/ready
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv --clear --system-site-packages $(VENV)
 	$(BIN)/python -c "import torch" 2>/dev/null || { $(PYTHON) -m venv --clear $(VENV) && \
-	    { $(BIN)/pip install -q "$(TORCH)+cpu" 2>/dev/null || $(BIN)/pip install -q "$(TORCH)"; }; }
+	    $(call install_torch,$(BIN)); }
 	$(BIN)/pip install -q -e ".[dev]"
 	touch $@
 
@@ -75,7 +76,7 @@ release: $(VENV)/ready-release
 	$(BIN)/cffconvert --validate
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/python -m venv build/alone
-	{ build/alone/bin/pip install -q "$(TORCH)+cpu" 2>/dev/null || build/alone/bin/pip install -q "$(TORCH)"; }
+	$(call install_torch,build/alone/bin)
 	build/alone/bin/pip install -q dist/*.whl
 	cd build && alone/bin/pylocalreg --version && alone/bin/pylocalreg doctor && alone/bin/pylocalreg completion bash
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.records import Records
+from pylocalreg.experiments import log
 from pylocalreg.experiments.comparison import EXPERIMENTS, METHODS
 from pylocalreg.experiments.files import replacing
 
@@ -20,8 +21,8 @@ from pylocalreg.experiments.files import replacing
 def run_of(folder: Path) -> dict[str, Any] | None:
     """What the run in ``folder`` chose and came to; None before its first validation."""
     settings = json.loads((folder / "settings.json").read_text())
-    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
-    validations = [line for line in lines if line["kind"] == "validation" and line["step"]]
+    rows = log.read(folder / "log.jsonl")
+    validations = [row for row in rows if row["kind"] == "validation" and row["step"]]
     if not validations:
         return None
     last, method = validations[-1], settings["method"]

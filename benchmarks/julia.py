@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 import pylocalreg as plr
+from benchmarks.networks import forward, paired_ratio, training_step
 from pylocalreg.dynamics import LayerDynamics
 from pylocalreg.engines.julia_engine.start import start
 
@@ -89,24 +90,7 @@ def interleaved(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, li
 
 
 def ratio(times: dict[str, list[float]], ours: str, theirs: str) -> float:
-    """Median of the rounds' ratios."""
-    return statistics.median(a / b for a, b in zip(times[ours], times[theirs], strict=True))
-
-
-def step_of(node: plr.NeuralODE | plr.NeuralSDE, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
-    def train() -> None:
-        node.zero_grad()
-        loss().backward()  # type: ignore[no-untyped-call]
-
-    return train
-
-
-def without_gradient(work: Callable[[], Any]) -> Callable[[], Any]:
-    def solve() -> Any:
-        with torch.no_grad():
-            return work()
-
-    return solve
+    return paired_ratio(times[ours], times[theirs])
 
 
 def mnist_shape(rounds: int = 15) -> None:
@@ -122,13 +106,14 @@ def mnist_shape(rounds: int = 15) -> None:
     u0, cotangent, span = torch.randn(BATCH, FEATURES), torch.randn(BATCH, FEATURES), torch.tensor([0.0, 1.0])
     runs: dict[str, Callable[[], Any]] = {}
     for engine, node in nodes.items():
-        runs[f"{engine} forward"] = without_gradient(functools.partial(node, u0))
-        runs[f"{engine} step"] = step_of(node, lambda node=node: (node(u0).u * cotangent).sum())  # type: ignore[misc]
+        runs[f"{engine} forward"] = forward(functools.partial(node, u0))
+        runs[f"{engine} step"] = training_step(node, lambda node=node: (node(u0).u * cotangent).sum())  # type: ignore[misc]
     for name in ("odeint", "odeint_adjoint"):
         solve = functools.partial(
             getattr(torchdiffeq, name), nodes["torch"].dynamics, u0, span, method="dopri5", rtol=TOL, atol=TOL
         )
-        runs[f"{name} step"] = step_of(nodes["torch"], lambda solve=solve: (solve()[-1] * cotangent).sum())  # type: ignore[misc]
+        loss = functools.partial(lambda solve: (solve()[-1] * cotangent).sum(), solve)
+        runs[f"{name} step"] = training_step(nodes["torch"], loss)
     times = interleaved(runs, rounds)
     for name, column in times.items():
         print(f"{name}: median {statistics.median(column):.3f} s, least {min(column):.3f}")
@@ -155,8 +140,8 @@ def sde_shape(rounds: int = 15) -> None:
         node = plr.NeuralSDE(drift, diffusion, engine=engine, abstol=0.14, reltol=0.14, generator=generator)
         state = state or node.state_dict()
         node.load_state_dict(state)
-        runs[f"{engine} forward"] = without_gradient(functools.partial(node, u0))
-        runs[f"{engine} step"] = step_of(node, lambda node=node: node(u0).u.square().mean())  # type: ignore[misc]
+        runs[f"{engine} forward"] = forward(functools.partial(node, u0))
+        runs[f"{engine} step"] = training_step(node, lambda node=node: node(u0).u.square().mean())  # type: ignore[misc]
     times = interleaved(runs, rounds)
     ratios = [ratio(times, f"julia {kind}", f"torch {kind}") for kind in ("forward", "step")]
     print(f"SDE, julia / torch: forward {ratios[0]:.2f}, training step {ratios[1]:.2f}")
@@ -171,8 +156,8 @@ def small_problem() -> None:
     u0 = torch.randn(32, 2)
 
     runs: dict[str, Callable[[], Any]] = {
-        "julia forward": without_gradient(functools.partial(node, u0)),
-        "julia step": step_of(node, lambda: node(u0).u.square().mean()),
+        "julia forward": forward(functools.partial(node, u0)),
+        "julia step": training_step(node, lambda: node(u0).u.square().mean()),
     }
     runs |= _of_diffrax(node, u0, tol)
     times = interleaved(runs, 200)

@@ -88,12 +88,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Target:
-    """``measured`` takes at most ``at_most`` times what ``reference`` takes."""
+    """``measured`` takes at most ``at_most`` times what ``reference`` takes, on one of the `SHAPES`."""
 
     text: str
     measured: str
     reference: str
     at_most: float
+    shape: str = "mnist"
 
     def verdict(self, ms: dict[str, list[float]]) -> dict[str, Any]:
         if self.measured not in ms or self.reference not in ms:
@@ -129,7 +130,7 @@ def of_torch(name: str, field: torch.nn.Module, run: Run) -> Contestant:
     return Contestant(name, run, lambda: calls_of(field, run))
 
 
-def forward(solve: Callable[[], torch.Tensor]) -> Run:
+def forward(solve: Run) -> Run:
     return torch.no_grad()(solve)
 
 
@@ -373,6 +374,7 @@ CONTESTS = (
         (
             Target("forward at most 1.25 x NFE calls of f", PYLOCALREG, F_ALONE, 1.25),
             Target("compiled at most 1.10 x NFE calls of f", COMPILED, F_ALONE, 1.10),
+            Target("compiled forward at most 2 x diffrax's", COMPILED, DIFFRAX, 2.0, shape="small"),
         ),
     ),
     Contest(
@@ -396,6 +398,13 @@ CONTESTS = (
             Target("uncompiled at most 1/2 of it at equal error", DISCRETE, TORCHDIFFEQ_EQUAL, 0.5),
             Target("compiled training step at most torchode's", COMPILED_DISCRETE, TORCHODE, 1.0),
             Target("compiled training step at most diffrax's", COMPILED_DISCRETE, DIFFRAX, 1.0),
+            Target(
+                "compiled training step at most 2.5 x diffrax's",
+                COMPILED_DISCRETE,
+                DIFFRAX,
+                2.5,
+                shape="small",
+            ),
         ),
     ),
     Contest(
@@ -414,37 +423,6 @@ CONTESTS = (
             Target("biased at most 1.06 x vanilla", BIASED, VANILLA, 1.06),
             Target("compiled: biased at most 1.06 x vanilla", COMPILED_BIASED, COMPILED_VANILLA, 1.06),
         ),
-    ),
-)
-
-
-# of the small shape: what a solve takes beside its arithmetic
-SMALL_CONTESTS = (
-    Contest(
-        "forward solve",
-        PYLOCALREG,
-        True,
-        (
-            pylocalreg_forward(PYLOCALREG),
-            pylocalreg_forward(COMPILED, compile=True),
-            torchdiffeq_forward,
-            torchode_forward,
-            diffrax_forward,
-        ),
-        (Target("compiled forward at most 2 x diffrax's", COMPILED, DIFFRAX, 2.0),),
-    ),
-    Contest(
-        "training step (calls: forward and backward)",
-        DISCRETE,
-        False,
-        (
-            pylocalreg_training(DISCRETE, adjoint="discrete"),
-            pylocalreg_training(COMPILED_DISCRETE, adjoint="discrete", compile=True),
-            torchdiffeq_training,
-            torchode_training,
-            diffrax_training,
-        ),
-        (Target("compiled training step at most 2.5 x diffrax's", COMPILED_DISCRETE, DIFFRAX, 2.5),),
     ),
 )
 
@@ -495,7 +473,7 @@ def installed(contest: Contest, field: LayerDynamics, x: torch.Tensor) -> list[C
     return contestants
 
 
-def hold(contest: Contest, field: LayerDynamics, x: torch.Tensor, rounds: int) -> dict[str, Any]:
+def hold(contest: Contest, field: LayerDynamics, x: torch.Tensor, rounds: int, shape: str) -> dict[str, Any]:
     contestants = installed(contest, field, x)
     calls = {contestant.name: contestant.calls() for contestant in contestants}
     ms = in_turns(contestants, rounds, clock_of(x.device))
@@ -514,7 +492,7 @@ def hold(contest: Contest, field: LayerDynamics, x: torch.Tensor, rounds: int) -
     return {
         "contest": contest.title,
         "rows": [asdict(row) for row in rows],
-        "targets": [target.verdict(ms) for target in contest.targets],
+        "targets": [target.verdict(ms) for target in contest.targets if target.shape == shape],
     }
 
 
@@ -601,7 +579,6 @@ def main() -> None:
     on_threads(options.threads)
     torch.manual_seed(0)
     shape = SHAPES[options.shape]
-    contests: Sequence[Contest] = SMALL_CONTESTS if options.shape == "small" else CONTESTS
     layers = plr.TimeDependent(
         plr.Dense(shape.width, shape.hidden, "tanh"), plr.Dense(shape.hidden, shape.width)
     )
@@ -615,7 +592,7 @@ def main() -> None:
     scales = {"as initialized": initial, f"trained-like (weights x {factor:g})": trained}
     results = {}
     for title, field in scales.items():
-        results[title] = [hold(contest, field, x, rounds) for contest in contests]
+        results[title] = [hold(contest, field, x, rounds, options.shape) for contest in CONTESTS]
         print_results(title, results[title])
     if options.json:
         figures = {**setting, "shape": shape.title, "scales": results}

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.networks import DISCRETE, F_ALONE, PYLOCALREG
+
 Figures = Mapping[str, Any]
 
 
@@ -111,15 +113,12 @@ def _multiples(figures: Figures, kind: str) -> dict[str, str]:
         (contest,) = (contest for contest in contests if contest["contest"].startswith(kind))
         ratios = {_plain(row["contestant"]): row["ratio"] for row in contest["rows"]}
         for name, ratio in ratios.items():
-            multiple = ratio / ratios["pylocalreg"]
+            multiple = ratio / ratios[PYLOCALREG]
             shown = f"{multiple:.2f}" if multiple < 10 else f"{multiple:.0f}"
             cells.setdefault(name, []).append(f"**{shown}**" if multiple < 1 else shown)
     return {name: ", ".join(shown) for name, shown in cells.items() if name != F_ALONE}
 
 
-F_ALONE = "NFE x f alone"
-
-
 def _plain(contestant: str) -> str:
     """One name for a forward solve and a training step of the same."""
-    return contestant.replace("pylocalreg discrete", "pylocalreg")
+    return contestant.replace(DISCRETE, PYLOCALREG)

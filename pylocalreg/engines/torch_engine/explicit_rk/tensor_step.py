@@ -136,9 +136,8 @@ class TensorStep(TensorSums):
         joined, *by_params = self._swept(pullbacks, joint, adjoint + by_u, numbers)
         if through_state:
             return joined, *by_params
-        adjoint, *_ = self._swept(
-            pullbacks, by_stage, adjoint, numbers
-        )  # of which a compiler leaves out the rest
+        # of this sweep a compiler leaves out the parameters' part
+        adjoint, *_ = self._swept(pullbacks, by_stage, adjoint, numbers)
         return adjoint, *by_params
 
     def _taken(
