@@ -1,15 +1,17 @@
 """The user's dynamics as every engine calls them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch.autograd.graph import GradientEdge
 
 from pylocalreg.errors import ChangedError, DtypeError, OptionError
 from pylocalreg.observed.draws import Draws
 from pylocalreg.observed.held import Held, held_by
 from pylocalreg.observed.leaving import Leaving
+from pylocalreg.observed.nearby import contradicted, direction
 from pylocalreg.observed.reached import (
     Edge,
     Entering,
@@ -151,8 +153,10 @@ class Observed(torch.nn.Module):
         state, held = u0.detach(), list(held_by(self.call))
         own = (state.detach().requires_grad_() if torch.is_grad_enabled() else state).clone()
         start = edge_of(own) if own.requires_grad else None
+        leaving = Leaving()
         try:
-            k = self._look(time, own, held)
+            with nullcontext() if start is None else leaving:
+                k = self._look(time, own, held)
         except RuntimeError as error:
             _raise_for_dtype(error, [*known, *held], u0.dtype)
             if "numpy() on Tensor that requires grad" not in str(error):
@@ -168,34 +172,46 @@ class Observed(torch.nn.Module):
         if start is not None:
             leaves, edges, from_state = reached(k, start)
             wants = bool(leaves or edges) or any(x.requires_grad for x in (u0, *known))
-            if wants and not from_state:
-                self._check_constant(time, state)
+            if wants and leaving.left:
+                self._check_left(time, state, k, start if from_state else None)
             made = self._made(edges, [*known, *held], time, state) if edges else []
             self.reached = _without(known, [*leaves, *made])
         self._first = t, state, k.detach()
 
-    def _check_constant(self, t: torch.Tensor, u: torch.Tensor) -> None:
-        """Raise `OptionError` where what has no graph from the state changes with it, and not because the
-        dynamics detach it, which is their own affair.
-
-        At two states beside the one that is solved from, which may lie just where the dynamics switch.
+    def _check_left(self, t: torch.Tensor, u: torch.Tensor, k: torch.Tensor, start: Edge | None) -> None:
+        """Raise `OptionError` where dynamics that hand elements to something else change with the state in a
+        way that their graph from the state, at ``start``, does not have. What they only detach, and what they
+        only look at to choose a branch or to keep a log, is their own affair.
         """
+        with torch.no_grad():
+            lost = self._changes(t, u) if start is None else self._changes_otherwise(t, u, k, start)
+        if lost:
+            raise OptionError(
+                "the dynamics change with the state that they are given, but autograd does not see how, or "
+                "sees a part alone: they leave PyTorch (by numpy, item(), float(), for Julia through "
+                "juliacall), and the gradient would be wrong. Write them in PyTorch (u.detach() where a part "
+                "is meant to have no gradient), give a Julia function as plr.julia.function(f), or solve "
+                "within torch.no_grad()"
+            )
+
+    def _changes(self, t: torch.Tensor, u: torch.Tensor) -> bool:
+        """At two states beside the one that is solved from, which may lie just where the dynamics switch."""
         h = torch.finfo(u.dtype).eps ** 0.5 * (1 + u.abs())
-        with torch.no_grad(), Leaving() as leaving:
-            one, other = self._call(t, u + h), self._call(t, u + 2 * h)
+        one, other = self._call(t, u + h), self._call(t, u + 2 * h)
         self.wasted += 2
-        if (
-            not leaving.left
-            or not isinstance(one, torch.Tensor)
-            or not one.isfinite().all()
-            or torch.equal(one, other)
-        ):
-            return
-        raise OptionError(
-            "the dynamics change with the state that they are given, but autograd does not see how: they "
-            "leave PyTorch (for numpy, for Julia through juliacall), and the gradient would be wrong. Write "
-            "them in PyTorch, give a Julia function as plr.julia.function(f), or solve within torch.no_grad()"
-        )
+        return isinstance(one, torch.Tensor) and bool(one.isfinite().all()) and not torch.equal(one, other)
+
+    def _changes_otherwise(self, t: torch.Tensor, u: torch.Tensor, k: torch.Tensor, start: Edge) -> bool:
+        """Whether a weighted sum of k has another derivative along a direction than its graph says."""
+        weights, along = direction(k), direction(u).flip(0)
+        (by_state,) = torch.autograd.grad(k, [GradientEdge(*start)], weights)
+
+        def at(h: float) -> torch.Tensor:
+            self.wasted += 1
+            moved: torch.Tensor = self._call(t, u + h * along)
+            return (moved * weights).sum()
+
+        return contradicted((by_state * along).sum(), at, u) is not None
 
     def _made(
         self, edges: Sequence[Any], candidates: Sequence[Any], t: torch.Tensor, u: torch.Tensor
