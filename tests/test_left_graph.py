@@ -111,7 +111,8 @@ def logging(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 
 
 def detaching(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-    return -u / u.detach().norm()
+    size: torch.Tensor = u.detach().norm()
+    return -u / size
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
