@@ -78,6 +78,12 @@ def test_they_are_refused(f: Any, engine: str) -> None:
         node(torch.ones(2, dtype=torch.float64, requires_grad=True))
 
 
+def test_a_single_number_as_the_state() -> None:
+    u0 = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(OptionError, match="sees a part alone"):
+        plr.NeuralODE(lambda t, u: -u + u.item() ** 2, engine="torch")(u0)
+
+
 @pytest.mark.parametrize("f", LEAVING, ids=lambda f: f.__name__)
 def test_they_are_solved_without_a_gradient(f: Any) -> None:
     u0 = torch.ones(2, dtype=torch.float64)

@@ -21,6 +21,7 @@ def contradicted(seen: torch.Tensor, at: Callable[[float], torch.Tensor], u: tor
     return apart if alike and on_the_line and apart > eps**0.25 * max(size, apart) else None
 
 
-def direction(like: torch.Tensor) -> torch.Tensor:
-    """One that no symmetry of the dynamics is orthogonal to."""
-    return torch.arange(1, like.numel() + 1, dtype=like.dtype, device=like.device).cos().view_as(like)
+def direction(like: torch.Tensor, phase: float = 0.0) -> torch.Tensor:
+    """One that no symmetry of the dynamics is orthogonal to; another for each ``phase``."""
+    places = torch.arange(1, like.numel() + 1, dtype=like.dtype, device=like.device)
+    return (places + phase).cos().view_as(like)

@@ -5,13 +5,11 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch.autograd.graph import GradientEdge
 
 from pylocalreg.errors import ChangedError, DtypeError, OptionError
 from pylocalreg.observed.draws import Draws
 from pylocalreg.observed.held import Held, held_by
 from pylocalreg.observed.leaving import Leaving
-from pylocalreg.observed.nearby import contradicted, direction
 from pylocalreg.observed.reached import (
     Edge,
     Entering,
@@ -21,6 +19,7 @@ from pylocalreg.observed.reached import (
     reached,
     transforming,
 )
+from pylocalreg.observed.unseen import check_seen
 
 LOOKED_AT = 16
 """Of a module's calls that are replayed each sixteenth is looked at for tensors not reached before; of those
@@ -173,45 +172,14 @@ class Observed(torch.nn.Module):
             leaves, edges, from_state = reached(k, start)
             wants = bool(leaves or edges) or any(x.requires_grad for x in (u0, *known))
             if wants and leaving.left:
-                self._check_left(time, state, k, start if from_state else None)
+                check_seen(self._wasted_call, time, state, k, start if from_state else None)
             made = self._made(edges, [*known, *held], time, state) if edges else []
             self.reached = _without(known, [*leaves, *made])
         self._first = t, state, k.detach()
 
-    def _check_left(self, t: torch.Tensor, u: torch.Tensor, k: torch.Tensor, start: Edge | None) -> None:
-        """Raise `OptionError` where dynamics that hand elements to something else change with the state in a
-        way that their graph from the state, at ``start``, does not have. What they only detach, and what they
-        only look at to choose a branch or to keep a log, is their own affair.
-        """
-        with torch.no_grad():
-            lost = self._changes(t, u) if start is None else self._changes_otherwise(t, u, k, start)
-        if lost:
-            raise OptionError(
-                "the dynamics change with the state that they are given, but autograd does not see how, or "
-                "sees a part alone: they leave PyTorch (by numpy, item(), float(), for Julia through "
-                "juliacall), and the gradient would be wrong. Write them in PyTorch (u.detach() where a part "
-                "is meant to have no gradient), give a Julia function as plr.julia.function(f), or solve "
-                "within torch.no_grad()"
-            )
-
-    def _changes(self, t: torch.Tensor, u: torch.Tensor) -> bool:
-        """At two states beside the one that is solved from, which may lie just where the dynamics switch."""
-        h = torch.finfo(u.dtype).eps ** 0.5 * (1 + u.abs())
-        one, other = self._call(t, u + h), self._call(t, u + 2 * h)
-        self.wasted += 2
-        return isinstance(one, torch.Tensor) and bool(one.isfinite().all()) and not torch.equal(one, other)
-
-    def _changes_otherwise(self, t: torch.Tensor, u: torch.Tensor, k: torch.Tensor, start: Edge) -> bool:
-        """Whether a weighted sum of k has another derivative along a direction than its graph says."""
-        weights, along = direction(k), direction(u).flip(0)
-        (by_state,) = torch.autograd.grad(k, [GradientEdge(*start)], weights)
-
-        def at(h: float) -> torch.Tensor:
-            self.wasted += 1
-            moved: torch.Tensor = self._call(t, u + h * along)
-            return (moved * weights).sum()
-
-        return contradicted((by_state * along).sum(), at, u) is not None
+    def _wasted_call(self, t: torch.Tensor, u: torch.Tensor) -> Any:
+        self.wasted += 1
+        return self._call(t, u)
 
     def _made(
         self, edges: Sequence[Any], candidates: Sequence[Any], t: torch.Tensor, u: torch.Tensor
@@ -220,8 +188,7 @@ class Observed(torch.nn.Module):
         found = _by_edge(candidates)
         if any(edge not in found for edge in edges):
             with Entering([t, u]) as entering:
-                self._call(t, u)
-            self.wasted += 1
+                self._wasted_call(t, u)
             found |= _by_edge(entering.tensors.values())
         lost = [edge for edge in edges if edge not in found]
         if lost:
