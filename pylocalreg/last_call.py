@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pylocalreg.dynamics import LayerDynamics
+from pylocalreg.checks import DTYPES
+from pylocalreg.dynamics import LayerDynamics, is_described, is_hooked
 from pylocalreg.engines.base import Engine, Problem
 from pylocalreg.observed.reached import in_forward_mode, is_transformed, transforming
 from pylocalreg.solution import Solution
@@ -20,7 +21,8 @@ def can_be_kept(node: Any, u0: Any) -> bool:
     times = node.saveat
     return (
         type(u0) is torch.Tensor
-        and type(node.dynamics) is LayerDynamics
+        and u0.dtype in DTYPES  # under autocast others become one of these
+        and is_described(node.dynamics)
         and "_is_replica" not in node.__dict__  # of torch.nn.DataParallel: each is called once
         and not len(node.events)
         and not node.closed_over
@@ -62,6 +64,7 @@ class LastCall:
             and not is_transformed(u0)
             and not self.events._modules
             and type(f) is LayerDynamics
+            and not is_hooked(f)
             and f.description is self.description
             and f._parameters.get("p") is p
             and _of_p(p) == self.of_p

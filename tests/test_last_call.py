@@ -121,6 +121,7 @@ CHANGES: dict[str, Callable[[plr.NeuralODE], object]] = {
     "assigned state_dict": lambda node: load(node, assign=True),
     "parametrization": parametrize,
     "description": describe_otherwise,
+    "hook": lambda node: node.dynamics.register_forward_hook(lambda module, given, k: 2 * k),
     "nothing": lambda node: None,
 }
 
@@ -248,6 +249,18 @@ def test_function_transforms(engine: str) -> None:
     assert torch.allclose(by_u0, u0.grad, atol=1e-6)
     with torch.autograd.forward_ad.dual_level(), pytest.raises(plr.errors.OptionError, match="forward-mode"):
         node(torch.autograd.forward_ad.make_dual(state(), state(seed=1)))  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@torch.no_grad()
+def test_states_of_half_precision_under_autocast(engine: str) -> None:
+    node = node_of(engine)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for _ in range(4):
+            check(node(state().bfloat16()), anew(node)(state().bfloat16()))
+    for _ in range(3):
+        with pytest.raises(plr.errors.DtypeError):
+            node(state().bfloat16())
 
 
 @pytest.mark.parametrize("engine", ENGINES)
