@@ -104,6 +104,7 @@ CHANGES: dict[str, Callable[[plr.NeuralODE], object]] = {
     "step options": lambda node: setattr(
         node, "step_options", dataclasses.replace(node.step_options, dtmax=0.05)
     ),
+    "gamma": lambda node: setattr(node, "step_options", dataclasses.replace(node.step_options, gamma=0.5)),
     "tstops": lambda node: setattr(
         node, "step_options", dataclasses.replace(node.step_options, tstops=(0.3,))
     ),
