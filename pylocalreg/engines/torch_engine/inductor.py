@@ -23,7 +23,13 @@ def inductor(graph: torch.fx.GraphModule, examples: Sequence[Any]) -> Compiled:
     """PyTorch's own compiler, with small matrix products in the kernels."""
     from torch._inductor.compile_fx import compile_fx  # which takes seconds to import
 
-    compiled: Compiled = compile_fx(graph, examples, decompositions=_decompositions())  # type: ignore[arg-type,assignment]
+    loops = any(node.target is torch.ops.higher_order.while_loop for node in graph.graph.nodes)
+    compiled: Compiled = compile_fx(  # type: ignore[assignment]
+        graph,
+        examples,  # type: ignore[arg-type]
+        config_patches={"cpp_wrapper": loops},  # else Python would run the loop
+        decompositions=_decompositions(),
+    )
     return compiled
 
 

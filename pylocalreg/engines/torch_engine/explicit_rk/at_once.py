@@ -1,0 +1,130 @@
+"""Solves of small states in one compiled call: beside their steps Python's time between them is long."""
+
+import functools
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+
+from pylocalreg.engines.base import Keep, Problem, StepOptions, Trajectory
+from pylocalreg.engines.torch_engine.controller import PIControl, control
+from pylocalreg.engines.torch_engine.explicit_rk.compiled import GRAPHS
+from pylocalreg.engines.torch_engine.explicit_rk.explicit_rk import ExplicitRK
+from pylocalreg.engines.torch_engine.explicit_rk.tensor_solve import STEPS, TensorSolve
+from pylocalreg.engines.torch_engine.functional import NotFunctionalError, functional
+from pylocalreg.engines.torch_engine.inductor import fused
+from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+
+SMALL = 512
+"""Elements of a state up to which the record of a step, which is copied with it, is no matter."""
+
+
+def solved_at_once(
+    f: RightHandSide,
+    method: ExplicitRK,
+    problem: Problem,
+    u0: torch.Tensor,
+    times: Sequence[float],
+    keep: Keep,
+) -> Trajectory | None:
+    """The solve step for step as `integrate` makes it, or None: where something is asked that is not done
+    here, the dynamics can not be compiled so, or the solve comes to no good end.
+    """
+    steps, what = problem.compiled, f"solves by {method.name} at once"
+    if steps is None or steps.refused(what) or not _done_here(problem, u0, times, keep):
+        return None
+    pi = _pi(method, u0.dtype, problem.steps)
+    if pi is None:
+        return None
+    try:
+        step = TensorSolve(functional(f.f, problem.params), method.tableau)
+    except NotFunctionalError:
+        return None
+    try:
+        with torch.no_grad():
+            return _solved(f, step, problem, pi, u0, times, keep)
+    except Exception as error:  # whatever a compiler finds: it may take steps one by one
+        steps.refuse(what, error, quietly=True)
+        return None
+
+
+def _done_here(problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep) -> bool:
+    options = problem.steps
+    return (
+        u0.device.type == "cpu"
+        and u0.device.type not in GRAPHS
+        and 0 < u0.numel() <= SMALL
+        and u0.is_contiguous()
+        and problem.adaptive
+        and not (options.dtmin or options.tstops or options.landing != "cut")
+        and keep.states in ("all", "end")
+        and not (keep.stages or keep.stiffness)
+        and all(time in problem.tspan for time in times)
+    )
+
+
+@functools.lru_cache
+def _pi(method: ExplicitRK, dtype: torch.dtype, options: StepOptions) -> tuple[float, ...] | None:
+    """The numbers of the PI controller, its old error first; None where it is another."""
+    T = np.float32 if dtype is torch.float32 else np.float64
+    own, orders = method.constants(options.beta2), (method.order, method.adaptive_order)
+    pi = control(T, options.controller, own, options.constants, *orders)
+    return (float(pi.old_error), *pi.numbers()) if isinstance(pi, PIControl) else None
+
+
+def _solved(
+    f: RightHandSide,
+    step: TensorSolve,
+    problem: Problem,
+    pi: Sequence[float],
+    u0: torch.Tensor,
+    times: Sequence[float],
+    keep: Keep,
+) -> Trajectory | None:
+    steps, tableau = problem.compiled, step.tableau
+    assert steps is not None
+    t, t_end = problem.tspan
+    old_error, *control = pi
+    fixed = t_end, _dtmax(problem, u0.dtype), problem.abstol, problem.reltol, math.sqrt(u0.numel()), *control
+    dt, u, keeping = problem.dt, u0, keep.states == "all" or keep.sample is not None
+    trajectory, every = Trajectory(), list[torch.Tensor]()
+    while t != t_end:
+        first = dt is None, keeping
+        function = steps.get(("solve", tableau.name, *first), functools.partial(fused, "solve", *first))
+        left = problem.maxiters - trajectory.naccept - trajectory.nreject
+        numbers = np.array((t, dt or 0.0, old_error, not trajectory.t, left, *fixed))
+        told, u, states = function(step, step.of_method, torch.from_numpy(numbers), u)
+        naccept, nreject, t, dt, old_error, *rows = told.tolist()
+        count = int(naccept)
+        if count < STEPS and t != t_end:
+            return None
+        rows = rows[: 3 * count]
+        trajectory.t += rows[::3]
+        trajectory.dt += rows[1::3]
+        trajectory.EEst += rows[2::3]
+        trajectory.nreject += int(nreject)
+        if keeping:
+            every += states.unbind()[:count]
+    if not math.isfinite(u.sum().item()):
+        return None
+    kept: Iterable[int] = range(trajectory.naccept) if keep.states == "all" else ()
+    if keep.sample is not None:
+        for i in range(trajectory.naccept):
+            keep.sample.offer(i, trajectory.estimate("error", i))
+        kept = {*kept, *keep.sample.weights}
+    trajectory.u = {i: every[i] for i in kept} | {trajectory.naccept: u}
+    trajectory.outputs = [(u if time == t_end else u0).clone() for time in times]
+    if keep.restarts:
+        trajectory.saved = dict(zip(times, trajectory.outputs, strict=True))
+    tried = trajectory.naccept + trajectory.nreject
+    f.nfe += tried * (tableau.stages - tableau.fsal) + tableau.fsal + 2 * (problem.dt is None)
+    trajectory.calls, trajectory.nf = f.calls, f.nfe
+    return trajectory
+
+
+def _dtmax(problem: Problem, dtype: torch.dtype) -> float:
+    if problem.steps.dtmax is not None:
+        return problem.steps.dtmax
+    start, end = problem.tspan
+    return float(abs(np.float32(end) - np.float32(start))) if dtype is torch.float32 else abs(end - start)
