@@ -22,19 +22,30 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+class Done:
+    """Whether each solve, and each adjoint, that was tried at once was made so."""
+
+    def __init__(self) -> None:
+        self.solves: list[bool] = []
+        self.adjoints: list[bool] = []
+
+    def noting(self, inner: Any, into: list[bool]) -> Any:
+        def noted(*args: Any) -> Any:
+            into.append(False)
+            given = inner(*args)
+            into[-1] = given is not None
+            return given
+
+        return noted
+
+
 @pytest.fixture
-def solved(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
-    """Whether each solve was made at once. The kernels run as they were traced."""
+def done(monkeypatch: pytest.MonkeyPatch) -> Iterator[Done]:
+    """The kernels run as they were traced."""
     monkeypatch.setattr(inductor, "BACKEND", lambda graph, examples: graph.forward)
-    inner, done = at_once._solved, list[bool]()
-
-    def noted(*args: Any) -> Any:
-        done.append(False)
-        trajectory = inner(*args)
-        done[-1] = trajectory is not None
-        return trajectory
-
-    monkeypatch.setattr(at_once, "_solved", noted)
+    done = Done()
+    monkeypatch.setattr(at_once, "_solved", done.noting(at_once._solved, done.solves))
+    monkeypatch.setattr(at_once, "_reversed", done.noting(at_once._reversed, done.adjoints))
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         yield done
@@ -51,9 +62,10 @@ def assert_same_steps(one: plr.NeuralODE, other: plr.NeuralODE, u0: torch.Tensor
 
 
 @pytest.mark.parametrize("solver", ["BS3", "DP5", "Tsit5", "Vern7"])
-def test_every_method(solved: list[bool], solver: str) -> None:
+def test_every_method(done: Done, solver: str) -> None:
     assert_same_steps(*pair(solver=solver), normal(4, 3))
-    assert solved == [True, True]
+    assert done.solves == [True, True]
+    assert done.adjoints == [True]
 
 
 @pytest.mark.parametrize(
@@ -68,50 +80,50 @@ def test_every_method(solved: list[bool], solver: str) -> None:
         {"adjoint": "backsolve"},
     ],
 )
-def test_every_option(solved: list[bool], options: dict[str, Any]) -> None:
+def test_every_option(done: Done, options: dict[str, Any]) -> None:
     stats = assert_same_steps(*pair(**options), normal(4, 3))
-    assert all(solved)
+    assert all(done.solves)
     assert ("abstol" in options) == (stats.nreject > 0)
 
 
-def test_more_steps_than_one_call_has_room_for(solved: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_steps_than_one_call_has_room_for(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (at_once, tensor_solve):
         monkeypatch.setattr(module, "STEPS", 3)
     stats = assert_same_steps(*pair(dt=0.3, abstol=1e-8, reltol=1e-8), normal(4, 3))
     assert stats.naccept > 6
-    assert all(solved)
+    assert all(done.solves)
 
 
 @pytest.mark.parametrize(
     "options",
     [{"saveat": [0.5]}, {"tstops": [0.4]}, {"controller": "PID"}, {"dtmin": 1e-4}, {"landing": "even"}],
 )
-def test_what_takes_steps_one_by_one(solved: list[bool], options: dict[str, Any]) -> None:
+def test_what_takes_steps_one_by_one(done: Done, options: dict[str, Any]) -> None:
     assert_same_steps(*pair(**options), normal(4, 3))
-    assert solved == []
+    assert done.solves == []
 
 
-def test_large_states_take_steps_one_by_one(solved: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_states_take_steps_one_by_one(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(at_once, "SMALL", 11)
     assert_same_steps(*pair(), normal(4, 3))
-    assert solved == []
+    assert done.solves == []
 
 
 @pytest.mark.parametrize("dynamics", [Keeping(3), Scaled(3)])
 def test_dynamics_that_store_something_or_hold_a_number_take_steps_one_by_one(
-    solved: list[bool], dynamics: Net
+    done: Done, dynamics: Net
 ) -> None:
     assert_same_steps(*pair(dynamics), normal(4, 3))
-    assert not any(solved)
+    assert not any(done.solves)
 
 
-def test_what_the_dynamics_hold_is_looked_at(solved: list[bool]) -> None:
+def test_what_the_dynamics_hold_is_looked_at(done: Done) -> None:
     field = Scaled(3)
     one, other = pair(field)
     for scale in (1.0, 0.5):
         field.scale = torch.tensor(scale, dtype=torch.float64)
         assert_same_steps(one, other, normal(4, 3))
-    assert all(solved)
+    assert all(done.solves)
 
 
 class Exploding(Net):
@@ -123,9 +135,7 @@ class Exploding(Net):
     ("options", "error"),
     [({"tspan": (0.0, 2.0)}, plr.errors.LocalRegError), ({"maxiters": 2}, plr.errors.StepLimitError)],
 )
-def test_a_solve_that_fails_says_why(
-    solved: list[bool], options: dict[str, Any], error: type[Exception]
-) -> None:
+def test_a_solve_that_fails_says_why(done: Done, options: dict[str, Any], error: type[Exception]) -> None:
     one, other = pair(Exploding(3), **options)
     said = []
     for node in (one, other):
@@ -133,7 +143,54 @@ def test_a_solve_that_fails_says_why(
             node(normal(4, 3).abs())
         said.append(str(raised.value))
     assert said[0][:20] == said[1][:20]
-    assert solved == [False]
+    assert done.solves == [False]
+
+
+def test_one_step(done: Done) -> None:
+    assert assert_same_steps(*pair(tspan=(0.0, 1e-3)), normal(4, 3)).naccept == 1
+    assert done.adjoints == [True]
+
+
+def test_the_adjoint_of_both_ends(done: Done) -> None:
+    assert_same(*pair(saveat=[0.0, 1.0]), normal(4, 3))
+    assert done.adjoints == [True]
+
+
+def test_a_parameter_that_is_not_used_and_one_that_is_frozen(done: Done) -> None:
+    field = Net(3)
+    field.register_parameter("a", torch.nn.Parameter(torch.zeros(2, dtype=torch.float64)))
+    one, other = pair(field)
+    for frozen in (False, True):
+        field.w1.requires_grad_(not frozen)
+        for node in (one, other):
+            node.zero_grad()
+            node(normal(4, 3)).u.sum().backward()
+            gradients = [p.grad for p in field.parameters()]
+            if node is one:
+                right = gradients
+        assert [g is None for g in gradients] == [g is None for g in right]
+        assert (field.w1.grad is None) == frozen
+        torch.testing.assert_close(field.w2.grad, right[2], rtol=1e-6, atol=1e-9)
+    assert all(done.adjoints)
+
+
+class Evading(Net):
+    """Reaches a parameter in a way that no substitution sees."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.held = [self.c]
+
+    def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return super().forward(t, u) * self.held[0]
+
+
+def test_an_adjoint_that_is_not_that_of_plain_steps_is_not_taken(done: Done) -> None:
+    one, other = pair(Evading(3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        assert_same(one, other, normal(4, 3))
+    assert not any(done.adjoints)
 
 
 def test_the_power_is_that_of_the_controller_when_compiled() -> None:

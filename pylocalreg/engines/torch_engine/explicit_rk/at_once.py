@@ -9,8 +9,9 @@ import torch
 
 from pylocalreg.engines.base import Keep, Problem, StepOptions, Trajectory
 from pylocalreg.engines.torch_engine.controller import PIControl, control
-from pylocalreg.engines.torch_engine.explicit_rk.compiled import GRAPHS
+from pylocalreg.engines.torch_engine.explicit_rk.compiled import GRAPHS, equal_but_for_rounding
 from pylocalreg.engines.torch_engine.explicit_rk.explicit_rk import ExplicitRK
+from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
 from pylocalreg.engines.torch_engine.explicit_rk.tensor_solve import STEPS, TensorSolve
 from pylocalreg.engines.torch_engine.functional import NotFunctionalError, functional
 from pylocalreg.engines.torch_engine.inductor import fused
@@ -128,3 +129,85 @@ def _dtmax(problem: Problem, dtype: torch.dtype) -> float:
         return problem.steps.dtmax
     start, end = problem.tspan
     return float(abs(np.float32(end) - np.float32(start))) if dtype is torch.float32 else abs(end - start)
+
+
+def reversed_at_once(
+    f: RightHandSide,
+    method: ExplicitRK,
+    problem: Problem,
+    trajectory: Trajectory,
+    cotangents: Sequence[tuple[float, torch.Tensor]],
+) -> tuple[torch.Tensor, list[torch.Tensor | None]] | None:
+    """The gradients that `discrete` gives where it is asked for those of states at the ends of the span, or
+    None, as `solved_at_once`.
+    """
+    steps, what = problem.compiled, f"the adjoint of solves by {method.name} at once"
+    if steps is None or steps.refused(what) or not _reversed_here(problem, trajectory, cotangents):
+        return None
+    try:
+        step = TensorSolve(functional(f.f, problem.params), method.tableau)
+    except NotFunctionalError:
+        return None
+    try:
+        return _reversed(f, step, problem, trajectory, cotangents)
+    except Exception as error:
+        steps.refuse(what, error, quietly=True)
+        return None
+
+
+def _reversed_here(
+    problem: Problem, trajectory: Trajectory, cotangents: Sequence[tuple[float, torch.Tensor]]
+) -> bool:
+    end = trajectory.u[trajectory.naccept]
+    return (
+        end.device.type == "cpu"
+        and end.device.type not in GRAPHS
+        and 0 < end.numel() <= SMALL
+        and len(trajectory.u) == trajectory.naccept + 1
+        and all(u.is_contiguous() for u in trajectory.u.values())
+        and trajectory.ended is None
+        and not problem.steps.tstops
+        and bool(cotangents)
+        and cotangents[-1][0] == problem.tspan[1]
+        and all(time in problem.tspan for time, _ in cotangents)
+    )
+
+
+def _reversed(
+    f: RightHandSide,
+    step: TensorSolve,
+    problem: Problem,
+    trajectory: Trajectory,
+    cotangents: Sequence[tuple[float, torch.Tensor]],
+) -> tuple[torch.Tensor, list[torch.Tensor | None]] | None:
+    steps, name, count = problem.compiled, step.tableau.name, trajectory.naccept
+    assert steps is not None
+    function = steps.get(("reverse_solve", name), functools.partial(fused, "reverse_solve"))
+    taken = (
+        [*range(count), 0] if count == 1 else range(count)
+    )  # a compiler takes one row for a case of its own
+    rows = np.array([(trajectory.t[i], trajectory.dt[i]) for i in taken])
+    states = torch.stack([trajectory.u[i] for i in taken])
+    (_, by_end), *others = reversed(cotangents)
+    by_end = by_end.contiguous()
+
+    def compared() -> frozenset[int]:
+        """Which parameters a solve depends on: see `CompiledReplay`."""
+        plain, adjoint = ExplicitRKReplay(f, step.tableau, problem, trajectory), by_end.clone()
+        for i in reversed(range(count)):
+            given = plain.reverse(i, trajectory.u[i], adjoint, (), None)
+            assert given is not None
+            adjoint = given
+        right = [adjoint, *plain.grad_params.tensors]
+        if not equal_but_for_rounding(gradients, right):
+            raise RuntimeError("what it gives is not the adjoint of plain steps")
+        return frozenset(i for i, gradient in enumerate(right[1:]) if gradient is not None)
+
+    gradients = function(
+        step, step.f.own, step.of_method, torch.tensor(count), torch.from_numpy(rows), states, by_end
+    )
+    used = steps.get(("reverse_solve", name, "used", step.f.names), compared)
+    by_u0, *by_params = gradients
+    for _, cotangent in others:
+        by_u0.add_(cotangent)
+    return by_u0, [x if i in used else None for i, x in enumerate(by_params)]

@@ -125,3 +125,34 @@ class TensorSolve(TensorStep):
         naccept, nreject, t, dt, old_error, u, _, record, states = while_loop(goes_on, step, start)  # type: ignore[no-untyped-call]
         ended = torch.stack([x.double() for x in (naccept, nreject, t, dt, old_error)])
         return torch.cat((ended, record.double().reshape(-1))), u, states
+
+    def reverse_solve(
+        self,
+        params: Tensors,
+        of_method: torch.Tensor,
+        count: torch.Tensor,
+        rows: torch.Tensor,
+        states: torch.Tensor,
+        adjoint: torch.Tensor,
+    ) -> Tensors:
+        """The cotangents of the first state and of each of ``params``, from that of the state after the last
+        of ``count`` steps: ``rows`` has their t and dt, in double precision, and ``states`` where they start.
+        """
+        from torch._higher_order_ops import while_loop
+
+        T, stages = states.dtype, self.tableau.stages
+
+        def left(i, adjoint, *by_params):  # type: ignore[no-untyped-def]
+            return i >= 0
+
+        def step(i, adjoint, *by_params):  # type: ignore[no-untyped-def]
+            t, dt = torch.index_select(rows, 0, i.reshape(1)).squeeze(0).unbind()
+            u = torch.index_select(states, 0, i.reshape(1)).squeeze(0)
+            times, weights = t + of_method[:stages] * dt, of_method[stages : -1 - len(NUMBERS)] * dt
+            of_step = torch.cat((times.to(T), weights.to(T), of_method.new_zeros(2).to(T)))
+            adjoint, *more = self.reverse(params, of_step, u, adjoint)
+            return i - 1, adjoint.clone(), *(a + b for a, b in zip(by_params, more, strict=True))
+
+        start = (count - 1, adjoint.clone(), *(torch.zeros_like(p) for p in params))
+        _, adjoint, *by_params = while_loop(left, step, start)  # type: ignore[no-untyped-call]
+        return adjoint, *by_params
