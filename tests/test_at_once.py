@@ -1,7 +1,7 @@
 """``compile=True`` on the CPU: solves of small states in one call, step for step as the time loop."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from pylocalreg.engines.torch_engine import inductor
 from pylocalreg.engines.torch_engine.explicit_rk import at_once, tensor_solve
 from pylocalreg.engines.torch_engine.explicit_rk.tensor_control import NUMBERS, fastpower
 from pylocalreg.engines.torch_engine.fastpower import fastpower as right_fastpower
+from pylocalreg.engines.torch_engine.functional import Tensors
 from tests.conftest import Net, normal
 from tests.test_captured import Scaled, assert_same
 from tests.test_compiled import Keeping, pair
@@ -144,6 +145,58 @@ def test_a_solve_that_fails_says_why(done: Done, options: dict[str, Any], error:
         said.append(str(raised.value))
     assert said[0][:20] == said[1][:20]
     assert done.solves == [False]
+
+
+def layers() -> torch.nn.Module:
+    torch.manual_seed(0)
+    chain = plr.TimeDependent(plr.Dense(3, 4, "tanh"), plr.Dense(4, 3))
+    return plr.NeuralODE(chain, engine="torch").double().dynamics
+
+
+def test_layers_are_looked_at_once_for_all_solves(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, look = list[int](), inductor.InOneSolve._looked_at
+
+    def counted(self: inductor.InOneSolve, tensors: Tensors) -> Tensors:
+        looked.append(1)
+        return look(self, tensors)
+
+    monkeypatch.setattr(inductor.InOneSolve, "_looked_at", counted)
+    one, other = pair(layers(), tspan=(0.0, 0.2))  # of few steps
+    for seed in range(3):
+        assert_same(one, other, normal(4, 3, seed=seed))
+        with torch.no_grad():
+            for p in other.parameters():
+                p.mul_(1.1)
+    assert len(looked) == 2  # the solve and its adjoint
+    assert_same(one, other, normal(5, 3))
+    assert len(looked) == 4
+
+
+def _hook(field: torch.nn.Module) -> None:
+    field.register_forward_hook(lambda module, inputs, k: 2 * k)
+
+
+def _other_parameter(field: torch.nn.Module) -> None:
+    field.p = torch.nn.Parameter(2 * field.p.detach())
+
+
+def _other_layers(field: Any) -> None:
+    field.description = plr.TimeDependent(plr.Dense(3, 4, "sigmoid"), plr.Dense(4, 3))
+
+
+def _own_forward(field: Any) -> None:
+    forward = field.forward
+    field.forward = lambda t, u: 2 * forward(t, u)
+
+
+@pytest.mark.parametrize("change", [_hook, _other_parameter, _other_layers, _own_forward])
+def test_layers_that_are_changed_are_looked_at_again(done: Done, change: Callable[[Any], None]) -> None:
+    field = layers()
+    one, other = pair(field)
+    before = other(normal(4, 3)).u
+    change(field)
+    assert_same(one, other, normal(4, 3))
+    assert not torch.allclose(other(normal(4, 3)).u, before)
 
 
 def test_one_step(done: Done) -> None:

@@ -2,23 +2,27 @@
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 import torch
 
+from pylocalreg.compiled_steps import CompiledSteps
+from pylocalreg.dynamics import LayerDynamics
 from pylocalreg.engines.base import Keep, Problem, StepOptions, Trajectory
 from pylocalreg.engines.torch_engine.controller import PIControl, control
 from pylocalreg.engines.torch_engine.explicit_rk.compiled import GRAPHS, equal_but_for_rounding
 from pylocalreg.engines.torch_engine.explicit_rk.explicit_rk import ExplicitRK
 from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
 from pylocalreg.engines.torch_engine.explicit_rk.tensor_solve import STEPS, TensorSolve
-from pylocalreg.engines.torch_engine.functional import NotFunctionalError, functional
-from pylocalreg.engines.torch_engine.inductor import fused
+from pylocalreg.engines.torch_engine.functional import Functional, NotFunctionalError, functional
+from pylocalreg.engines.torch_engine.inductor import AcrossSolves, fused
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 
 SMALL = 512
 """Elements of a state up to which the record of a step, which is copied with it, is no matter."""
+ROWS = 16
+"""A call that reverses steps has room for a multiple of these, so that most calls are of one shape."""
 
 
 def solved_at_once(
@@ -90,15 +94,16 @@ def _solved(
     fixed = t_end, _dtmax(problem, u0.dtype), problem.abstol, problem.reltol, math.sqrt(u0.numel()), *control
     dt, u, keeping = problem.dt, u0, keep.states == "all" or keep.sample is not None
     trajectory, every = Trajectory(), list[torch.Tensor]()
+    known = _known(step.f, u0)
     while t != t_end:
         first = dt is None, keeping
-        function = steps.get(("solve", tableau.name, *first), functools.partial(fused, "solve", *first))
+        function = _function(steps, step, "solve", *first)
         left = problem.maxiters - trajectory.naccept - trajectory.nreject
         numbers = np.array((t, dt or 0.0, old_error, not trajectory.t, left, *fixed))
-        told, u, states = function(step, step.of_method, torch.from_numpy(numbers), u)
-        naccept, nreject, t, dt, old_error, *rows = told.tolist()
+        told, u, end, states = function(known, (step,), step.of_method, torch.from_numpy(numbers), u)
+        naccept, nreject, t, dt, old_error, total, *rows = told.tolist()
         count = int(naccept)
-        if count < STEPS and t != t_end:
+        if not math.isfinite(total) or (count < STEPS and t != t_end):
             return None
         rows = rows[: 3 * count]
         trajectory.t += rows[::3]
@@ -107,15 +112,13 @@ def _solved(
         trajectory.nreject += int(nreject)
         if keeping:
             every += states.unbind()[:count]
-    if not math.isfinite(u.sum().item()):
-        return None
     kept: Iterable[int] = range(trajectory.naccept) if keep.states == "all" else ()
     if keep.sample is not None:
         for i in range(trajectory.naccept):
             keep.sample.offer(i, trajectory.estimate("error", i))
         kept = {*kept, *keep.sample.weights}
     trajectory.u = {i: every[i] for i in kept} | {trajectory.naccept: u}
-    trajectory.outputs = [(u if time == t_end else u0).clone() for time in times]
+    trajectory.outputs = [end if time == t_end else u0.clone() for time in times]
     if keep.restarts:
         trajectory.saved = dict(zip(times, trajectory.outputs, strict=True))
     tried = trajectory.naccept + trajectory.nreject
@@ -182,10 +185,8 @@ def _reversed(
 ) -> tuple[torch.Tensor, list[torch.Tensor | None]] | None:
     steps, name, count = problem.compiled, step.tableau.name, trajectory.naccept
     assert steps is not None
-    function = steps.get(("reverse_solve", name), functools.partial(fused, "reverse_solve"))
-    taken = (
-        [*range(count), 0] if count == 1 else range(count)
-    )  # a compiler takes one row for a case of its own
+    function = _function(steps, step, "reverse_solve")
+    taken = [*range(count), *[0] * (-count % ROWS)]
     rows = np.array([(trajectory.t[i], trajectory.dt[i]) for i in taken])
     states = torch.stack([trajectory.u[i] for i in taken])
     (_, by_end), *others = reversed(cotangents)
@@ -203,11 +204,38 @@ def _reversed(
             raise RuntimeError("what it gives is not the adjoint of plain steps")
         return frozenset(i for i, gradient in enumerate(right[1:]) if gradient is not None)
 
+    known = _known(step.f, states)
     gradients = function(
-        step, step.f.own, step.of_method, torch.tensor(count), torch.from_numpy(rows), states, by_end
+        known,
+        (step, step.f.own),
+        step.of_method,
+        torch.tensor(count),
+        torch.from_numpy(rows),
+        states,
+        by_end,
     )
     used = steps.get(("reverse_solve", name, "used", step.f.names), compared)
     by_u0, *by_params = gradients
     for _, cotangent in others:
         by_u0.add_(cotangent)
     return by_u0, [x if i in used else None for i, x in enumerate(by_params)]
+
+
+def _function(steps: CompiledSteps, step: TensorSolve, method: str, *first: bool) -> AcrossSolves:
+    key = step.tableau.name, step.f.hooks, method, *first
+    return steps.get(key, lambda: AcrossSolves(fused(method, *first)))
+
+
+def _known(f: Functional, u: torch.Tensor) -> Hashable:
+    """What a compiled function of layers alone depends on, and the state's shape; None for other dynamics."""
+    layers = f.module
+    if (
+        type(layers) is not LayerDynamics
+        or layers._buffers
+        or f.hooks
+        or torch._C._len_torch_function_stack()
+    ):
+        return None
+    p = layers.p
+    of_p = id(p), p.shape, p.dtype, p.stride(), p.requires_grad
+    return of_p, layers.description, tuple(vars(layers)), u.shape, u.dtype, torch.get_num_threads()

@@ -46,7 +46,8 @@ class _Function:
         name = step.tableau.name
         self.what = f"{WHAT.get(method, 'sums')} of {name}"
         self.refused = steps.refused(self.what)
-        self.made_for: tuple[Hashable, ...] = (method, first, name)
+        hooks = step.f.hooks if isinstance(step, TensorStep) else ()
+        self.made_for: tuple[Hashable, ...] = (method, first, name, hooks)
         self.key: tuple[Hashable, ...] = self.made_for
         self.recorded: Captured | None = None
         self.compiled: InOneSolve | None = None

@@ -72,9 +72,9 @@ class TensorSolve(TensorStep):
         step was accepted yet) and how many steps it may try; t_end, dtmax, abstol, reltol, the root of the
         number of elements, and the fields of `TensorPI` after the first.
 
-        Gives what was counted and where it ended (naccept, nreject, t, dt, the old error) and behind that
-        t, dt and EEst of the accepted steps, row by row; the state there; and the states that the accepted
-        steps start from, if they are kept.
+        Gives what was counted and where it ended (naccept, nreject, t, dt, the old error), the sum of the
+        state there, and behind that t, dt and EEst of the accepted steps, row by row; that state, twice; and
+        the states that the accepted steps start from, if they are kept.
         """
         from torch._higher_order_ops import while_loop  # which old versions do not have
 
@@ -123,8 +123,8 @@ class TensorSolve(TensorStep):
         states = u0.new_zeros(STEPS, *u0.shape) if keeping else u0.new_zeros(0)
         start = (count, count.clone(), t, dt, old_error, u0.clone(), k1, record, states)
         naccept, nreject, t, dt, old_error, u, _, record, states = while_loop(goes_on, step, start)  # type: ignore[no-untyped-call]
-        ended = torch.stack([x.double() for x in (naccept, nreject, t, dt, old_error)])
-        return torch.cat((ended, record.double().reshape(-1))), u, states
+        ended = torch.stack([x.double() for x in (naccept, nreject, t, dt, old_error, u.sum())])
+        return torch.cat((ended, record.double().reshape(-1))), u, u.clone(), states
 
     def reverse_solve(
         self,
