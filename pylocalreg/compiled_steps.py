@@ -18,6 +18,7 @@ class CompiledSteps:
     def __init__(self) -> None:
         self._functions: OrderedDict[Hashable, Any] = OrderedDict()
         self._refused: set[str] = set()
+        self._said = False
         self._made: Counter[Hashable] = Counter()
         self._lock = threading.Lock()
 
@@ -40,11 +41,11 @@ class CompiledSteps:
         self._made[what] += 1
         return self._made[what]
 
-    def refuse(self, what: str, error: Exception | str) -> None:
+    def refuse(self, what: str, error: Exception | str, quietly: bool = False) -> None:
         """``what`` runs uncompiled from now on. A warning says so, the first time."""
-        said = bool(self._refused)
         self._refused.add(what)
-        if not said:
+        if not quietly and not self._said:
+            self._said = True
             lines = (str(error).strip() or type(error).__name__).splitlines()
             reason = " ".join(lines[:2])  # the compiler's first line ends in "raised:"
             warnings.warn(f"compile=True: {what} runs uncompiled: {reason}", stacklevel=2)

@@ -85,6 +85,11 @@ class PIControl(Clipped):
         self.floor = T(OLD_ERROR_FLOOR)
         self.old_error = T(OLD_ERROR_FLOOR)
 
+    def numbers(self) -> tuple[float, ...]:
+        """What makes it, in the order of `TensorPI`."""
+        of_q = self.smallest_q_first_step, self.smallest_q, self.largest_q, self.qsteady_min, self.qsteady_max
+        return tuple(map(float, (self.gamma, *of_q, self.beta1, self.beta2)))
+
     def propose(self, dt: Scalar, error: Scalar, accepted: bool) -> Scalar:
         if not accepted:
             if not math.isfinite(error):

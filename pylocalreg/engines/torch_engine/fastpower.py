@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 _F32 = np.float32
-_LOG_A, _LOG_B, _LOG_C = (float(_F32(x)) for x in (0.338953, 1.8596461, 0.523692))
-_EXP2 = tuple(
+LOG = _LOG_A, _LOG_B, _LOG_C = tuple(float(_F32(x)) for x in (0.338953, 1.8596461, 0.523692))
+EXP2 = tuple(
     float(_F32(x))
     for x in (
         1.0,
@@ -47,8 +47,8 @@ def _log2(x: float) -> float:
 def _exp2(x: float) -> float:
     whole = round(x)  # half to even
     fraction = x - whole
-    value = _EXP2[-1]
-    for coefficient in _EXP2[-2::-1]:
+    value = EXP2[-1]
+    for coefficient in EXP2[-2::-1]:
         value = _round32(fraction * value + coefficient)
     return math.ldexp(value, whole)
 

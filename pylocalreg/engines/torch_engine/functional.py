@@ -48,6 +48,21 @@ class Functional:
             called: torch.Tensor = self.module(t, u)
         return called
 
+    @property
+    def hooks(self) -> tuple[int, ...]:
+        """The hooks of all modules, by PyTorch's number for each: a compiler takes them for unchanging."""
+        return tuple(
+            number
+            for module in self.module.modules()
+            for hooks in (
+                module._forward_pre_hooks,
+                module._forward_hooks,
+                module._backward_pre_hooks,
+                module._backward_hooks,
+            )
+            for number in hooks
+        )
+
     def reads(self, t: torch.Tensor, u: torch.Tensor) -> Hashable:
         """What a call computes with; makes one, the first time it is asked.
 

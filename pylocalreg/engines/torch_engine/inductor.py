@@ -3,7 +3,7 @@
 import functools
 import operator
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,13 @@ def inductor(graph: torch.fx.GraphModule, examples: Sequence[Any]) -> Compiled:
     """PyTorch's own compiler, with small matrix products in the kernels."""
     from torch._inductor.compile_fx import compile_fx  # which takes seconds to import
 
-    compiled: Compiled = compile_fx(graph, examples, decompositions=_decompositions())  # type: ignore[arg-type,assignment]
+    loops = any(node.target is torch.ops.higher_order.while_loop for node in graph.graph.nodes)
+    compiled: Compiled = compile_fx(  # type: ignore[assignment]
+        graph,
+        examples,  # type: ignore[arg-type]
+        config_patches={"cpp_wrapper": loops},  # else Python would run the loop
+        decompositions=_decompositions(),
+    )
     return compiled
 
 
@@ -148,3 +154,25 @@ class InOneSolve:
         self.places = [(place, of_tensor[id(x)]) for place, x in enumerate(args) if id(x) in of_tensor]
         self.returned = [of_output[id(x)] for x in given]
         self.strides = [x.stride() for x in tensors]
+
+
+class AcrossSolves:
+    """A fused function whose solves, as far as ``key`` says, differ in nothing but elements: those after the
+    first call the same graph, and no compiler looks on.
+    """
+
+    def __init__(self, function: Callable[..., Tensors]) -> None:
+        self.function = function
+        self.last: tuple[Hashable, InOneSolve] | None = None
+
+    def __call__(self, key: Hashable, held: Sequence[Any], *tensors: torch.Tensor) -> Tensors:
+        """``key`` None is of dynamics that nobody knows."""
+        if key is None:
+            return self.function(*held, *tensors)
+        last = self.last
+        if last is not None and last[0] == key:
+            return last[1](*tensors)
+        looking = InOneSolve(self.function, *held)
+        given = looking(*tensors)
+        self.last = key, looking
+        return given

@@ -46,7 +46,8 @@ class _Function:
         name = step.tableau.name
         self.what = f"{WHAT.get(method, 'sums')} of {name}"
         self.refused = steps.refused(self.what)
-        self.made_for: tuple[Hashable, ...] = (method, first, name)
+        hooks = step.f.hooks if isinstance(step, TensorStep) else ()
+        self.made_for: tuple[Hashable, ...] = (method, first, name, hooks)
         self.key: tuple[Hashable, ...] = self.made_for
         self.recorded: Captured | None = None
         self.compiled: InOneSolve | None = None
@@ -276,13 +277,13 @@ class CompiledReplay(ExplicitRKReplay):
             plain = ExplicitRKReplay(self.f, self.tableau, self.problem, self.trajectory)
             by_u = plain.reverse(index, u, adjoint.clone(), (), None)
             right = [by_u, *plain.grad_params.tensors]
-            if not _equal_but_for_rounding(probed, right):
+            if not equal_but_for_rounding(probed, right):
                 function.give_up("what it gives is not the adjoint of a plain step")
                 return None
             function(*tensors)  # which writes what was given where it was
             return frozenset(i for i, gradient in enumerate(right[1:]) if gradient is not None)
 
-        used = self.steps.get((*function.key, "used"), compared)
+        used = self.steps.get((*function.key, "used", self.step.f.names), compared)
         if used is None:
             return None
         by_u, *by_params = given
@@ -290,7 +291,8 @@ class CompiledReplay(ExplicitRKReplay):
         return by_u if function.recorded is None else by_u.clone()
 
 
-def _equal_but_for_rounding(given: Tensors, right: Sequence[torch.Tensor | None]) -> bool:
+def equal_but_for_rounding(given: Tensors, right: Sequence[torch.Tensor | None]) -> bool:
+    """A gradient that a compiled function gave, and the plain one."""
     pairs = [(a, b) for a, b in zip(given, right, strict=True) if b is not None]
     sizes = torch.stack([torch.linalg.vector_norm(b) for _, b in pairs])
     differences = torch.stack([torch.linalg.vector_norm(a - b) for a, b in pairs])

@@ -4,6 +4,7 @@ What changes from step to step, numbers too, is in tensors. The sums are written
 come in the order in which `combine` adds them.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -21,20 +22,32 @@ from pylocalreg.engines.torch_engine.tableaus.tableau import Row
 Pullback = Callable[[torch.Tensor], tuple[Tensors, torch.Tensor]]
 
 
-class TensorSums:
-    """The sums of a method's steps; ``of_step`` is what `numbers_of` gives, one by one ``numbers``."""
+class _Layout:
+    """For each stage, for the solution and for the error the places, in what `numbers_of` gives, of the
+    weights of the stages that they sum.
+    """
 
     def __init__(self, tableau: Tableau) -> None:
-        self.tableau = tableau
         stages = tableau.stages
         rows: list[Row] = [(0.0, ()), *zip(tableau.c[: stages - 1], tableau.a[: stages - 1], strict=True)]
         layout = [0.0 for _ in range(stages)]
         self.of_stage: list[dict[int, int]] = [_placed(a, layout) for _, a in rows]
-        """For each stage the place in ``numbers`` of the weight of each stage before it."""
         self.of_solution = _placed(tableau.b, layout)
         self.of_error = _placed(tableau.btilde, layout)
         self.weights = np.array(layout)
         self.nodes = np.array([c for c, _ in rows])
+
+
+_layout = functools.lru_cache(_Layout)
+
+
+class TensorSums:
+    """The sums of a method's steps; ``of_step`` is what `numbers_of` gives, one by one ``numbers``."""
+
+    def __init__(self, tableau: Tableau) -> None:
+        self.tableau, layout = tableau, _layout(tableau)
+        self.of_stage, self.of_solution, self.of_error = layout.of_stage, layout.of_solution, layout.of_error
+        self.weights, self.nodes = layout.weights, layout.nodes
 
     def numbers_of(
         self, t: float, dt: float, problem: Problem, f: Dynamics, dtype: torch.dtype

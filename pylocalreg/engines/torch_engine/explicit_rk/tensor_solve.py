@@ -1,0 +1,158 @@
+"""A whole solve with adaptive steps as one function of tensors, for a compiler: its loop, and what chooses
+the steps, are in the function too.
+"""
+
+import functools
+
+import torch
+
+from pylocalreg.engines.torch_engine.explicit_rk.tensor_control import NUMBERS, TensorPI, first_step, spacing
+from pylocalreg.engines.torch_engine.explicit_rk.tensor_step import TensorStep, TensorSums
+from pylocalreg.engines.torch_engine.functional import Functional, Tensors
+from pylocalreg.engines.torch_engine.tableaus import Tableau
+
+STEPS = 64
+"""Accepted steps of one call: what has room in its record."""
+
+
+class _Numbers:
+    """What a call of `TensorSolve.solve` is given, in the state's dtype.
+
+    Of one tensor they are views; a loop's function may be given one alone, and takes it apart itself.
+    """
+
+    def __init__(
+        self, tableau: Tableau, of_method: torch.Tensor, of_call: torch.Tensor, T: torch.dtype
+    ) -> None:
+        stages = tableau.stages
+        self.nodes, self.weights = of_method[:stages], of_method[stages : -1 - len(NUMBERS)]
+        order, *own = of_method[-1 - len(NUMBERS) :].unbind()
+        *at_start, t_end, dtmax, abstol, reltol, self.root = of_call[:10].unbind()
+        self.at_start = [x.to(T) for x in at_start]
+        self.order, self.t_end, self.dtmax = order.to(T), t_end.to(T), dtmax.to(T)
+        self.abstol, self.reltol = abstol.to(T), reltol.to(T)
+        self.control = TensorPI(own, *(x.to(T) for x in of_call[10:].unbind()))
+
+    def next_size(self, t: torch.Tensor, dt: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What is proposed, what of it is tried, and whether that lands on the end."""
+        direction = torch.sign(self.t_end - t)
+        proposed, distance = torch.minimum(dt.abs(), self.dtmax), (self.t_end - t).abs()
+        gap = 100 * spacing(torch.maximum(t.abs(), self.t_end.abs()))
+        tried = direction * torch.minimum(proposed, distance)
+        return direction * proposed, tried, ~(proposed + gap < distance)
+
+    def of_step(self, t: torch.Tensor, dt: torch.Tensor) -> torch.Tensor:
+        """As `TensorSums.numbers_of`."""
+        t, dt = t.double(), dt.double()
+        times, weights = t + self.nodes * dt, self.weights * dt
+        tolerances = torch.stack((self.abstol, self.reltol))
+        return torch.cat((times.to(tolerances.dtype), weights.to(tolerances.dtype), tolerances))
+
+
+@functools.lru_cache
+def _of_method(tableau: Tableau) -> torch.Tensor:
+    sums = TensorSums(tableau)
+    numbers = *sums.nodes, *sums.weights[tableau.stages :], float(tableau.order), *NUMBERS
+    return torch.tensor(numbers, dtype=torch.float64, device="cpu")
+
+
+class TensorSolve(TensorStep):
+    """Steps of a method through ``f``, one after the other: the loop of `integrate`, without its errors."""
+
+    def __init__(self, f: Functional, tableau: Tableau) -> None:
+        super().__init__(f, tableau)
+        self.of_method = _of_method(tableau)
+
+    def solve(
+        self, automatic: bool, keeping: bool, of_method: torch.Tensor, of_call: torch.Tensor, u0: torch.Tensor
+    ) -> Tensors:
+        """Steps to the end, or until there are `STEPS`; with an ``automatic`` first one dt is not looked at.
+
+        ``of_call``, in double precision: where the call starts (t, dt, the controller's old error, whether no
+        step was accepted yet) and how many steps it may try; t_end, dtmax, abstol, reltol, the root of the
+        number of elements, and the fields of `TensorPI` after the first.
+
+        Gives what was counted and where it ended (naccept, nreject, t, dt, the old error), the sum of the
+        state there, and behind that t, dt and EEst of the accepted steps, row by row; that state, twice; and
+        the states that the accepted steps start from, if they are kept.
+        """
+        from torch._higher_order_ops import while_loop  # which old versions do not have
+
+        T, tableau = u0.dtype, self.tableau
+        numbers = _Numbers(tableau, of_method, of_call, T)
+        t, dt, old_error, *_ = (x.clone() for x in numbers.at_start)
+
+        def call(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+            return self.f((), t, u).clone()
+
+        def measure(x: torch.Tensor) -> torch.Tensor:
+            norm: torch.Tensor = torch.linalg.vector_norm(x / (u0.abs() * numbers.reltol + numbers.abstol))
+            return norm / numbers.root.to(T)
+
+        k1 = call(t, u0)
+        if automatic:
+            dt = first_step(call, t, numbers.t_end, numbers.dtmax, numbers.order, measure, u0, k1)
+
+        def goes_on(naccept, nreject, t, dt, old_error, u, k1, record, states):  # type: ignore[no-untyped-def]
+            numbers = _Numbers(tableau, of_method, of_call, T)
+            _, tried, _ = numbers.next_size(t, dt)
+            moves = (t + tried != t) & dt.isfinite()
+            return (
+                (naccept < STEPS) & (naccept + nreject < numbers.at_start[-1]) & (t != numbers.t_end) & moves
+            )
+
+        def step(naccept, nreject, t, dt, old_error, u, k1, record, states):  # type: ignore[no-untyped-def]
+            numbers = _Numbers(tableau, of_method, of_call, T)
+            proposed, tried, lands = numbers.next_size(t, dt)
+            if not tableau.fsal:
+                k1 = call(t, u)
+            norm, u_new, *ks = self.attempt(numbers.of_step(t, tried), u, k1)
+            error = (norm.double() / numbers.root).to(T)
+            first = (numbers.at_start[3] > 0) & (naccept == 0)
+            accepted, dt, old_error = numbers.control.propose(tried, proposed, error, old_error, first)
+            here = (torch.arange(STEPS, device=u.device) == naccept) & accepted
+            record = torch.where(here.unsqueeze(1), torch.stack((t, tried, error)), record)
+            states = torch.where(here.reshape(-1, *[1] * u.dim()), u, states) if keeping else states.clone()
+            t = torch.where(accepted, torch.where(lands, numbers.t_end, t + tried), t)
+            u = torch.where(accepted, u_new, u)
+            k1 = torch.where(accepted, ks[-1], k1) if tableau.fsal else k1
+            return naccept + accepted, nreject + ~accepted, t, dt, old_error, u, k1, record, states
+
+        count = torch.zeros((), dtype=torch.int64, device=u0.device)
+        record = u0.new_zeros(STEPS, 3)
+        states = u0.new_zeros(STEPS, *u0.shape) if keeping else u0.new_zeros(0)
+        start = (count, count.clone(), t, dt, old_error, u0.clone(), k1, record, states)
+        naccept, nreject, t, dt, old_error, u, _, record, states = while_loop(goes_on, step, start)  # type: ignore[no-untyped-call]
+        ended = torch.stack([x.double() for x in (naccept, nreject, t, dt, old_error, u.sum())])
+        return torch.cat((ended, record.double().reshape(-1))), u, u.clone(), states
+
+    def reverse_solve(
+        self,
+        params: Tensors,
+        of_method: torch.Tensor,
+        count: torch.Tensor,
+        rows: torch.Tensor,
+        states: torch.Tensor,
+        adjoint: torch.Tensor,
+    ) -> Tensors:
+        """The cotangents of the first state and of each of ``params``, from that of the state after the last
+        of ``count`` steps: ``rows`` has their t and dt, in double precision, and ``states`` where they start.
+        """
+        from torch._higher_order_ops import while_loop
+
+        T, stages = states.dtype, self.tableau.stages
+
+        def left(i, adjoint, *by_params):  # type: ignore[no-untyped-def]
+            return i >= 0
+
+        def step(i, adjoint, *by_params):  # type: ignore[no-untyped-def]
+            t, dt = torch.index_select(rows, 0, i.reshape(1)).squeeze(0).unbind()
+            u = torch.index_select(states, 0, i.reshape(1)).squeeze(0)
+            times, weights = t + of_method[:stages] * dt, of_method[stages : -1 - len(NUMBERS)] * dt
+            of_step = torch.cat((times.to(T), weights.to(T), of_method.new_zeros(2).to(T)))
+            adjoint, *more = self.reverse(params, of_step, u, adjoint)
+            return i - 1, adjoint.clone(), *(a + b for a, b in zip(by_params, more, strict=True))
+
+        start = (count - 1, adjoint.clone(), *(torch.zeros_like(p) for p in params))
+        _, adjoint, *by_params = while_loop(left, step, start)  # type: ignore[no-untyped-call]
+        return adjoint, *by_params

@@ -1,0 +1,260 @@
+"""``compile=True`` on the CPU: solves of small states in one call, step for step as the time loop."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import pylocalreg as plr
+from pylocalreg.engines.torch_engine import inductor
+from pylocalreg.engines.torch_engine.explicit_rk import at_once, tensor_solve
+from pylocalreg.engines.torch_engine.explicit_rk.tensor_control import NUMBERS, fastpower
+from pylocalreg.engines.torch_engine.fastpower import fastpower as right_fastpower
+from pylocalreg.engines.torch_engine.functional import Tensors
+from tests.conftest import Net, normal
+from tests.test_captured import Scaled, assert_same
+from tests.test_compiled import Keeping, pair
+
+pytestmark = pytest.mark.skipif(
+    torch.__version__ < inductor.COMPILES_ONCE, reason="this torch compiles again for every solve"
+)
+
+
+class Done:
+    """Whether each solve, and each adjoint, that was tried at once was made so."""
+
+    def __init__(self) -> None:
+        self.solves: list[bool] = []
+        self.adjoints: list[bool] = []
+
+    def noting(self, inner: Any, into: list[bool]) -> Any:
+        def noted(*args: Any) -> Any:
+            into.append(False)
+            given = inner(*args)
+            into[-1] = given is not None
+            return given
+
+        return noted
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> Iterator[Done]:
+    """The kernels run as they were traced."""
+    monkeypatch.setattr(inductor, "BACKEND", lambda graph, examples: graph.forward)
+    done = Done()
+    monkeypatch.setattr(at_once, "_solved", done.noting(at_once._solved, done.solves))
+    monkeypatch.setattr(at_once, "_reversed", done.noting(at_once._reversed, done.adjoints))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        yield done
+
+
+def assert_same_steps(one: plr.NeuralODE, other: plr.NeuralODE, u0: torch.Tensor) -> plr.Stats:
+    with torch.no_grad():
+        left, right = one(u0), other(u0)
+    for name in ("t", "dt", "EEst"):
+        np.testing.assert_allclose(
+            getattr(right.steps, name), getattr(left.steps, name), rtol=1e-6, atol=1e-12
+        )
+    return assert_same(one, other, u0)
+
+
+@pytest.mark.parametrize("solver", ["BS3", "DP5", "Tsit5", "Vern7"])
+def test_every_method(done: Done, solver: str) -> None:
+    assert_same_steps(*pair(solver=solver), normal(4, 3))
+    assert done.solves == [True, True]
+    assert done.adjoints == [True]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tspan": (1.0, -0.5)},
+        {"tspan": (-2.0, 0.25), "saveat": [-2.0, 0.25]},
+        {"dt": 1.0, "abstol": 1e-7, "reltol": 1e-7},
+        {"dtmax": 0.05},
+        {"gamma": 0.7, "qmin": 0.3, "qmax": 2.0, "qsteady_max": 1.2},
+        {"regularizer": plr.LocalRegularizer("biased", generator=torch.Generator())},
+        {"adjoint": "backsolve"},
+    ],
+)
+def test_every_option(done: Done, options: dict[str, Any]) -> None:
+    stats = assert_same_steps(*pair(**options), normal(4, 3))
+    assert all(done.solves)
+    assert ("abstol" in options) == (stats.nreject > 0)
+
+
+def test_more_steps_than_one_call_has_room_for(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (at_once, tensor_solve):
+        monkeypatch.setattr(module, "STEPS", 3)
+    stats = assert_same_steps(*pair(dt=0.3, abstol=1e-8, reltol=1e-8), normal(4, 3))
+    assert stats.naccept > 6
+    assert all(done.solves)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"saveat": [0.5]}, {"tstops": [0.4]}, {"controller": "PID"}, {"dtmin": 1e-4}, {"landing": "even"}],
+)
+def test_what_takes_steps_one_by_one(done: Done, options: dict[str, Any]) -> None:
+    assert_same_steps(*pair(**options), normal(4, 3))
+    assert done.solves == []
+
+
+def test_large_states_take_steps_one_by_one(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(at_once, "SMALL", 11)
+    assert_same_steps(*pair(), normal(4, 3))
+    assert done.solves == []
+
+
+@pytest.mark.parametrize("dynamics", [Keeping(3), Scaled(3)])
+def test_dynamics_that_store_something_or_hold_a_number_take_steps_one_by_one(
+    done: Done, dynamics: Net
+) -> None:
+    assert_same_steps(*pair(dynamics), normal(4, 3))
+    assert not any(done.solves)
+
+
+def test_what_the_dynamics_hold_is_looked_at(done: Done) -> None:
+    field = Scaled(3)
+    one, other = pair(field)
+    for scale in (1.0, 0.5):
+        field.scale = torch.tensor(scale, dtype=torch.float64)
+        assert_same_steps(one, other, normal(4, 3))
+    assert all(done.solves)
+
+
+class Exploding(Net):
+    def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return u * u + 1
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [({"tspan": (0.0, 2.0)}, plr.errors.LocalRegError), ({"maxiters": 2}, plr.errors.StepLimitError)],
+)
+def test_a_solve_that_fails_says_why(done: Done, options: dict[str, Any], error: type[Exception]) -> None:
+    one, other = pair(Exploding(3), **options)
+    said = []
+    for node in (one, other):
+        with pytest.raises(error) as raised:
+            node(normal(4, 3).abs())
+        said.append(str(raised.value))
+    assert said[0][:20] == said[1][:20]
+    assert done.solves == [False]
+
+
+def layers() -> torch.nn.Module:
+    torch.manual_seed(0)
+    chain = plr.TimeDependent(plr.Dense(3, 4, "tanh"), plr.Dense(4, 3))
+    return plr.NeuralODE(chain, engine="torch").double().dynamics
+
+
+def test_layers_are_looked_at_once_for_all_solves(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, look = list[int](), inductor.InOneSolve._looked_at
+
+    def counted(self: inductor.InOneSolve, tensors: Tensors) -> Tensors:
+        looked.append(1)
+        return look(self, tensors)
+
+    monkeypatch.setattr(inductor.InOneSolve, "_looked_at", counted)
+    one, other = pair(layers(), tspan=(0.0, 0.2))  # of few steps
+    for seed in range(3):
+        assert_same(one, other, normal(4, 3, seed=seed))
+        with torch.no_grad():
+            for p in other.parameters():
+                p.mul_(1.1)
+    assert len(looked) == 2  # the solve and its adjoint
+    assert_same(one, other, normal(5, 3))
+    assert len(looked) == 4
+
+
+def _hook(field: torch.nn.Module) -> None:
+    field.register_forward_hook(lambda module, inputs, k: 2 * k)
+
+
+def _other_parameter(field: torch.nn.Module) -> None:
+    field.p = torch.nn.Parameter(2 * field.p.detach())
+
+
+def _other_layers(field: Any) -> None:
+    field.description = plr.TimeDependent(plr.Dense(3, 4, "sigmoid"), plr.Dense(4, 3))
+
+
+def _own_forward(field: Any) -> None:
+    forward = field.forward
+    field.forward = lambda t, u: 2 * forward(t, u)
+
+
+@pytest.mark.parametrize("change", [_hook, _other_parameter, _other_layers, _own_forward])
+def test_layers_that_are_changed_are_looked_at_again(done: Done, change: Callable[[Any], None]) -> None:
+    field = layers()
+    one, other = pair(field)
+    before = other(normal(4, 3)).u
+    change(field)
+    assert_same(one, other, normal(4, 3))
+    assert not torch.allclose(other(normal(4, 3)).u, before)
+
+
+def test_one_step(done: Done) -> None:
+    assert assert_same_steps(*pair(tspan=(0.0, 1e-3)), normal(4, 3)).naccept == 1
+    assert done.adjoints == [True]
+
+
+def test_the_adjoint_of_both_ends(done: Done) -> None:
+    assert_same(*pair(saveat=[0.0, 1.0]), normal(4, 3))
+    assert done.adjoints == [True]
+
+
+def test_a_parameter_that_is_not_used_and_one_that_is_frozen(done: Done) -> None:
+    field = Net(3)
+    field.register_parameter("a", torch.nn.Parameter(torch.zeros(2, dtype=torch.float64)))
+    one, other = pair(field)
+    for frozen in (False, True):
+        field.w1.requires_grad_(not frozen)
+        for node in (one, other):
+            node.zero_grad()
+            node(normal(4, 3)).u.sum().backward()
+            gradients = [p.grad for p in field.parameters()]
+            if node is one:
+                right = gradients
+        assert [g is None for g in gradients] == [g is None for g in right]
+        assert (field.w1.grad is None) == frozen
+        torch.testing.assert_close(field.w2.grad, right[2], rtol=1e-6, atol=1e-9)
+    assert all(done.adjoints)
+
+
+class Evading(Net):
+    """Reaches a parameter in a way that no substitution sees."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.held = [self.c]
+
+    def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return super().forward(t, u) * self.held[0]
+
+
+def test_an_adjoint_that_is_not_that_of_plain_steps_is_not_taken(done: Done) -> None:
+    one, other = pair(Evading(3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        assert_same(one, other, normal(4, 3))
+    assert not any(done.adjoints)
+
+
+def test_the_power_is_that_of_the_controller_when_compiled() -> None:
+    numbers = torch.tensor(NUMBERS[1:], dtype=torch.float64)
+    x = torch.logspace(-12, 12, 400, dtype=torch.float64)
+
+    def power(x: torch.Tensor, y: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        return fastpower(x, y, numbers.unbind())
+
+    compiled = torch.compile(power, dynamic=True, fullgraph=True, backend=inductor.inductor)
+    for exponent in (0.14, 0.08, 1 / 3):
+        y = torch.tensor(exponent, dtype=torch.float64)
+        right = [right_fastpower(value, exponent) for value in x.tolist()]
+        assert compiled(x, y, numbers).tolist() == right
