@@ -16,6 +16,8 @@ from benchmarks.records import Records
 from pylocalreg.experiments import log
 from pylocalreg.experiments.comparison import EXPERIMENTS, METHODS
 from pylocalreg.experiments.files import replacing
+from pylocalreg.experiments.metrics import METRICS, Kind
+from pylocalreg.experiments.tasks import TASKS
 
 
 def run_of(folder: Path) -> dict[str, Any] | None:
@@ -42,13 +44,18 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
     lines = ["| | coefficient | steps | seed | NFE | validation |", "|---|---:|---:|---:|---:|---:|"]
     for run in _in_order(runs):
         cells = [EXPERIMENTS[run["experiment"]] + ", " + METHODS[run["method"]], _written(run["coefficient"])]
-        cells += [f"{run['step']:,}", str(run["seed"]), f"{run['nfe']:.0f}", f"{run['score']:.2f}%"]
+        score = _kind(run["experiment"]).written(run["score"])
+        cells += [f"{run['step']:,}", str(run["seed"]), f"{run['nfe']:.0f}", score]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def _in_order(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(runs, key=lambda run: (run["step"], run["nfe"]))
+
+
+def _kind(experiment: str) -> Kind:
+    return METRICS[TASKS[experiment].metric]
 
 
 def _written(coefficient: Sequence[float] | None) -> str:
@@ -59,20 +66,28 @@ def _written(coefficient: Sequence[float] | None) -> str:
 
 
 def draw(runs: Sequence[dict[str, Any]], output: Path) -> None:
-    """The trade-off: a line a length of training, a point a coefficient."""
+    """The trade-off of each experiment: a line a length of training, a point a coefficient."""
     plt: Any = importlib.import_module("matplotlib.pyplot")
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for steps in sorted({run["step"] for run in runs}):
-        of = [run for run in _in_order(runs) if run["step"] == steps]
-        axes.plot([run["nfe"] for run in of], [run["score"] for run in of], "o-", label=f"{steps:,} steps")
-        for run in of:
-            name = _written(run["coefficient"]) or METHODS[run["method"]]
-            axes.annotate(
-                name, (run["nfe"], run["score"]), xytext=(4, -11), textcoords="offset points", fontsize=8
+    experiments = list(dict.fromkeys(run["experiment"] for run in runs))
+    figure, every = plt.subplots(
+        1, len(experiments), figsize=(7 * len(experiments), 4.2), layout="constrained", squeeze=False
+    )
+    for experiment, axes in zip(experiments, every[0], strict=True):
+        its = [run for run in _in_order(runs) if run["experiment"] == experiment]
+        for steps in sorted({run["step"] for run in its}):
+            of = [run for run in its if run["step"] == steps]
+            axes.plot(
+                [run["nfe"] for run in of], [run["score"] for run in of], "o-", label=f"{steps:,} steps"
             )
-    axes.set(xlabel="NFE of a solve", ylabel="validation accuracy, %", title="The coefficient's trade-off")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+            for run in of:
+                name = _written(run["coefficient"]) or METHODS[run["method"]]
+                axes.annotate(
+                    name, (run["nfe"], run["score"]), xytext=(4, -11), textcoords="offset points", fontsize=8
+                )
+        axes.set(xlabel="NFE of a solve", ylabel=f"validation {_kind(experiment).label}")
+        axes.set_title(f"The coefficient's trade-off: {EXPERIMENTS[experiment]}")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
     with replacing(output) as partial:
         figure.savefig(partial, dpi=110, format="png")
     plt.close(figure)

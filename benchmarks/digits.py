@@ -86,16 +86,7 @@ def train(name: str, seed: int, steps: int) -> dict[str, Any]:
     """One run: accuracy and NFE at its end, and its training time."""
     regularizer, coefficient = METHODS[name]()
     config = digits.Config(name, regularizer, coefficient, steps, seed=seed)
-    run = digits.train(config, digits.load(seed), evaluate_every=steps)
-    last = run.last
-    return {
-        "method": name,
-        "seed": seed,
-        "steps": steps,
-        "accuracy": last.accuracy,
-        "nfe": last.nfe,
-        "seconds": run.seconds,
-    }
+    return digits.train(config, digits.load(seed), evaluate_every=steps).record
 
 
 def main() -> None:

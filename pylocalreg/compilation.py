@@ -54,8 +54,10 @@ _disabled: dict[Callable[..., Any], Callable[..., Any]] = {}
 
 
 def _is_exporting(args: Any) -> bool:
-    stand_ins = tuple(getattr(sys.modules[name], kind) for name, kind in STAND_INS if name in sys.modules)
     state = args[1] if len(args) > 1 else None
+    if type(state) is torch.Tensor:
+        return False
+    stand_ins = tuple(getattr(sys.modules[name], kind) for name, kind in STAND_INS if name in sys.modules)
     if isinstance(state, torch.Tensor):
         return isinstance(state, stand_ins)
     return any(isinstance(x, stand_ins) for x in torch.utils._pytree.tree_leaves(state))

@@ -392,7 +392,19 @@ class _OfState(torch.nn.Module):
 
 def is_described(f: torch.nn.Module) -> bool:
     """Whether dynamics are those of a layer description and nothing else: what they reach is known."""
-    return type(f.f if isinstance(f, WithInputs) else f) is LayerDynamics
+    of_layers = f.f if isinstance(f, WithInputs) else f
+    return type(of_layers) is LayerDynamics and not is_hooked(of_layers)
+
+
+def is_hooked(module: torch.nn.Module) -> bool:
+    """Whether a call of the module does more, or something else, than its class's ``forward``."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
+    )
 
 
 class WithInputs(torch.nn.Module):

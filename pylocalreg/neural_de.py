@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -47,27 +46,7 @@ from pylocalreg.replicas import OfReplica
 from pylocalreg.solution import Solution
 from pylocalreg.solve_options import check_solve_options, refuse_solve_options
 from pylocalreg.step_options import Tstops, check_step_options, in_dtype, refuse_own
-
-
-@dataclass(frozen=True)
-class Times:
-    """The span and the asked times as the state's dtype holds them; ``saved`` where ``saveat`` asked.
-
-    ``asked`` are strictly ordered; ``rows`` says which of them each state of the solution is that of: equal
-    times, and times that the dtype can not tell apart, share one. ``start`` and ``ends`` are the tensors that
-    want a gradient: of the span's start and of each row's time.
-    """
-
-    tspan: tuple[float, float]
-    asked: tuple[float, ...]
-    rows: tuple[int, ...]
-    saved: bool
-    start: torch.Tensor | None
-    ends: tuple[torch.Tensor | None, ...]
-
-    @property
-    def want_gradients(self) -> bool:
-        return self.start is not None or any(end is not None for end in self.ends)
+from pylocalreg.times import Times
 
 
 def check_written(engine: Engine, *sides: object) -> None:
@@ -86,6 +65,9 @@ def _rounded(tspan: tuple[float, float], dtype: torch.dtype) -> tuple[float, flo
 
 class NeuralDE(torch.nn.Module):
     """A differential equation's options, checked at construction."""
+
+    _settings = 0
+    """How often anything was set on the module: whoever keeps what its settings come to asks by it."""
 
     def __init__(
         self,
@@ -168,6 +150,17 @@ class NeuralDE(torch.nn.Module):
         self.compiled = CompiledSteps() if compile else None
         self.keep_stages = keep_stages
         self.closed_over = check_tensors(params)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        self._changed()
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        self._changed()
+
+    def _changed(self) -> None:
+        self.__dict__["_settings"] = self._settings + 1
 
     def _engine_on(self, device: torch.device) -> Engine:
         """Julia's solves on the CPU: with ``"auto"`` states elsewhere go to the embedded engine."""

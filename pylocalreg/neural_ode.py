@@ -15,6 +15,7 @@ from pylocalreg.engines.base import Adjoint, Jacobian, KeepStages, Landing
 from pylocalreg.engines.methods import check_compile, check_keep_stages
 from pylocalreg.errors import OptionError
 from pylocalreg.events import Event, Events, check_events
+from pylocalreg.last_call import LastCall, can_be_kept
 from pylocalreg.neural_de import NeuralDE, check_written
 from pylocalreg.observed.reached import vmapping
 from pylocalreg.precision import at_the_door, full_precision
@@ -23,6 +24,8 @@ from pylocalreg.regularizers.base import check_joining
 from pylocalreg.solution import Solution
 from pylocalreg.states import State, device_of, layout_of, mapped
 from pylocalreg.step_options import Tstops
+
+_NONE: tuple[torch.Tensor, ...] = ()
 
 
 def compile(node: "NeuralODE") -> "NeuralODE":
@@ -191,6 +194,7 @@ class NeuralODE(NeuralDE):
         self.events = torch.nn.ModuleList(check_events(event))
         if self.events and regularizer is not None:
             check_joining(regularizer)
+        self._last_call: LastCall | None = None
 
     def extra_repr(self) -> str:
         return (
@@ -203,7 +207,7 @@ class NeuralODE(NeuralDE):
         self,
         u0: State,
         *,
-        inputs: Sequence[torch.Tensor] | torch.Tensor = (),
+        inputs: Sequence[torch.Tensor] | torch.Tensor = _NONE,
         saveat: Sequence[float] | torch.Tensor | None = None,
         dense: bool = False,
         regularize: bool | None = None,
@@ -225,7 +229,11 @@ class NeuralODE(NeuralDE):
             NonFiniteError, StepUnderflowError, StepLimitError: where the solve can not go on.
             ChangedError: in the backward pass, parameters are not what they were.
         """
-        u0 = mapped(u0, at_the_door)
+        given_nothing = saveat is None and regularize is None and dense is False and inputs is _NONE
+        settings, last = self._settings, self._last_call
+        if given_nothing and last is not None and last.was(self, settings, u0):
+            return self._solve_again(last, u0)
+        given, u0 = u0, mapped(u0, at_the_door)
         layout = layout_of(u0)
         inputs = tuple(at_the_door(x) for x in check_inputs(inputs))
         with full_precision(device_of(u0)):
@@ -241,9 +249,22 @@ class NeuralODE(NeuralDE):
                 raise OptionError(
                     "events inside torch.func.vmap: each sample has its own; solve them one by one"
                 )
-            return self._solve(
+            solution = self._solve(
                 problem, packed, times, layout.unpack, dense=dense, regularize=regularize, events=events
             )
+        if given_nothing and can_be_kept(self, given):
+            self.__dict__["_last_call"] = LastCall(settings, self, given, problem, times)
+        return solution
+
+    def _solve_again(self, last: LastCall, u0: Any) -> Solution:
+        """As the last call, from another state like its own."""
+        if self.regularizer is None or not self.training:
+            solution = last.repeated(self._engine_on(u0.device), u0)
+            if solution is not None:
+                return solution
+        with full_precision(u0.device):
+            packed = at_the_door(u0).contiguous()
+            return self._solve(last.problem, packed, last.times, _as_it_is, dense=False, regularize=None)
 
     def _check_samples(self, u0: State, inputs: Sequence[torch.Tensor]) -> None:
         if self.jacobian != "per_sample":
@@ -258,3 +279,7 @@ class NeuralODE(NeuralDE):
                 f"jacobian='per_sample' with {len(inputs)} inputs: a sample's block would see the inputs of "
                 "all samples; take jacobian='system'"
             )
+
+
+def _as_it_is(u: torch.Tensor) -> torch.Tensor:
+    return u

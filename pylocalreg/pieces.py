@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any
+from operator import add
 
 import numpy as np
 import torch
@@ -36,10 +36,10 @@ class Piece:
 
     def steps(self) -> Steps:
         """The steps as they were taken: an event cuts the last one short."""
-        steps = self.solve.trajectory.steps()
-        if self.solve.trajectory.ended is not None:
-            steps.dt[-1] = self.end - steps.t[-1]
-        return steps
+        taken = self.solve.trajectory
+        if taken.ended is None:
+            return taken.steps()
+        return Steps.of(taken.t, [*taken.dt[:-1], self.end - taken.t[-1]], taken.EEst)
 
     def contains(self, t: float) -> bool:
         start = self.solve.problem.tspan[0]
@@ -77,7 +77,8 @@ class Solved:
         every = [piece.steps() for piece in self.pieces]
         if len(every) == 1:
             return every[0]
-        return Steps(*(np.concatenate([getattr(s, name) for s in every]) for name in ("t", "dt", "EEst")))
+        t, dt, EEst = (np.concatenate([getattr(s, name) for s in every]) for name in ("t", "dt", "EEst"))
+        return Steps.of(t, dt, EEst)
 
     def piece_at(self, t: float) -> Piece | None:
         """The first piece that contains the time: at an event, the one before."""
@@ -132,7 +133,4 @@ def solve_in_pieces(
 
 
 def _sum(a: Stats, b: Stats) -> Stats:
-    counts: dict[str, Any] = {
-        f.name: getattr(a, f.name) + getattr(b, f.name) for f in dataclasses.fields(Stats)
-    }
-    return Stats(**counts)
+    return Stats(*map(add, a, b))

@@ -1,7 +1,6 @@
 """How `torch.nn.DataParallel` gathers solutions: as named tuples of tensors, which its replicas give."""
 
 from collections.abc import Iterable
-from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ class OfReplica(tuple[Any, ...]):
         def tensor(values: Any) -> torch.Tensor:
             return torch.as_tensor(values, dtype=torch.float64, device=like.device)
 
-        counts = [*astuple(solution.stats), ENGINES.index(solution.engine)]
+        counts = [*solution.stats, ENGINES.index(solution.engine)]
         steps = np.stack([solution.steps.t, solution.steps.dt, solution.steps.EEst], axis=1)
         parts = tensor(solution.t[None]), tensor([counts]), tensor(steps)
         self = super().__new__(cls, (solution.u, solution.regularization, *parts))
@@ -46,7 +45,7 @@ class OfReplica(tuple[Any, ...]):
             t=t[0].cpu().numpy(),
             regularization=None if regularization is None else regularization.mean(),
             stats=Stats(*stats),
-            steps=Steps(*steps.T.cpu().numpy()),
+            steps=Steps.of(*steps.T.cpu().numpy()),
             engine=ENGINES[min(engine, 1)],
         )
 

@@ -1,8 +1,9 @@
 """What a solve gives back."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +13,10 @@ from torch.utils._pytree import register_pytree_node
 from pylocalreg.brownian import BrownianPath
 from pylocalreg.errors import OptionError
 
+Column = Sequence[float] | npt.NDArray[np.float64]
 
-@dataclass(frozen=True)
-class Stats:
+
+class Stats(NamedTuple):
     """Counts of one solve.
 
     Attributes:
@@ -44,12 +46,40 @@ class Stats:
 class Steps:
     """The accepted steps, in the order taken: start ``t``, signed size ``dt`` and error estimate ``EEst``.
 
-    All three have shape ``(naccept,)`` and dtype float64.
+    All three have shape ``(naccept,)`` and dtype float64. They are made when they are first read: of a small
+    solve that takes long beside the solve.
+
+    Attributes:
+        record: t, dt and EEst, one after the other.
     """
 
-    t: npt.NDArray[np.float64]
-    dt: npt.NDArray[np.float64]
-    EEst: npt.NDArray[np.float64]
+    record: bytes
+
+    @classmethod
+    def of(cls, t: Column, dt: Column, EEst: Column) -> "Steps":
+        return cls(np.array((t, dt, EEst), dtype=np.float64).tobytes())
+
+    def __len__(self) -> int:
+        return len(self.record) // 24
+
+    def __repr__(self) -> str:
+        return f"Steps(t={self.t!r}, dt={self.dt!r}, EEst={self.EEst!r})"
+
+    @property
+    def t(self) -> npt.NDArray[np.float64]:
+        return self._columns[0]
+
+    @property
+    def dt(self) -> npt.NDArray[np.float64]:
+        return self._columns[1]
+
+    @property
+    def EEst(self) -> npt.NDArray[np.float64]:
+        return self._columns[2]
+
+    @cached_property
+    def _columns(self) -> tuple[npt.NDArray[np.float64], ...]:
+        return tuple(np.frombuffer(self.record).reshape(3, -1).copy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +127,7 @@ class Solution:
     interpolant: Callable[[float], Any] | None = None
     noise: BrownianPath | None = None
     events: tuple[Occurrence, ...] = ()
-    sol: Any = None
+    sol: Callable[[], Any] | None = field(default=None, repr=False)
 
     @property
     def julia(self) -> Any:
@@ -115,7 +145,7 @@ class Solution:
                 f"solution.julia: engine={self.engine!r} made no one solution of the stack's; solve with "
                 "engine='julia', without events and not inside torch.func.vmap"
             )
-        return self.sol
+        return self.sol()
 
     def __call__(self, t: float) -> Any:
         """State at any time of the span by the method's own dense output, without gradient.

@@ -1,6 +1,7 @@
 """The demo: it learns, it saves evaluations, it is reproducible, it writes its picture whole."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -63,6 +64,9 @@ def test_demo_writes_table_and_picture(tmp_path: Path) -> None:
     assert "NFE" in done.stdout
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["demo.png"]
     assert (tmp_path / "out/demo.png").read_bytes().startswith(b"\x89PNG")
+    runs = [json.loads(line) for line in (tmp_path / "results/demo.jsonl").read_text().splitlines()]
+    methods = ("vanilla", "local, unbiased", "local, biased")
+    assert [(run["method"], run["seed"]) for run in runs] == [(name, i) for name in methods for i in (0, 1)]
 
 
 @pytest.mark.parametrize(
@@ -96,16 +100,19 @@ def test_a_neural_sde_learns_and_saves_calls() -> None:
     assert after.nfe < 0.75 * before.nfe
 
 
-def test_digits_sde_prints_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digits_sde_prints_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = digits.load()
     few = digits.Data(data.train_x, data.train_y, data.test_x[:20], data.test_y[:20])
     monkeypatch.setattr(digits, "load", lambda seed: few)
     console = Console(record=True, width=100)
-    runs = digits_sde.run(2, 1, "torch", console)
+    records = tmp_path / "records.jsonl"
+    runs = digits_sde.run(records, 2, 1, "torch", console)
     assert [len(items) for items in runs.values()] == [2, 2, 2]
     text = console.export_text()
     assert "2 seeds" in text
     assert "local, biased" in text
+    written = [json.loads(line)["nfe"] for line in records.read_text().splitlines()]
+    assert written == [item.last.nfe for items in runs.values() for item in items]
 
 
 def test_digits_sde_takes_at_least_one_seed(tmp_path: Path) -> None:

@@ -232,6 +232,29 @@ def test_each_hook_once_a_backward(engine: str, adjoint: Any) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("patched", [False, True], ids=["hook", "forward"])
+def test_layers_that_a_hook_or_a_patch_changes(engine: str, patched: bool) -> None:
+    """Julia knows their description alone; and what the hook reaches was not there before."""
+    layers = plr.dynamics.as_module(plr.Chain(plr.Dense(3, 5, "tanh"), plr.Dense(5, 3))).double()
+    factor = torch.nn.Parameter(torch.tensor(1.5, dtype=torch.float64))
+    node, u0 = plr.NeuralODE(layers, engine=engine), normal(4, 3)
+    plain = node(u0).u
+    if patched:
+        own = layers.forward
+        layers.forward = lambda t, u: factor * own(t, u)  # type: ignore[method-assign]
+    else:
+        layers.register_forward_hook(lambda module, given, k: factor * k)
+    changed = node(u0).u
+    changed.sum().backward()
+    assert factor.grad is not None
+    copy_of = plr.dynamics.as_module(plr.Chain(plr.Dense(3, 5, "tanh"), plr.Dense(5, 3))).double()
+    copy_of.load_state_dict(layers.state_dict())
+    expected = plr.NeuralODE(lambda t, u: factor.detach() * copy_of(t, u), engine="torch")(u0).u
+    torch.testing.assert_close(changed, expected, rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(changed, plain)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("adjoint", ADJOINTS)
 @pytest.mark.parametrize("backwards", [False, True])
 def test_gradients_by_times(engine: str, adjoint: Any, backwards: bool) -> None:

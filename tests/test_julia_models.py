@@ -49,6 +49,13 @@ def differences(f: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, h: f
 # ---- without Julia ----
 
 
+def test_hooks_that_julia_would_pass_by_are_refused() -> None:
+    model = named(None)
+    model.register_forward_hook(lambda module, given, k: 2 * k)
+    with pytest.raises(OptionError, match="hooks"):
+        model.check(normal(2))
+
+
 @without_julia
 @pytest.mark.parametrize("make", [plr.julia.lux, plr.julia.function])
 def test_without_julia_it_says_so(make: Any) -> None:

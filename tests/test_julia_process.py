@@ -8,6 +8,7 @@ import platform
 import signal
 import threading
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -41,6 +42,12 @@ def train_once(ode: plr.NeuralODE, u0: torch.Tensor) -> torch.Tensor:
     return grad
 
 
+def solve_again(ode: plr.NeuralODE, u0: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        solved: torch.Tensor = ode(u0).u
+    return solved
+
+
 def resident() -> float:
     """Resident memory in MiB."""
     with open("/proc/self/statm") as file:
@@ -50,8 +57,14 @@ def resident() -> float:
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="free memory is given back by glibc's malloc_trim"
 )
-@pytest.mark.parametrize("adjoint", ["discrete", "interpolating"])
-def test_memory_does_not_grow(adjoint: plr.Adjoint) -> None:
+@pytest.mark.parametrize(
+    ("adjoint", "work"),
+    [("discrete", train_once), ("interpolating", train_once), ("discrete", solve_again)],
+    ids=["discrete", "interpolating", "no gradient"],
+)
+def test_memory_does_not_grow(
+    adjoint: plr.Adjoint, work: Callable[[plr.NeuralODE, torch.Tensor], torch.Tensor]
+) -> None:
     from pylocalreg.engines.julia_engine.start import start
 
     ode = node(adjoint=adjoint)
@@ -68,10 +81,10 @@ def test_memory_does_not_grow(adjoint: plr.Adjoint) -> None:
     # Caches and the allocator's arenas fill in the first half, by up to 210 MiB on some machines; what leaks
     # grows in the second as in the first.
     for _ in range(600):
-        train_once(ode, u0)
+        work(ode, u0)
     before = settled()
     for _ in range(600):
-        train_once(ode, u0)
+        work(ode, u0)
     # a leak of one state a solve would be 150 MiB
     assert settled() - before < 100
 
@@ -102,15 +115,16 @@ def test_a_tensors_memory_lives_as_long_as_julias_array_of_it() -> None:
     assert alive() is None
 
 
-def test_twenty_threads_at_once() -> None:
+@pytest.mark.parametrize("once", [train_once, solve_again])
+def test_twenty_threads_at_once(once: Callable[[plr.NeuralODE, torch.Tensor], torch.Tensor]) -> None:
     ode = node()
     inputs = [torch.randn(3, 8, dtype=torch.float64) for _ in range(20)]
-    expected = [train_once(ode, u0) for u0 in inputs]
+    expected = [once(ode, u0) for u0 in inputs]
     gate = threading.Barrier(20)
 
     def work(u0: torch.Tensor) -> list[torch.Tensor]:
         gate.wait()
-        return [train_once(ode, u0) for _ in range(10)]
+        return [once(ode, u0) for _ in range(10)]
 
     with ThreadPoolExecutor(20) as pool:
         for wanted, results in zip(expected, pool.map(work, inputs), strict=True):
@@ -192,6 +206,29 @@ def test_keyboard_interrupt(host: bool) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     train_once(node(), torch.randn(3, 8, dtype=torch.float64))
+
+
+def test_keyboard_interrupt_of_a_solve_that_was_made_before() -> None:
+    ode = plr.NeuralODE(
+        plr.Chain(plr.Dense(8, 256, "sin"), plr.Dense(256, 8)), (0.0, 1e6), engine="julia", maxiters=10**9
+    )
+    p, u0 = ode.get_parameter("dynamics.p"), torch.randn(64, 8)
+    own = p.detach().clone()
+    with torch.no_grad():
+        p.zero_()
+        for _ in range(3):
+            quick = ode(u0)
+        p.copy_(own)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt), torch.no_grad():
+            ode(u0)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with torch.no_grad():
+        p.zero_()
+        assert torch.equal(ode(u0).u, quick.u)
 
 
 def _in_a_fork(queue: Any) -> None:

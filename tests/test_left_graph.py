@@ -38,9 +38,25 @@ def through_dlpack(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     return torch.utils.dlpack.from_dlpack(-2 * np.from_dlpack(u.detach()))
 
 
+def beside_numpy(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    return -u + through_numpy(t, u)
+
+
+def beside_a_number(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    return -u * float(u.norm())
+
+
+def after_writing(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    kept = through_numpy(t, u)
+    return u.mul_(-1).add_(kept)
+
+
 LEAVING = [
     through_numpy,
     partly_through_numpy,
+    beside_numpy,
+    beside_a_number,
+    after_writing,
     through_a_list,
     through_numbers,
     through_an_array,
@@ -60,6 +76,12 @@ def test_they_are_refused(f: Any, engine: str) -> None:
     node = plr.NeuralODE(f, engine=engine)
     with pytest.raises(OptionError, match="autograd does not see"):
         node(torch.ones(2, dtype=torch.float64, requires_grad=True))
+
+
+def test_a_single_number_as_the_state() -> None:
+    u0 = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(OptionError, match="sees a part alone"):
+        plr.NeuralODE(lambda t, u: -u + u.item() ** 2, engine="torch")(u0)
 
 
 @pytest.mark.parametrize("f", LEAVING, ids=lambda f: f.__name__)
@@ -83,6 +105,30 @@ def test_constant_dynamics_are_not(name: str, start: float) -> None:
     node = plr.NeuralODE(CONSTANT[name], engine="torch", dt=0.1, adaptive=False, params=(W,))
     (by_u0,) = torch.autograd.grad(node(u0).u.sum(), u0)
     assert torch.equal(by_u0, torch.ones(2, dtype=torch.float64))
+
+
+def branching(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    return -u if u.max().item() > 0.5 else -2 * u
+
+
+def logging(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    print(float(u.norm()), t.item())
+    return -u
+
+
+def detaching(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    size: torch.Tensor = u.detach().norm()
+    return -u / size
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("start", [0.5, 1.0])
+@pytest.mark.parametrize("f", [branching, logging, detaching], ids=lambda f: f.__name__)
+def test_looking_at_elements_and_detaching_are_not(f: Any, start: float, dtype: torch.dtype) -> None:
+    """At 0.5 the branch switches just where the solve begins."""
+    u0 = torch.full((2,), start, dtype=dtype, requires_grad=True)
+    plr.NeuralODE(f, engine="torch")(u0).u.sum().backward()
+    assert u0.grad is not None
 
 
 @needs_julia

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
 
 from pylocalreg.brownian import BrownianPath
@@ -186,8 +185,8 @@ class Trajectory:
     nf: int = 0
     """What the stack counts of them."""
     nreject: int = 0
-    sol: Any = None
-    """The stack's own solution, where the stack solved."""
+    sol: Callable[[], Any] | None = None
+    """Gives the stack's own solution, where the stack solved."""
 
     @property
     def naccept(self) -> int:
@@ -225,7 +224,7 @@ class Trajectory:
         )
 
     def steps(self) -> Steps:
-        return Steps(*np.array((self.t, self.dt, self.EEst), dtype=np.float64))
+        return Steps.of(self.t, self.dt, self.EEst)
 
     def estimate(self, quantity: Quantity, index: int) -> float:
         """R or S of an accepted step."""
@@ -270,6 +269,15 @@ class StepCotangent:
     through_state: bool
 
 
+class Repeat(Protocol):
+    """A solve of one problem that is made again and again without gradient, from states like the first."""
+
+    def __call__(self, u0: torch.Tensor) -> tuple[torch.Tensor, Stats, Steps, Callable[[], Any]]:
+        """The state at the asked time, or those at the asked times stacked; the counts, the steps, and what
+        gives the stack's own solution.
+        """
+
+
 class Engine(Protocol):
     """What an engine can do. All methods run without leaving an autograd graph behind but `estimate`."""
 
@@ -311,6 +319,13 @@ class Engine(Protocol):
     ) -> Trajectory:
         """Solve over the whole span; ``outputs`` holds the states at ``times`` (ordered along the span).
         Where ``watch`` ends it, they are those up to there and the one there.
+        """
+
+    def repeat(
+        self, problem: Problem, u0: torch.Tensor, times: Sequence[float], stacked: bool
+    ) -> Repeat | None:
+        """Solves as ``solve`` makes them with nothing kept, from states of the shape, dtype and device of
+        ``u0`` and with the parameters' memory as it is then, sooner; None where the engine has no such way.
         """
 
     def interpolate(self, problem: Problem, trajectory: Trajectory, time: float) -> torch.Tensor:

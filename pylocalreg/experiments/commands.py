@@ -33,6 +33,7 @@ def add(commands: Commands) -> None:
     options.add_argument(
         "--output", type=Path, default=Path("results/demo.png"), help="where the picture goes"
     )
+    _records(options, "results/demo.jsonl")
     options.add_argument("--steps", type=at_least(1), default=160, help="training steps a model")
     options.add_argument("--seeds", type=at_least(1), default=3, help="runs of each model")
     options.add_argument(
@@ -41,6 +42,7 @@ def add(commands: Commands) -> None:
     options.add_argument("--engine", default="torch", help="auto, torch or julia")
 
     options = command(commands, digits_sde)
+    _records(options, "results/digits-sde.jsonl")
     options.add_argument("--seeds", type=at_least(1), default=5, help="runs of each model")
     options.add_argument("--steps", type=at_least(1), default=240, help="training steps a model")
     options.add_argument("--engine", default="torch", help="auto, torch or julia")
@@ -76,6 +78,12 @@ def add(commands: Commands) -> None:
         options.add_argument("--paper", type=Path, help="the paper's numbers, in place of the packaged")
 
 
+def _records(options: argparse.ArgumentParser, default: str) -> None:
+    options.add_argument(
+        "--records", type=Path, default=Path(default), help="where the runs' numbers go, a line of JSON each"
+    )
+
+
 def _training(options: argparse.ArgumentParser) -> None:
     """What `train` and `sweep` share."""
     options.add_argument(
@@ -97,7 +105,7 @@ def _training(options: argparse.ArgumentParser) -> None:
     )
 
 
-def demo(output: Path, steps: int, seeds: int, seed: int, engine: str) -> None:
+def demo(output: Path, records: Path, steps: int, seeds: int, seed: int, engine: str) -> None:
     """Train a digits classifier without and with local regularization; about a minute."""
     if output.suffix.lower() not in PICTURES:
         raise OptionError(f"--output {output}: the picture is a file that ends in one of {PICTURES}")
@@ -105,16 +113,16 @@ def demo(output: Path, steps: int, seeds: int, seed: int, engine: str) -> None:
 
     from pylocalreg.experiments import demo
 
-    demo.run(output, steps, range(seed, seed + seeds), engine, Console())
+    demo.run(output, records, steps, range(seed, seed + seeds), engine, Console())
 
 
-def digits_sde(seeds: int, steps: int, engine: str) -> None:
+def digits_sde(records: Path, seeds: int, steps: int, engine: str) -> None:
     """Train a neural SDE on digits without and with local regularization; about ten minutes."""
     from rich.console import Console
 
     from pylocalreg.experiments import digits_sde
 
-    digits_sde.run(seeds, steps, engine, Console())
+    digits_sde.run(records, seeds, steps, engine, Console())
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,11 @@ def configs(steps: int, seed: int, engine: str) -> list[digits.Config]:
 
 
 def run(
-    output: Path, steps: int, seeds: Sequence[int], engine: str, console: Console
+    output: Path, records: Path, steps: int, seeds: Sequence[int], engine: str, console: Console
 ) -> dict[str, list[digits.Run]]:
-    """Train all three from each seed, a line for each; print the table and write ``output`` (a PNG)."""
+    """Train all three from each seed, a line for each; print the table, write ``output`` (a picture) and
+    ``records`` (see `digits.save`).
+    """
     planned = [config for seed in seeds for config in configs(steps, seed, engine)]
     processes = min(cpu_count(), len(planned))
     console.print(
@@ -59,8 +61,9 @@ def run(
     for found in runs.values():
         found.sort(key=lambda item: item.config.seed)
     console.print(table(runs))
+    digits.save(records, runs)
     draw(runs, output)
-    console.print(f"picture: {output}")
+    console.print(f"picture: {output}, records: {records}")
     return runs
 
 

@@ -1,8 +1,10 @@
 """The demo's experiment: scikit-learn's 8x8 digits, a 64-d neural ODE and a linear head."""
 
+import json
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from sklearn.model_selection import train_test_split
 
 import pylocalreg as plr
 from pylocalreg.experiments.clock import clock_of
+from pylocalreg.experiments.files import write_text
 from pylocalreg.solution import Steps
 
 
@@ -56,6 +59,18 @@ class Run:
     @property
     def last(self) -> "Row":
         return self.history[-1]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Accuracy and NFE at its end, and its training time: a line of a file of records."""
+        return {
+            "method": self.config.name,
+            "seed": self.config.seed,
+            "steps": self.config.steps,
+            "accuracy": self.last.accuracy,
+            "nfe": self.last.nfe,
+            "seconds": self.seconds,
+        }
 
 
 @dataclass(frozen=True)
@@ -161,6 +176,11 @@ def batches(count: int, size: int, generator: torch.Generator) -> Iterator[torch
     while True:
         order = torch.randperm(count, generator=generator)
         yield from order[: count - count % size].view(-1, size)
+
+
+def save(path: Path, runs: Mapping[str, Sequence[Run]]) -> None:
+    """A line of JSON for each run: see `Run.record`."""
+    write_text(path, "".join(json.dumps(run.record) + "\n" for found in runs.values() for run in found))
 
 
 def spread(values: Sequence[float]) -> str:

@@ -2,6 +2,7 @@
 
 import statistics
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -67,8 +68,10 @@ def configs(steps: int, seed: int, engine: str) -> list[Config]:
     ]
 
 
-def run(seeds: int, steps: int, engine: str, console: Console) -> dict[str, list[digits.Run]]:
-    """Train all three from each seed and print the table; the runs by name."""
+def run(records: Path, seeds: int, steps: int, engine: str, console: Console) -> dict[str, list[digits.Run]]:
+    """Train all three from each seed, print the table and write ``records`` (see `digits.save`); the runs by
+    name.
+    """
     runs: dict[str, list[digits.Run]] = {}
     for seed in range(seeds):
         data = digits.load(seed)
@@ -80,6 +83,8 @@ def run(seeds: int, steps: int, engine: str, console: Console) -> dict[str, list
                 f"seed {seed}  {config.name:16} {last.accuracy:.1f}%  NFE {last.nfe}  {done.seconds:.0f} s"
             )
     console.print(table(runs))
+    digits.save(records, runs)
+    console.print(f"records: {records}")
     return runs
 
 

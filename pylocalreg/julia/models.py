@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from pylocalreg.checks import DTYPES, NOT_NUMBERS, short
+from pylocalreg.dynamics import is_hooked
 from pylocalreg.engines.julia_engine.failures import refusals
 from pylocalreg.engines.julia_engine.start import Julia, start
 from pylocalreg.errors import DeviceError, DtypeError, OptionError, ShapeError
@@ -130,6 +131,11 @@ class JuliaModel(torch.nn.Module):
             )
         if u.device.type != "cpu":
             raise DeviceError(f"the state is on {u.device}: models written in Julia are solved on the CPU")
+        if is_hooked(self):
+            raise OptionError(
+                "a model written in Julia has hooks, or a forward of its own: Julia calls the model, not the "
+                "module, and would pass them by. Remove them, or write what they do in Julia"
+            )
         count = u.numel() + (0 if self.p is None else self.p.numel())
         if self.made.in_place and count > IN_PLACE_INPUTS and torch.is_grad_enabled():
             raise OptionError(

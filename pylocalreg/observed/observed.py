@@ -1,7 +1,7 @@
 """The user's dynamics as every engine calls them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from pylocalreg.observed.reached import (
     reached,
     transforming,
 )
+from pylocalreg.observed.unseen import check_seen
 
 LOOKED_AT = 16
 """Of a module's calls that are replayed each sixteenth is looked at for tensors not reached before; of those
@@ -151,8 +152,10 @@ class Observed(torch.nn.Module):
         state, held = u0.detach(), list(held_by(self.call))
         own = (state.detach().requires_grad_() if torch.is_grad_enabled() else state).clone()
         start = edge_of(own) if own.requires_grad else None
+        leaving = Leaving()
         try:
-            k = self._look(time, own, held)
+            with nullcontext() if start is None else leaving:
+                k = self._look(time, own, held)
         except RuntimeError as error:
             _raise_for_dtype(error, [*known, *held], u0.dtype)
             if "numpy() on Tensor that requires grad" not in str(error):
@@ -168,34 +171,15 @@ class Observed(torch.nn.Module):
         if start is not None:
             leaves, edges, from_state = reached(k, start)
             wants = bool(leaves or edges) or any(x.requires_grad for x in (u0, *known))
-            if wants and not from_state:
-                self._check_constant(time, state)
+            if wants and leaving.left:
+                check_seen(self._wasted_call, time, state, k, start if from_state else None)
             made = self._made(edges, [*known, *held], time, state) if edges else []
             self.reached = _without(known, [*leaves, *made])
         self._first = t, state, k.detach()
 
-    def _check_constant(self, t: torch.Tensor, u: torch.Tensor) -> None:
-        """Raise `OptionError` where what has no graph from the state changes with it, and not because the
-        dynamics detach it, which is their own affair.
-
-        At two states beside the one that is solved from, which may lie just where the dynamics switch.
-        """
-        h = torch.finfo(u.dtype).eps ** 0.5 * (1 + u.abs())
-        with torch.no_grad(), Leaving() as leaving:
-            one, other = self._call(t, u + h), self._call(t, u + 2 * h)
-        self.wasted += 2
-        if (
-            not leaving.left
-            or not isinstance(one, torch.Tensor)
-            or not one.isfinite().all()
-            or torch.equal(one, other)
-        ):
-            return
-        raise OptionError(
-            "the dynamics change with the state that they are given, but autograd does not see how: they "
-            "leave PyTorch (for numpy, for Julia through juliacall), and the gradient would be wrong. Write "
-            "them in PyTorch, give a Julia function as plr.julia.function(f), or solve within torch.no_grad()"
-        )
+    def _wasted_call(self, t: torch.Tensor, u: torch.Tensor) -> Any:
+        self.wasted += 1
+        return self._call(t, u)
 
     def _made(
         self, edges: Sequence[Any], candidates: Sequence[Any], t: torch.Tensor, u: torch.Tensor
@@ -204,8 +188,7 @@ class Observed(torch.nn.Module):
         found = _by_edge(candidates)
         if any(edge not in found for edge in edges):
             with Entering([t, u]) as entering:
-                self._call(t, u)
-            self.wasted += 1
+                self._wasted_call(t, u)
             found |= _by_edge(entering.tensors.values())
         lost = [edge for edge in edges if edge not in found]
         if lost:

@@ -132,17 +132,20 @@ end
 kept_times(keep::Keep, options) =
     sort!(union(keep.checkpoints, keep.restarts); rev = options.tspan[2] < options.tspan[1])
 
+"""The algorithm of a solve and its options, as the stack takes them."""
+function asked(options::Options, keep::Keep; more...)
+    alg = algorithm(options; read_later = is_read_later(keep))
+    return alg, (;
+        abstol = options.abstol, reltol = options.reltol, adaptive = options.adaptive,
+        maxiters = options.maxiters, save_everystep = keep.dense, dense = keep.dense, saveat = kept_times(keep, options),
+        save_start = true, save_end = true, verbose = SciMLLogging.None(), tstops = options.tstops,
+        step_options(options, alg)..., (options.dt == 0 ? (;) : (; dt = options.dt))..., options.more..., more...,
+    )
+end
+
 function start(prob, options::Options, keep::Keep; more...)
-    saveat, alg = kept_times(keep, options), algorithm(options; read_later = is_read_later(keep))
-    return refusing(is_of_stack(options)) do
-        init(
-            prob, alg;
-            abstol = options.abstol, reltol = options.reltol, adaptive = options.adaptive,
-            maxiters = options.maxiters, save_everystep = keep.dense, dense = keep.dense, saveat = saveat,
-            save_start = true, save_end = true, verbose = SciMLLogging.None(), tstops = options.tstops,
-            step_options(options, alg)..., (options.dt == 0 ? (;) : (; dt = options.dt))..., options.more..., more...,
-        )
-    end
+    alg, keywords = asked(options, keep; more...)
+    return refusing(() -> init(prob, alg; keywords...), is_of_stack(options))
 end
 
 """
@@ -158,6 +161,11 @@ function solve(
     )
     before = f.calls
     integrator = start(problem(f, u0, p, options), options, keep; calck = true)
+    return solve_on!(integrator, before, f, u0, p, options, times, keep, after_step, watch)
+end
+
+"""From a start on, `before` which `f` had been called so often."""
+function solve_on!(integrator, before, f, u0, p, options, times, keep, after_step, watch = Returns(nothing))
     after(t) = after_step(t, f.calls - before)
     run = record!(integrator, (f,), u0, p, options, times, keep, after, watch)
     # as the stack counts out of place, where VCAB3's first call is left out, and with Vern7's interpolant left to be

@@ -15,12 +15,14 @@ from pylocalreg.engines.base import (
     Keep,
     Problem,
     Quantity,
+    Repeat,
     StepAsked,
     StepCotangent,
     Trajectory,
     Watch,
 )
 from pylocalreg.engines.julia_engine import gradients, solves
+from pylocalreg.engines.julia_engine.repeated import repeat
 from pylocalreg.engines.julia_engine.stack import formula_of, sensitivity_of, stack_algorithm
 from pylocalreg.engines.julia_engine.start import start, why_unavailable
 from pylocalreg.engines.methods import (
@@ -139,6 +141,11 @@ class JuliaEngine:
         watch: Watch | None = None,
     ) -> Trajectory:
         return solves.solve(problem, u0, times, keep, watch)
+
+    def repeat(
+        self, problem: Problem, u0: torch.Tensor, times: Sequence[float], stacked: bool
+    ) -> Repeat | None:
+        return repeat(problem, u0, times, stacked)
 
     def interpolate(self, problem: Problem, trajectory: Trajectory, time: float) -> torch.Tensor:
         assert isinstance(trajectory, solves.JuliaTrajectory)

@@ -89,39 +89,47 @@ def inside(julia: Julia, problem: Problem, device: torch.device) -> Iterator[Non
         with in_order(julia, device):
             yield
     except julia.juliacall.JuliaError as error:
-        failure = _refuse(julia, error)
-        if failure is None:
+        known = translated(julia, problem, error)
+        if known is None:
             raise
-        if failure[0] == "stack":
-            names = ", ".join(name for name, _ in problem.solve_options)
-            options = f" with solve_options {names}" if names else ""
-            raise _refusal(f"solver {str(problem.solver)!r}{options}", failure) from error
-        kind, t, dt, EEst, naccept, nreject = failure
-        where = f"at t = {t:.6g} after {naccept} accepted and {nreject} rejected steps"
-        if kind == "step_limit":
-            raise StepLimitError(
-                f"maxiters = {problem.maxiters} steps ended {where} of tspan {problem.tspan}: loosen "
-                f"abstol = {problem.abstol:g} and reltol = {problem.reltol:g}, raise maxiters, or "
-                "regularize the dynamics"
-            ) from error
-        dtmin = problem.steps.dtmin
-        if kind == "step_underflow" and dtmin is not None and abs(dt) <= dtmin:
-            raise StepUnderflowError(
-                f"dt = {dt:.3g} is not above dtmin = {dtmin:g} {where} (EEst = {EEst:.3g}): loosen the "
-                "tolerances, lower dtmin, or leave it out"
-            ) from error
-        if kind == "step_underflow":
-            raise StepUnderflowError(
-                f"dt = {dt:.3g} no longer moves the time {where} (EEst = {EEst:.3g}): the dynamics are "
-                "discontinuous, too stiff for this solver, or the tolerances are finer than the dtype "
-                "resolves"
-            ) from error
-        if kind == "no_convergence":
-            raise StepUnderflowError(
-                f"the implicit stages do not converge {where} (dt = {dt:.3g}): give a smaller dt, or "
-                "check the dynamics"
-            ) from error
-        raise NonFiniteError(
-            f"the dynamics or the state becomes NaN or infinite {where} (dt = {dt:.3g}): check the "
-            "parameters and the input; the solution may blow up here"
-        ) from error
+        raise known from error
+
+
+def translated(julia: Julia, problem: Problem, error: Any) -> LocalRegError | None:
+    """A failed solve's error; None for what is none of pylocalreg's. What Julia refuses is raised."""
+    failure = _refuse(julia, error)
+    if failure is None:
+        return None
+    if failure[0] == "stack":
+        names = ", ".join(name for name, _ in problem.solve_options)
+        options = f" with solve_options {names}" if names else ""
+        return _refusal(f"solver {str(problem.solver)!r}{options}", failure)
+    kind, t, dt, EEst, naccept, nreject = failure
+    where = f"at t = {t:.6g} after {naccept} accepted and {nreject} rejected steps"
+    if kind == "step_limit":
+        return StepLimitError(
+            f"maxiters = {problem.maxiters} steps ended {where} of tspan {problem.tspan}: loosen "
+            f"abstol = {problem.abstol:g} and reltol = {problem.reltol:g}, raise maxiters, or "
+            "regularize the dynamics"
+        )
+    dtmin = problem.steps.dtmin
+    if kind == "step_underflow" and dtmin is not None and abs(dt) <= dtmin:
+        return StepUnderflowError(
+            f"dt = {dt:.3g} is not above dtmin = {dtmin:g} {where} (EEst = {EEst:.3g}): loosen the "
+            "tolerances, lower dtmin, or leave it out"
+        )
+    if kind == "step_underflow":
+        return StepUnderflowError(
+            f"dt = {dt:.3g} no longer moves the time {where} (EEst = {EEst:.3g}): the dynamics are "
+            "discontinuous, too stiff for this solver, or the tolerances are finer than the dtype "
+            "resolves"
+        )
+    if kind == "no_convergence":
+        return StepUnderflowError(
+            f"the implicit stages do not converge {where} (dt = {dt:.3g}): give a smaller dt, or "
+            "check the dynamics"
+        )
+    return NonFiniteError(
+        f"the dynamics or the state becomes NaN or infinite {where} (dt = {dt:.3g}): check the "
+        "parameters and the input; the solution may blow up here"
+    )

@@ -69,7 +69,7 @@ def _native(
     if not tensors:
         p = u0.new_zeros(1)
     elif len(tensors) == 1:
-        p = tensors[0].detach()
+        p = tensors[0].detach().contiguous()
     else:
         p = torch.cat([x.detach().reshape(-1) for x in tensors])
     if len(sides) > 1:

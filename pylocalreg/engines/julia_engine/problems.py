@@ -3,7 +3,7 @@
 import functools
 from dataclasses import dataclass
 from operator import is_
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -44,11 +44,15 @@ def begin(problem: Problem, u0: torch.Tensor, at: float | None = None) -> tuple[
     per_sample = problem.jacobian == "per_sample"
     model = model_of(julia, problem, u0)
     row = (model.f, model.g, model.p, per_sample, options, tableau, path)
-    f = problem.f
-    same_again = at is None and problem.g is None and u0.device.type == "cpu"
-    if same_again and isinstance(f, LayerDynamics) and not f._buffers:
-        return julia, model, _prepared(julia, f, row)
+    if at is None and is_kept(problem, u0):
+        return julia, model, _prepared(julia, cast(LayerDynamics, problem.f), row)
     return julia, model, row
+
+
+def is_kept(problem: Problem, u0: torch.Tensor) -> bool:
+    """Whether the problem stays in Julia for the next solve."""
+    f = problem.f
+    return problem.g is None and u0.device.type == "cpu" and isinstance(f, LayerDynamics) and not f._buffers
 
 
 @dataclass
@@ -101,7 +105,7 @@ def _check_device(device: torch.device, solver: str) -> None:
 
 def plain(u: torch.Tensor) -> torch.Tensor:
     """As it crosses: contiguous, without a graph."""
-    return u.detach().contiguous()
+    return u.detach().resolve_neg().contiguous()
 
 
 class _Increments:

@@ -1,5 +1,6 @@
 """A solve, what is read of it afterwards, and the automatic first step."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,24 +54,23 @@ def solve(
     if keep.sample is not None and not keep.stiffness:
         offer = _Offer(keep)
     with following(problem) as update, inside(julia, problem, u0.device):
-        handle, run, t, dt, EEst, nreject, nf, calls, of_diffusion, outputs, sol, ended, end, dt_next = (
-            julia.call(
-                "solve",
-                row,
-                plain(u0),
-                list(times),
-                keep.states == "all" or keep.stiffness,
-                spread,
-                keep.stages and keep.states == "all",
-                checkpoints,
-                list(times) if keep.restarts else [],
-                offer,
-                update or _breathe,
-                update is not None,
-                None if watch is None else _Looks(watch, u0.shape),
-            )
+        handle, run, t, dt, EEst, nreject, nf, calls, of_diffusion, outputs, ended, end, dt_next = julia.call(
+            "solve",
+            row,
+            plain(u0),
+            list(times),
+            keep.states == "all" or keep.stiffness,
+            spread,
+            keep.stages and keep.states == "all",
+            checkpoints,
+            list(times) if keep.restarts else [],
+            offer,
+            update or breathe,
+            update is not None,
+            None if watch is None else _Looks(watch, u0.shape),
         )
-        trajectory.handle, trajectory.run, trajectory.sol = handle, run, sol
+        trajectory.handle, trajectory.run = handle, run
+        trajectory.sol = functools.partial(julia.call, "solution", run)
         if ended is not None:
             trajectory.ended, trajectory.whole_end, trajectory.proposed_dt = ended, float(end), float(dt_next)
         trajectory.t, trajectory.dt, trajectory.EEst = list(t), list(dt), list(EEst)
@@ -105,7 +105,7 @@ def initial_step(problem: Problem, t: float, u: torch.Tensor) -> tuple[float, Ca
     return float(dt), Calls(int(nf), int(ng))
 
 
-def _breathe() -> None:
+def breathe() -> None:
     """Called once a millisecond in place of a bar: KeyboardInterrupt is raised here, other threads run."""
 
 

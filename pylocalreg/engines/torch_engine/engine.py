@@ -75,6 +75,9 @@ class TorchEngine:
             on_step = None if update is None else lambda _, end, __: update(end, f.nfe)
             return integrate(f, problem, u0, times, keep, on_step, watch)
 
+    def repeat(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], stacked: bool) -> None:
+        return None
+
     def interpolate(self, problem: Problem, trajectory: Trajectory, time: float) -> torch.Tensor:
         i = trajectory.step_at(time)
         method = METHODS[problem.solver]

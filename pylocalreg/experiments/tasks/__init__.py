@@ -1,10 +1,11 @@
 """The experiments, the paper's five among them: a model each, with its loss and its metric."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 
 from pylocalreg.experiments.config import Config
+from pylocalreg.experiments.metrics import Metric
 from pylocalreg.experiments.task import Data
 from pylocalreg.experiments.tasks.base import Experiment
 from pylocalreg.experiments.tasks.cifar10_conv import Cifar10Conv
@@ -15,7 +16,16 @@ from pylocalreg.experiments.tasks.mnist_node import MnistNode
 from pylocalreg.experiments.tasks.mnist_nsde import MnistNsde
 from pylocalreg.experiments.tasks.physionet import Physionet
 
-TASKS: dict[str, Callable[[Config, Data, torch.Generator], Experiment]] = {
+
+class Kind(Protocol):
+    """A class of experiments."""
+
+    metric: Metric
+
+    def __call__(self, config: Config, data: Data, generator: torch.Generator, /) -> Experiment: ...
+
+
+TASKS: dict[str, Kind] = {
     "mnist_node": MnistNode,
     "mnist_nsde": MnistNsde,
     "physionet": Physionet,

@@ -11,6 +11,7 @@ function host_functions(torch::Py)
         evaluate = host_evaluate, pull = host_pull, time_derivative = host_time_derivative, to_lux = host_to_lux,
         user_to_lux = host_user_to_lux,
         solve = host_solve, state = host_state, interpolate = host_interpolate,
+        repeated = host_repeated, solution = host_solution, repeated_solution = host_repeated_solution,
         initial_step = host_initial_step, estimate = host_estimate, stiffness = host_stiffness,
         replay = host_replay, pull_back = host_pull_back, reverse_estimate = host_reverse_estimate,
         paper_code = host_paper_code, paper_step = host_paper_step, failure = host_failure, cuda_stream = host_cuda_stream, about = host_about,

@@ -69,9 +69,12 @@ function solve_and_share(
     return PythonCall.pytuple((
         Py(problem), Py(run), PythonCall.pylist(run.t), PythonCall.pylist(run.dt), PythonCall.pylist(run.EEst),
         run.nreject, run.nf, nf, ng, PythonCall.pylist(tensor.(run.outputs)),
-        Py(run.sol), run.ended, run.options.tspan[2], run.proposed_dt,
+        run.ended, run.options.tspan[2], run.proposed_dt,
     ))
 end
+
+"""The stack's own solution."""
+host_solution(run) = Py(value(run).sol)
 
 host_state(run, index) = tensor(value(run).states[pyconvert(Int, index)])
 
