@@ -176,7 +176,7 @@ def _hook(field: torch.nn.Module) -> None:
     field.register_forward_hook(lambda module, inputs, k: 2 * k)
 
 
-def _other_parameter(field: torch.nn.Module) -> None:
+def _other_parameter(field: Any) -> None:
     field.p = torch.nn.Parameter(2 * field.p.detach())
 
 
