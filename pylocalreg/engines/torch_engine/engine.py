@@ -13,6 +13,7 @@ from pylocalreg.engines.base import (
     Keep,
     Problem,
     Quantity,
+    Repeat,
     StepAsked,
     StepCotangent,
     Trajectory,
@@ -29,7 +30,9 @@ from pylocalreg.engines.torch_engine.methods import METHODS
 from pylocalreg.engines.torch_engine.one_sided import on_side
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.errors import DoubleBackwardError
+from pylocalreg.precision import full_precision
 from pylocalreg.progress import following
+from pylocalreg.solution import Stats, Steps
 
 
 class TorchEngine:
@@ -75,8 +78,14 @@ class TorchEngine:
             on_step = None if update is None else lambda _, end, __: update(end, f.nfe)
             return integrate(f, problem, u0, times, keep, on_step, watch)
 
-    def repeat(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], stacked: bool) -> None:
-        return None
+    def repeat(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], stacked: bool) -> Repeat:
+        def again(u0: torch.Tensor) -> tuple[torch.Tensor, Stats, Steps, None]:
+            with full_precision(u0.device):
+                trajectory = self.solve(problem, u0.detach().contiguous(), times, Keep())
+            u = torch.stack(trajectory.outputs) if stacked else trajectory.outputs[-1]
+            return u, trajectory.stats(Calls()), trajectory.steps(), None
+
+        return again
 
     def interpolate(self, problem: Problem, trajectory: Trajectory, time: float) -> torch.Tensor:
         i = trajectory.step_at(time)
