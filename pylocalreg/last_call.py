@@ -9,7 +9,7 @@ import torch
 from pylocalreg.checks import DTYPES
 from pylocalreg.dynamics import LayerDynamics, is_described, is_hooked
 from pylocalreg.engines.base import Engine, Problem
-from pylocalreg.observed.reached import in_forward_mode, is_transformed, transforming
+from pylocalreg.observed.reached import in_forward_mode, transforming
 from pylocalreg.solution import Solution
 from pylocalreg.times import Times
 
@@ -61,7 +61,6 @@ class LastCall:
             and u0.device == self.device
             and u0.shape == self.shape
             and not u0.is_inference()
-            and not is_transformed(u0)
             and not self.events._modules
             and type(f) is LayerDynamics
             and not is_hooked(f)

@@ -34,6 +34,10 @@ def state(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tor
 
 def anew(node: plr.NeuralODE) -> plr.NeuralODE:
     """A copy, which has been called with nothing."""
+    if isinstance(node.dynamics, plr.dynamics.LayerDynamics):
+        node.dynamics._unpacked = (
+            None  # which a parametrized module's own way to be copied does not leave out
+        )
     fresh = copy.deepcopy(node)
     assert fresh._last_call is None
     return fresh
@@ -47,6 +51,11 @@ def check(solution: plr.Solution, expected: plr.Solution) -> None:
     for name in ("t", "dt", "EEst"):
         assert np.array_equal(getattr(solution.steps, name), getattr(expected.steps, name), equal_nan=True)
     assert (solution.regularization is None) == (expected.regularization is None)
+
+
+def gradients(solution: plr.Solution, node: plr.NeuralODE) -> list[Any]:
+    wanted = [p for p in node.parameters() if p.requires_grad]
+    return list(torch.autograd.grad(solution.u.sum(), wanted, allow_unused=True)) if wanted else []
 
 
 def terminal() -> plr.Event:
@@ -87,6 +96,14 @@ def parametrize(node: plr.NeuralODE) -> None:
     torch.nn.utils.parametrize.register_parametrization(node.dynamics, "p", Halved())
 
 
+def reclass(node: plr.NeuralODE) -> None:
+    class Halved(plr.dynamics.LayerDynamics):
+        def forward(self, t: torch.Tensor, u: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
+            return super().forward(t, u, *inputs) / 2
+
+    node.dynamics.__class__ = Halved
+
+
 def describe_otherwise(node: plr.NeuralODE) -> None:
     assert isinstance(node.dynamics, plr.dynamics.LayerDynamics)
     node.dynamics.description = plr.TimeDependent(plr.Dense(2, 6, "relu"), plr.Dense(6, 2))
@@ -123,23 +140,33 @@ CHANGES: dict[str, Callable[[plr.NeuralODE], object]] = {
     "parametrization": parametrize,
     "description": describe_otherwise,
     "hook": lambda node: node.dynamics.register_forward_hook(lambda module, given, k: 2 * k),
+    "class": reclass,
+    "gradients": lambda node: node.requires_grad_(not node.get_parameter("dynamics.p").requires_grad),
     "nothing": lambda node: None,
 }
 
 
+@pytest.mark.parametrize("trained", [True, False])
 @pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_is_changed_between_two_calls_is_seen_by_the_second(
-    engine: str, change: str, grad: bool
+    engine: str, change: str, grad: bool, trained: bool
 ) -> None:
     node = node_of(engine)
+    node.requires_grad_(trained)
     with torch.set_grad_enabled(grad):
         for seed in range(3):
             node(state(seed=seed))
         CHANGES[change](node)
         for seed in (3, 4, 5):
-            check(node(state(seed=seed)), anew(node)(state(seed=seed)))
+            fresh = anew(node)
+            solution, expected = node(state(seed=seed)), fresh(state(seed=seed))
+            check(solution, expected)
+            assert solution.u.requires_grad == expected.u.requires_grad
+            if expected.u.requires_grad:
+                for own, right in zip(gradients(solution, node), gradients(expected, fresh), strict=True):
+                    assert own is right or torch.equal(own, right)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -188,6 +215,32 @@ def test_states_of_other_kinds(engine: str, kind: str) -> None:
         check(node(u0), anew(node)(u0.detach().clone(memory_format=torch.contiguous_format)))
 
 
+REFUSED: dict[str, Callable[[], Any]] = {
+    "tuple": lambda: (state(),),
+    "dict": lambda: {"u": state()},
+    "list": lambda: state().tolist(),
+    "sparse": lambda: state().to_sparse(),
+    "nested": lambda: torch.nested.nested_tensor([state(2)] * 3),
+    "meta": lambda: state().to("meta"),
+    "integers": lambda: state().long(),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.parametrize("engine", ENGINES)
+@torch.no_grad()
+def test_what_is_refused_is_refused_as_at_the_first_call(engine: str, kind: str) -> None:
+    node = node_of(engine)
+    for _ in range(3):
+        node(state())
+    for _ in range(2):
+        with pytest.raises((plr.errors.LocalRegError, AttributeError)) as first:
+            anew(node)(REFUSED[kind]())
+        with pytest.raises(type(first.value)) as again:
+            node(REFUSED[kind]())
+        assert str(again.value) == str(first.value)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_module_in_another_dtype(engine: str) -> None:
     node = node_of(engine)
@@ -204,14 +257,14 @@ def test_a_module_in_another_dtype(engine: str) -> None:
 def test_gradients_between_solves_without(engine: str) -> None:
     node, given = node_of(engine), state().requires_grad_()
 
-    def gradients(module: plr.NeuralODE) -> list[torch.Tensor]:
+    def by_all(module: plr.NeuralODE) -> list[torch.Tensor]:
         loss = module(given).u.square().sum()
         return list(torch.autograd.grad(loss, [given, *module.parameters()]))
 
     for _ in range(3):
         with torch.no_grad():
             assert not node(given).u.requires_grad
-        for a, b in zip(gradients(node), gradients(anew(node)), strict=True):
+        for a, b in zip(by_all(node), by_all(anew(node)), strict=True):
             assert torch.equal(a, b)
     node.requires_grad_(False)
     for _ in range(3):
