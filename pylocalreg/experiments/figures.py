@@ -40,7 +40,7 @@ CHARACTERS = 75
 def drawable(records: Sequence[Record]) -> list[int]:
     """The figures of which there are records."""
     run = {record.experiment for record in records}
-    costs = [1] if any(record.method == "vanilla" for record in records) else []
+    costs = [1] if _against_vanilla(compare(records)) else []
     return [*costs, 2, *(number for number, experiment in TRAINING.items() if experiment in run)]
 
 
@@ -73,11 +73,19 @@ def draw(number: int, records: Sequence[Record], output: Path, paper: Paper) -> 
     return paths
 
 
+def _against_vanilla(comparisons: Sequence[Comparison]) -> list[tuple[Comparison, Method]]:
+    """Those that have another method beside vanilla, with vanilla's."""
+    return [(c, c.vanilla) for c in comparisons if c.vanilla is not None and len(c.methods) > 1]
+
+
 def _costs(comparisons: Sequence[Comparison], paper: Paper) -> Any:
     """Bars from 1 to the ratio, one group a comparison: what hangs down is saved. A mark is the paper's."""
-    shown = [(c, vanilla) for c in comparisons if (vanilla := c.vanilla) is not None]
+    shown = _against_vanilla(comparisons)
     if not shown:
-        raise CheckpointError("figure 1 shows ratios to vanilla: there is no record of a vanilla run")
+        raise CheckpointError(
+            "figure 1 shows ratios to vanilla: there are no records of a vanilla run with another method's "
+            "beside it"
+        )
     methods = [[method for method in c.methods if method is not vanilla] for c, vanilla in shown]
     labels = list(dict.fromkeys(method.label for beside in methods for method in beside))
     colours = _colours([*dict.fromkeys(vanilla.label for _, vanilla in shown), *labels])
