@@ -57,6 +57,7 @@ class Steps:
 
     @classmethod
     def of(cls, t: Column, dt: Column, EEst: Column) -> "Steps":
+        """From three columns of one length."""
         return cls(np.array((t, dt, EEst), dtype=np.float64).tobytes())
 
     def __len__(self) -> int:
@@ -67,14 +68,17 @@ class Steps:
 
     @property
     def t(self) -> npt.NDArray[np.float64]:
+        """Where each step starts."""
         return self._columns[0]
 
     @property
     def dt(self) -> npt.NDArray[np.float64]:
+        """How far each goes: negative in a solve backwards."""
         return self._columns[1]
 
     @property
     def EEst(self) -> npt.NDArray[np.float64]:
+        """The error that each was accepted with, in units of the tolerance."""
         return self._columns[2]
 
     @cached_property
