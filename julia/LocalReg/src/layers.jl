@@ -66,7 +66,8 @@ end
 function fill_like(x, size, t)
     return ChainRulesCore.@ignore_derivatives fill!(similar(x, typeof(t * one(eltype(x))), size), t)
 end
-fill_like(x, size, t::ForwardDiff.Dual) = fill!(similar(x, typeof(t), size), t)
+fill_like(x, size, t::ForwardDiff.Dual) =
+    ChainRulesCore.@ignore_derivatives fill!(similar(x, typeof(t), size), t)
 
 feature_dim(::Lux.Dense) = 1
 feature_dim(::Lux.Conv) = 3
