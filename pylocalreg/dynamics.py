@@ -225,6 +225,11 @@ class LayerDynamics(torch.nn.Module):
         return [x.view(s) for x, s in zip(torch.split(p, self.sizes), self.shapes, strict=True)]
 
     def forward(self, t: torch.Tensor, u: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
+        if not isinstance(u, torch.Tensor):
+            raise ShapeError(
+                f"the state is a {type(u).__name__}, and layers take one tensor: write dynamics f(t, u) that "
+                "give the layers its parts and put theirs together"
+            )
         if inputs or self.description.injected:
             u = torch.cat([u, self.injected(u, inputs)], dim=self._feature_axis(u))
         tensors = iter(self.tensors())

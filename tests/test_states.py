@@ -120,3 +120,10 @@ def test_a_part_of_another_dtype() -> None:
 
     with pytest.raises(DtypeError, match=r"part of torch\.float32"):
         plr.NeuralODE(f, engine="torch")((normal(2), normal(3)))
+
+
+@pytest.mark.parametrize("state", [(torch.ones(2, 3),), {"a": torch.ones(2, 3)}], ids=["tuple", "dict"])
+def test_layers_alone_take_no_parts(state: Any) -> None:
+    node = plr.NeuralODE(plr.Chain(plr.Dense(3, 3, "tanh")), engine="torch")
+    with pytest.raises(ShapeError, match="layers take one tensor"):
+        node(state)
