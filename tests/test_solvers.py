@@ -3,7 +3,6 @@
 What the stack computes with the same methods is in test_parity.py.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -190,7 +189,7 @@ def test_dense_output(tableau: Tableau) -> None:
     calls = plain.stats.nfe
     between = len(SAVEAT) - 1  # the last is the end, and no two lie in one step
     assert [calls + own * steps, calls + own * between] == [solution.stats.nfe, saved.stats.nfe]
-    assert plain.stats == replace(solution.stats, nfe=calls) == replace(saved.stats, nfe=calls)
+    assert plain.stats == solution.stats._replace(nfe=calls) == saved.stats._replace(nfe=calls)
     for p in node.parameters():
         p.add_(1.0)
     for t, u in zip(SAVEAT, saved.u, strict=True):
