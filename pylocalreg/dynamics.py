@@ -403,13 +403,17 @@ def is_described(f: torch.nn.Module) -> bool:
 
 def is_hooked(module: torch.nn.Module) -> bool:
     """Whether a call of the module does more, or something else, than its class's ``forward``."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or "forward" in module.__dict__
-    )
+    return bool(hooks_of(module)) or "forward" in module.__dict__
+
+
+def hooks_of(module: torch.nn.Module) -> list[int]:
+    """The hooks of the module's own calls, by PyTorch's number for each."""
+    return [
+        *module._forward_pre_hooks,
+        *module._forward_hooks,
+        *module._backward_pre_hooks,
+        *module._backward_hooks,
+    ]
 
 
 class WithInputs(torch.nn.Module):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from pylocalreg.checks import DTYPES
-from pylocalreg.dynamics import LayerDynamics, is_described, is_hooked
+from pylocalreg.dynamics import LayerDynamics, is_described
 from pylocalreg.engines.base import Engine, Problem
 from pylocalreg.observed.reached import in_forward_mode, transforming
 from pylocalreg.solution import Solution
@@ -62,8 +62,7 @@ class LastCall:
             and u0.shape == self.shape
             and not u0.is_inference()
             and not self.events._modules
-            and type(f) is LayerDynamics
-            and not is_hooked(f)
+            and is_described(f)
             and f.description is self.description
             and f._parameters.get("p") is p
             and _of_p(p) == self.of_p

@@ -11,7 +11,6 @@ def contradicted(seen: torch.Tensor, at: Callable[[float], torch.Tensor], u: tor
     the place itself lies off the line, there is a switch among them, and nothing is known.
     """
     eps = torch.finfo(u.dtype).eps
-
     h = eps ** (1 / 3) * max(1.0, float(u.abs().max()))
     before, here, after = at(-h), at(0.0), at(h)
     closer, further = (after - before) / (2 * h), (at(4 * h) - at(-4 * h)) / (8 * h)

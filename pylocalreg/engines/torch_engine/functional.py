@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 import torch
 
 from pylocalreg.compilation import is_compiling
-from pylocalreg.dynamics import is_described
+from pylocalreg.dynamics import hooks_of, is_described
 from pylocalreg.engines.base import Dynamics
 from pylocalreg.engines.torch_engine.one_sided import OneSided
 from pylocalreg.observed import Observed
@@ -50,18 +50,8 @@ class Functional:
 
     @property
     def hooks(self) -> tuple[int, ...]:
-        """The hooks of all modules, by PyTorch's number for each: a compiler takes them for unchanging."""
-        return tuple(
-            number
-            for module in self.module.modules()
-            for hooks in (
-                module._forward_pre_hooks,
-                module._forward_hooks,
-                module._backward_pre_hooks,
-                module._backward_hooks,
-            )
-            for number in hooks
-        )
+        """The hooks of all modules: a compiler takes them for unchanging."""
+        return tuple(hook for module in self.module.modules() for hook in hooks_of(module))
 
     def reads(self, t: torch.Tensor, u: torch.Tensor) -> Hashable:
         """What a call computes with; makes one, the first time it is asked.

@@ -2,13 +2,14 @@
 
 import functools
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from pylocalreg.compiled_steps import CompiledSteps
-from pylocalreg.dynamics import LayerDynamics
+from pylocalreg.dynamics import LayerDynamics, is_described
 from pylocalreg.engines.base import Keep, Problem, StepOptions, Trajectory
 from pylocalreg.engines.torch_engine.controller import PIControl, control
 from pylocalreg.engines.torch_engine.explicit_rk.compiled import GRAPHS, equal_but_for_rounding
@@ -18,6 +19,8 @@ from pylocalreg.engines.torch_engine.explicit_rk.tensor_solve import STEPS, Tens
 from pylocalreg.engines.torch_engine.functional import Functional, NotFunctionalError, functional
 from pylocalreg.engines.torch_engine.inductor import AcrossSolves, fused
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+
+T = TypeVar("T")
 
 SMALL = 512
 """Elements of a state up to which the record of a step, which is copied with it, is no matter."""
@@ -42,24 +45,36 @@ def solved_at_once(
     pi = _pi(method, u0.dtype, problem.steps)
     if pi is None:
         return None
+    with torch.no_grad():
+        return _unless_refused(
+            f, method, problem, what, lambda step: _solved(f, step, problem, pi, u0, times, keep)
+        )
+
+
+def _unless_refused(
+    f: RightHandSide, method: ExplicitRK, problem: Problem, what: str, call: Callable[[TensorSolve], T | None]
+) -> T | None:
+    """What ``call`` gives; None where the dynamics are no function, or can not be compiled so."""
+    assert problem.compiled is not None
     try:
         step = TensorSolve(functional(f.f, problem.params), method.tableau)
     except NotFunctionalError:
         return None
     try:
-        with torch.no_grad():
-            return _solved(f, step, problem, pi, u0, times, keep)
+        return call(step)
     except Exception as error:  # whatever a compiler finds: it may take steps one by one
-        steps.refuse(what, error, quietly=True)
+        problem.compiled.refuse(what, error, quietly=True)
         return None
+
+
+def _is_small(u: torch.Tensor) -> bool:
+    return u.device.type == "cpu" and u.device.type not in GRAPHS and 0 < u.numel() <= SMALL
 
 
 def _done_here(problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep) -> bool:
     options = problem.steps
     return (
-        u0.device.type == "cpu"
-        and u0.device.type not in GRAPHS
-        and 0 < u0.numel() <= SMALL
+        _is_small(u0)
         and u0.is_contiguous()
         and problem.adaptive
         and not (options.dtmin or options.tstops or options.landing != "cut")
@@ -147,25 +162,16 @@ def reversed_at_once(
     steps, what = problem.compiled, f"the adjoint of solves by {method.name} at once"
     if steps is None or steps.refused(what) or not _reversed_here(problem, trajectory, cotangents):
         return None
-    try:
-        step = TensorSolve(functional(f.f, problem.params), method.tableau)
-    except NotFunctionalError:
-        return None
-    try:
-        return _reversed(f, step, problem, trajectory, cotangents)
-    except Exception as error:
-        steps.refuse(what, error, quietly=True)
-        return None
+    return _unless_refused(
+        f, method, problem, what, lambda step: _reversed(f, step, problem, trajectory, cotangents)
+    )
 
 
 def _reversed_here(
     problem: Problem, trajectory: Trajectory, cotangents: Sequence[tuple[float, torch.Tensor]]
 ) -> bool:
-    end = trajectory.u[trajectory.naccept]
     return (
-        end.device.type == "cpu"
-        and end.device.type not in GRAPHS
-        and 0 < end.numel() <= SMALL
+        _is_small(trajectory.u[trajectory.naccept])
         and len(trajectory.u) == trajectory.naccept + 1
         and all(u.is_contiguous() for u in trajectory.u.values())
         and trajectory.ended is None
@@ -229,13 +235,9 @@ def _function(steps: CompiledSteps, step: TensorSolve, method: str, *first: bool
 def _known(f: Functional, u: torch.Tensor) -> Hashable:
     """What a compiled function of layers alone depends on, and the state's shape; None for other dynamics."""
     layers = f.module
-    if (
-        type(layers) is not LayerDynamics
-        or layers._buffers
-        or f.hooks
-        or torch._C._len_torch_function_stack()
-    ):
+    if not is_described(layers) or layers._buffers or torch._C._len_torch_function_stack():
         return None
+    assert isinstance(layers, LayerDynamics)
     p = layers.p
     of_p = id(p), p.shape, p.dtype, p.stride(), p.requires_grad
     return of_p, layers.description, tuple(vars(layers)), u.shape, u.dtype, torch.get_num_threads()
