@@ -10,7 +10,8 @@ import torch
 
 import pylocalreg as plr
 from pylocalreg.engines.torch_engine import inductor
-from pylocalreg.engines.torch_engine.explicit_rk import at_once, tensor_solve
+from pylocalreg.engines.torch_engine.explicit_rk import at_once, one_call, tensor_solve
+from pylocalreg.engines.torch_engine.explicit_rk.reversed_at_once import AtOnceReplay
 from pylocalreg.engines.torch_engine.explicit_rk.tensor_control import NUMBERS, fastpower
 from pylocalreg.engines.torch_engine.fastpower import fastpower as right_fastpower
 from pylocalreg.engines.torch_engine.functional import Tensors
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 
 
 class Done:
-    """Whether each solve, and each adjoint, that was tried at once was made so."""
+    """Whether each solve, and each run of steps reversed, that was tried at once was made so."""
 
     def __init__(self) -> None:
         self.solves: list[bool] = []
@@ -46,7 +47,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Iterator[Done]:
     monkeypatch.setattr(inductor, "BACKEND", lambda graph, examples: graph.forward)
     done = Done()
     monkeypatch.setattr(at_once, "_solved", done.noting(at_once._solved, done.solves))
-    monkeypatch.setattr(at_once, "_reversed", done.noting(at_once._reversed, done.adjoints))
+    monkeypatch.setattr(AtOnceReplay, "_run", done.noting(AtOnceReplay._run, done.adjoints))
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         yield done
@@ -97,15 +98,65 @@ def test_more_steps_than_one_call_has_room_for(done: Done, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(
     "options",
-    [{"saveat": [0.5]}, {"tstops": [0.4]}, {"controller": "PID"}, {"dtmin": 1e-4}, {"landing": "even"}],
+    [
+        {"saveat": [0.5], "solver": "Vern7"},
+        {"tstops": [0.4]},
+        {"controller": "PID"},
+        {"dtmin": 1e-4},
+        {"landing": "even"},
+    ],
 )
 def test_what_takes_steps_one_by_one(done: Done, options: dict[str, Any]) -> None:
     assert_same_steps(*pair(**options), normal(4, 3))
     assert done.solves == []
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"solver": "Tsit5", "saveat": [0.0, 0.1, 0.25, 0.6, 0.61, 1.0]},
+        {"tspan": (1.0, -0.5), "saveat": torch.linspace(0.9, -0.4, 20).tolist()},
+    ],
+)
+def test_times_inside_the_span(done: Done, options: dict[str, Any]) -> None:
+    one, other = pair(abstol=1e-7, reltol=1e-7, **options)
+    assert_same_steps(one, other, normal(4, 3))
+    assert all(done.solves)
+    assert done.adjoints == [True]
+    np.testing.assert_array_equal(one(normal(4, 3)).t, other(normal(4, 3)).t)
+
+
+def test_a_time_at_which_a_step_ends_and_more_steps_than_one_call_has_room_for(
+    done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (at_once, tensor_solve):
+        monkeypatch.setattr(module, "STEPS", 3)
+    with torch.no_grad():
+        ends = pair()[0](normal(4, 3)).steps.t.tolist()
+    assert len(ends) > 7
+    assert_same(*pair(saveat=[ends[2], 0.5 * (ends[5] + ends[6]), ends[6]]), normal(4, 3))
+    assert all(done.solves)
+    assert done.adjoints == [True]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "options", "runs"),
+    [
+        ("unbiased", {}, 1),
+        ("biased", {"through_state": True}, 2),
+    ],
+)
+def test_a_step_with_an_estimate_is_reversed_between_runs(
+    done: Done, sampling: plr.Sampling, options: dict[str, Any], runs: int
+) -> None:
+    regularizer = plr.LocalRegularizer(sampling, generator=torch.Generator(), **options)
+    assert_same(*pair(regularizer=regularizer, saveat=[0.3, 0.9]), normal(4, 3))
+    assert all(done.solves)
+    assert done.adjoints == [True] * runs
+
+
 def test_large_states_take_steps_one_by_one(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(at_once, "SMALL", 11)
+    monkeypatch.setattr(one_call, "SMALL", 11)
     assert_same_steps(*pair(), normal(4, 3))
     assert done.solves == []
 
@@ -193,7 +244,7 @@ def _own_forward(field: Any) -> None:
 def test_layers_that_are_changed_are_looked_at_again(done: Done, change: Callable[[Any], None]) -> None:
     field = layers()
     one, other = pair(field)
-    u0, inside = normal(4, 3), {"saveat": [0.5]}  # whose steps are taken one by one
+    u0, inside = normal(4, 3), {"dense": True}  # whose steps are taken one by one
     before = other(u0).u
     other(u0, **inside)
     change(field)

@@ -23,7 +23,7 @@ from pylocalreg.engines.methods import check_estimate, check_options, is_stochas
 from pylocalreg.engines.torch_engine.adjoints import pull_back
 from pylocalreg.engines.torch_engine.adjoints.retaken import retaken
 from pylocalreg.engines.torch_engine.explicit_rk import ExplicitRK
-from pylocalreg.engines.torch_engine.explicit_rk.at_once import reversed_at_once, solved_at_once
+from pylocalreg.engines.torch_engine.explicit_rk.at_once import solved_at_once
 from pylocalreg.engines.torch_engine.initial_step import initial_step
 from pylocalreg.engines.torch_engine.integrate import SCALARS, integrate
 from pylocalreg.engines.torch_engine.methods import METHODS
@@ -100,13 +100,7 @@ class TorchEngine:
         cotangents: Sequence[tuple[float, torch.Tensor]],
         steps: Sequence[StepCotangent],
     ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
-        method = METHODS[problem.solver]
         with torch.no_grad():
-            if isinstance(method, ExplicitRK) and adjoint == "discrete" and not steps:
-                f = RightHandSide.of(problem)
-                gradients = reversed_at_once(f, method, problem, trajectory, cotangents)
-                if gradients is not None:
-                    return gradients
             return pull_back(problem, trajectory, adjoint, cotangents, steps)
 
     def retake(

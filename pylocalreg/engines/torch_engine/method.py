@@ -71,6 +71,19 @@ class Replay(Protocol):
         (time, cotangent of u(time)) of times between the step's ends.
         """
 
+    def reverse_run(
+        self,
+        first: int,
+        stop: int,
+        adjoint: torch.Tensor | None,
+        outputs: Sequence[tuple[float, torch.Tensor]],
+    ) -> torch.Tensor | None:
+        """As `reverse`, of the steps from ``first`` up to that before ``stop`` together, where a method has a
+        way to do so; else None. ``outputs`` are (time, cotangent of u(time)) of times that these steps pass,
+        their ends among them.
+        """
+        return None
+
     def pull_back_estimate(self, step: StepCotangent, u: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
         """Add the gradients of one step's estimate by parameters; gives those by the states it depends on,
         as (time, cotangent of u(time)): none where the step holds them constant.

@@ -9,6 +9,7 @@ from pylocalreg.engines.torch_engine.adams.history import History, Slope, is_sta
 from pylocalreg.engines.torch_engine.adams.step import coefficients, hermite_weights, take
 from pylocalreg.engines.torch_engine.error_norm import scaled_rms
 from pylocalreg.engines.torch_engine.explicit_rk import ExplicitRK
+from pylocalreg.engines.torch_engine.method import Replay
 from pylocalreg.engines.torch_engine.one_sided import on_side
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 
@@ -18,7 +19,7 @@ ByHistory = list[tuple[Slope, torch.Tensor]]
 """Cotangents of earlier slopes."""
 
 
-class AdamsReplay:
+class AdamsReplay(Replay):
     """Accepted steps taken again with autograd, one at a time.
 
     A step's slope serves the two steps after it as well: what they pull back to it waits in ``_owed``, by

@@ -211,15 +211,6 @@ class SumsAttempt(Attempt):
             self.eager.advance()
 
 
-def replay(f: RightHandSide, tableau: Tableau, problem: Problem, trajectory: Trajectory) -> ExplicitRKReplay:
-    """For reversing the trajectory's steps."""
-    steps = problem.compiled
-    step = None if steps is None else tensor_step(steps, f, tableau, problem)
-    if steps is None or step is None:
-        return ExplicitRKReplay(f, tableau, problem, trajectory)
-    return CompiledReplay(steps, step, f, problem, trajectory)
-
-
 class CompiledReplay(ExplicitRKReplay):
     """Steps are reversed by one call each; those whose dense output has cotangents as they are."""
 

@@ -6,9 +6,10 @@ from pylocalreg.engines.base import Gradient, Problem, Quantity, Trajectory
 from pylocalreg.engines.torch_engine.controller import Constants, usual_betas
 from pylocalreg.engines.torch_engine.error_norm import stiffness
 from pylocalreg.engines.torch_engine.explicit_rk.attempt import Attempt
-from pylocalreg.engines.torch_engine.explicit_rk.compiled import attempts, replay
+from pylocalreg.engines.torch_engine.explicit_rk.compiled import attempts
 from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
 from pylocalreg.engines.torch_engine.explicit_rk.retake import ExplicitRKRetake
+from pylocalreg.engines.torch_engine.explicit_rk.reversed_at_once import replay
 from pylocalreg.engines.torch_engine.explicit_rk.step import add_interpolant_stages, combine, estimate_of_step
 from pylocalreg.engines.torch_engine.method import Record
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide

@@ -9,12 +9,13 @@ from pylocalreg.engines.torch_engine.error_norm import scaled_rms, stiffness
 from pylocalreg.engines.torch_engine.explicit_rk.kept import Call, StepGraph
 from pylocalreg.engines.torch_engine.explicit_rk.step import combine
 from pylocalreg.engines.torch_engine.gradient_sum import GradientSum
+from pylocalreg.engines.torch_engine.method import Replay
 from pylocalreg.engines.torch_engine.pulled_back import pulled_back
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import Tableau
 
 
-class ExplicitRKReplay:
+class ExplicitRKReplay(Replay):
     """Accepted steps taken again, one at a time, for pulling cotangents back.
 
     The Runge-Kutta sums are linear and are transposed by hand: only calls of ``f`` have a graph, a small one

@@ -3,6 +3,7 @@ the steps, are in the function too.
 """
 
 import functools
+from collections.abc import Sequence
 
 import torch
 
@@ -49,6 +50,55 @@ class _Numbers:
         return torch.cat((times.to(tolerances.dtype), weights.to(tolerances.dtype), tolerances))
 
 
+class _Outputs:
+    """Dense output of a step from ``t`` of size ``dt`` to ``t_next``, at ``times``, in double precision."""
+
+    def __init__(
+        self,
+        coefficients: torch.Tensor,
+        times: torch.Tensor,
+        t: torch.Tensor,
+        dt: torch.Tensor,
+        t_next: torch.Tensor,
+    ) -> None:
+        t, dt, t_next = t.double(), dt.double(), t_next.double()
+        direction = torch.sign(dt)
+        after, before = direction * (times - t) > 0, direction * (times - t_next) < 0
+        self.at_end, self.inside = times == t_next, after & before
+        theta = ((times - t) / dt).unsqueeze(1)
+        weights = torch.zeros_like(coefficients[0] * theta)
+        for coefficient in reversed(coefficients.unbind()):
+            weights = (weights + coefficient) * theta
+        self.weights = weights * dt
+        """A row for each time, of the stages' weights."""
+
+    def of(self, u: torch.Tensor, ks: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The states, whatever they are where a time is not inside."""
+        columns = self.weights.to(u.dtype).unbind(1)
+        for k, column in zip(ks, columns, strict=True):
+            u = torch.addcmul(u, k, column.reshape(-1, *[1] * k.dim()))
+        return u
+
+    def pulled_back(self, cotangents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        """Of the states at the times: what they add to the cotangents of the step's end, of its start, and of
+        its stages.
+        """
+        T, flat = cotangents.dtype, cotangents.reshape(len(cotangents), -1)
+        inside = self.inside.to(T).unsqueeze(1)
+        rows = torch.cat((self.at_end.to(T).unsqueeze(1), inside, self.weights.to(T) * inside), 1)
+        end, start, *by_stage = (rows.t() @ flat).reshape(-1, *cotangents.shape[1:]).unbind()
+        return end, start, by_stage
+
+
+@functools.lru_cache
+def of_output(tableau: Tableau) -> torch.Tensor:
+    """For each power of theta the stages' coefficients, in double precision; empty where dense output needs
+    more stages than a step has.
+    """
+    columns = () if tableau.interpolant_rows else tableau.interpolant
+    return torch.tensor(columns, dtype=torch.float64, device="cpu").t().contiguous()
+
+
 @functools.lru_cache
 def _of_method(tableau: Tableau) -> torch.Tensor:
     sums = TensorSums(tableau)
@@ -64,7 +114,15 @@ class TensorSolve(TensorStep):
         self.of_method = _of_method(tableau)
 
     def solve(
-        self, automatic: bool, keeping: bool, of_method: torch.Tensor, of_call: torch.Tensor, u0: torch.Tensor
+        self,
+        automatic: bool,
+        keeping: bool,
+        saving: bool,
+        of_method: torch.Tensor,
+        of_call: torch.Tensor,
+        of_output: torch.Tensor,
+        times: torch.Tensor,
+        u0: torch.Tensor,
     ) -> Tensors:
         """Steps to the end, or until there are `STEPS`; with an ``automatic`` first one dt is not looked at.
 
@@ -73,8 +131,9 @@ class TensorSolve(TensorStep):
         number of elements, and the fields of `TensorPI` after the first.
 
         Gives what was counted and where it ended (naccept, nreject, t, dt, the old error), the sum of the
-        state there, and behind that t, dt and EEst of the accepted steps, row by row; that state, twice; and
-        the states that the accepted steps start from, if they are kept.
+        state there, and behind that t, dt and EEst of the accepted steps, row by row; that state, twice; the
+        states that the accepted steps start from, if they are kept; and those at the ``times`` that these
+        steps pass, if they are saved.
         """
         from torch._higher_order_ops import while_loop  # which old versions do not have
 
@@ -93,7 +152,7 @@ class TensorSolve(TensorStep):
         if automatic:
             dt = first_step(call, t, numbers.t_end, numbers.dtmax, numbers.order, measure, u0, k1)
 
-        def goes_on(naccept, nreject, t, dt, old_error, u, k1, record, states):  # type: ignore[no-untyped-def]
+        def goes_on(naccept, nreject, t, dt, old_error, u, k1, record, states, saved):  # type: ignore[no-untyped-def]
             numbers = _Numbers(tableau, of_method, of_call, T)
             _, tried, _ = numbers.next_size(t, dt)
             moves = (t + tried != t) & dt.isfinite()
@@ -101,7 +160,7 @@ class TensorSolve(TensorStep):
                 (naccept < STEPS) & (naccept + nreject < numbers.at_start[-1]) & (t != numbers.t_end) & moves
             )
 
-        def step(naccept, nreject, t, dt, old_error, u, k1, record, states):  # type: ignore[no-untyped-def]
+        def step(naccept, nreject, t, dt, old_error, u, k1, record, states, saved):  # type: ignore[no-untyped-def]
             numbers = _Numbers(tableau, of_method, of_call, T)
             proposed, tried, lands = numbers.next_size(t, dt)
             if not tableau.fsal:
@@ -113,30 +172,44 @@ class TensorSolve(TensorStep):
             here = (torch.arange(STEPS, device=u.device) == naccept) & accepted
             record = torch.where(here.unsqueeze(1), torch.stack((t, tried, error)), record)
             states = torch.where(here.reshape(-1, *[1] * u.dim()), u, states) if keeping else states.clone()
-            t = torch.where(accepted, torch.where(lands, numbers.t_end, t + tried), t)
-            u = torch.where(accepted, u_new, u)
+            t_next = torch.where(lands, numbers.t_end, t + tried)
+            if saving:
+                outputs = _Outputs(of_output, times, t, tried, t_next)
+                at_end, inside = (x.reshape(-1, *[1] * u.dim()) for x in (outputs.at_end, outputs.inside))
+                passed = torch.where(at_end, u_new, outputs.of(u, (k1, *ks)))
+                saved = torch.where((at_end | inside) & accepted, passed, saved)
+            else:
+                saved = saved.clone()
+            t, u = torch.where(accepted, t_next, t), torch.where(accepted, u_new, u)
             k1 = torch.where(accepted, ks[-1], k1) if tableau.fsal else k1
-            return naccept + accepted, nreject + ~accepted, t, dt, old_error, u, k1, record, states
+            return naccept + accepted, nreject + ~accepted, t, dt, old_error, u, k1, record, states, saved
 
         count = torch.zeros((), dtype=torch.int64, device=u0.device)
         record = u0.new_zeros(STEPS, 3)
         states = u0.new_zeros(STEPS, *u0.shape) if keeping else u0.new_zeros(0)
-        start = (count, count.clone(), t, dt, old_error, u0.clone(), k1, record, states)
-        naccept, nreject, t, dt, old_error, u, _, record, states = while_loop(goes_on, step, start)  # type: ignore[no-untyped-call]
+        saved = u0.new_zeros(len(times), *u0.shape) if saving else u0.new_zeros(0)
+        start = (count, count.clone(), t, dt, old_error, u0.clone(), k1, record, states, saved)
+        naccept, nreject, t, dt, old_error, u, _, *kept = while_loop(goes_on, step, start)  # type: ignore[no-untyped-call]
+        record, states, saved = kept
         ended = torch.stack([x.double() for x in (naccept, nreject, t, dt, old_error, u.sum())])
-        return torch.cat((ended, record.double().reshape(-1))), u, u.clone(), states
+        return torch.cat((ended, record.double().reshape(-1))), u, u.clone(), states, saved
 
     def reverse_solve(
         self,
+        saving: bool,
         params: Tensors,
         of_method: torch.Tensor,
+        of_output: torch.Tensor,
         count: torch.Tensor,
         rows: torch.Tensor,
         states: torch.Tensor,
         adjoint: torch.Tensor,
+        times: torch.Tensor,
+        at_times: torch.Tensor,
     ) -> Tensors:
         """The cotangents of the first state and of each of ``params``, from that of the state after the last
-        of ``count`` steps: ``rows`` has their t and dt, in double precision, and ``states`` where they start.
+        of ``count`` steps, and, where some were ``saving``, ``at_times`` those of the states at ``times``:
+        ``rows`` has the steps' t, dt and ends, in double precision, and ``states`` where they start.
         """
         from torch._higher_order_ops import while_loop
 
@@ -146,11 +219,16 @@ class TensorSolve(TensorStep):
             return i >= 0
 
         def step(i, adjoint, *by_params):  # type: ignore[no-untyped-def]
-            t, dt = torch.index_select(rows, 0, i.reshape(1)).squeeze(0).unbind()
+            t, dt, t_next = torch.index_select(rows, 0, i.reshape(1)).squeeze(0).unbind()
             u = torch.index_select(states, 0, i.reshape(1)).squeeze(0)
-            times, weights = t + of_method[:stages] * dt, of_method[stages : -1 - len(NUMBERS)] * dt
-            of_step = torch.cat((times.to(T), weights.to(T), of_method.new_zeros(2).to(T)))
-            adjoint, *more = self.reverse(params, of_step, u, adjoint)
+            nodes, weights = t + of_method[:stages] * dt, of_method[stages : -1 - len(NUMBERS)] * dt
+            of_step = torch.cat((nodes.to(T), weights.to(T), of_method.new_zeros(2).to(T)))
+            if saving:
+                outputs = _Outputs(of_output, times, t, dt, t_next)
+                given = self.reverse_with(outputs.pulled_back(at_times), params, of_step, u, adjoint)
+            else:
+                given = self.reverse(params, of_step, u, adjoint)
+            adjoint, *more = given
             return i - 1, adjoint.clone(), *(a + b for a, b in zip(by_params, more, strict=True))
 
         start = (count - 1, adjoint.clone(), *(torch.zeros_like(p) for p in params))

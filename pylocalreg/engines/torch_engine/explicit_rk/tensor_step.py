@@ -113,6 +113,24 @@ class TensorStep(TensorSums):
         _add_sum(by_stage, self.of_solution, adjoint, numbers)
         return self._swept(pullbacks, by_stage, adjoint, numbers)
 
+    def reverse_with(
+        self,
+        outputs: tuple[torch.Tensor, torch.Tensor, Sequence[torch.Tensor]],
+        params: Tensors,
+        of_step: torch.Tensor,
+        u: torch.Tensor,
+        adjoint: torch.Tensor,
+    ) -> Tensors:
+        """As `reverse`, with what ``outputs`` of the step add to the cotangents of the new state, of ``u``
+        and of the stages.
+        """
+        numbers, (by_end, by_start, by_stages) = of_step.unbind(), outputs
+        _, pullbacks = self._taken(params, numbers, u, self.tableau.stages)
+        by_stage: list[torch.Tensor | None] = [*by_stages]
+        adjoint = adjoint + by_end
+        _add_sum(by_stage, self.of_solution, adjoint, numbers)
+        return self._swept(pullbacks, by_stage, adjoint + by_start, numbers)
+
     def reverse_estimated(
         self,
         through_state: bool,

@@ -9,13 +9,14 @@ from pylocalreg.engines.torch_engine.error_norm import scaled_rms
 from pylocalreg.engines.torch_engine.explicit_rk.step import combine
 from pylocalreg.engines.torch_engine.gradient_sum import GradientSum
 from pylocalreg.engines.torch_engine.linearization import pull_back_directional
+from pylocalreg.engines.torch_engine.method import Replay
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.rosenbrock.tableau import RosenbrockTableau
 
 Cotangents = list[torch.Tensor | None]
 
 
-class RosenbrockReplay:
+class RosenbrockReplay(Replay):
     """Accepted steps taken again, one at a time, for pulling cotangents back.
 
     With y_i = (I - h J)^-T zbar_i, the cotangent of stage i's right-hand side, the step depends on the

@@ -6,12 +6,13 @@ import torch
 
 from pylocalreg.engines.base import Gradient, Problem, StepCotangent, Trajectory
 from pylocalreg.engines.torch_engine.gradient_sum import GradientSum
+from pylocalreg.engines.torch_engine.method import Replay
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.sde.step import Stages, estimate, take
 from pylocalreg.engines.torch_engine.sde.tableau import StochasticTableau
 
 
-class StochasticRKReplay:
+class StochasticRKReplay(Replay):
     """Accepted steps taken again, one at a time and with a graph of that one step, and pulled back.
 
     The noise is that of the path, which remembers it, and is held constant.

@@ -1,0 +1,81 @@
+"""One compiled call for all steps of a small state: beside them Python's time between them is long."""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TypeVar
+
+import torch
+
+from pylocalreg.compiled_steps import CompiledSteps
+from pylocalreg.dynamics import LayerDynamics, is_described
+from pylocalreg.engines.base import Problem
+from pylocalreg.engines.torch_engine.explicit_rk.compiled import GRAPHS
+from pylocalreg.engines.torch_engine.explicit_rk.tensor_solve import TensorSolve, of_output
+from pylocalreg.engines.torch_engine.functional import Functional, NotFunctionalError, functional
+from pylocalreg.engines.torch_engine.inductor import AcrossSolves, fused
+from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+from pylocalreg.engines.torch_engine.tableaus import Tableau
+
+T = TypeVar("T")
+
+SMALL = 512
+"""Elements of a state up to which the record of a step, which is copied with it, is no matter."""
+TIMES = 128
+"""Asked times up to which it is no matter that each step looks at all of them."""
+ROWS = 16
+"""A call has room for a multiple of these, times or steps to reverse, so that most are of one shape."""
+
+
+def is_small(u: torch.Tensor) -> bool:
+    return u.device.type == "cpu" and u.device.type not in GRAPHS and 0 < u.numel() <= SMALL
+
+
+def inner(times: Iterable[float], problem: Problem) -> list[float]:
+    """Those between the ends of the span."""
+    return [time for time in times if time not in problem.tspan]
+
+
+def has_outputs(tableau: Tableau, inner: Sequence[float]) -> bool:
+    """Whether a step's own stages give the states at these times, and there are not too many."""
+    return not inner or (len(inner) <= TIMES and len(of_output(tableau)) > 0)
+
+
+def padded(inner: Sequence[float], problem: Problem) -> torch.Tensor:
+    """Filled up with the start of the span, which no step passes."""
+    start = problem.tspan[0]
+    return torch.tensor([*inner, *[start] * (-len(inner) % ROWS)], dtype=torch.float64, device="cpu")
+
+
+def unless_refused(
+    f: RightHandSide, tableau: Tableau, problem: Problem, what: str, call: Callable[[TensorSolve], T | None]
+) -> T | None:
+    """What ``call`` gives; None where the dynamics are no function, or can not be compiled so."""
+    assert problem.compiled is not None
+    try:
+        step = TensorSolve(functional(f.f, problem.params), tableau)
+    except NotFunctionalError:
+        return None
+    try:
+        return call(step)
+    except Exception as error:  # whatever a compiler finds: it may take steps one by one
+        problem.compiled.refuse(what, error, quietly=True)
+        return None
+
+
+def one_call(steps: CompiledSteps, step: TensorSolve, method: str, *first: bool) -> AcrossSolves:
+    """A method of ``step``, given ``first``."""
+    key = step.tableau.name, step.f.hooks, method, *first
+    return steps.get(key, lambda: AcrossSolves(fused(method, *first)))
+
+
+def known(f: Functional, u: torch.Tensor, times: torch.Tensor) -> Hashable:
+    """What a compiled function of layers alone depends on, and the shapes; None for other dynamics."""
+    layers = f.module
+    if not is_described(layers) or layers._buffers or torch._C._len_torch_function_stack():
+        return None
+    assert isinstance(layers, LayerDynamics)
+    p = layers.p
+    of_p = id(p), p.shape, p.dtype, p.stride(), p.requires_grad
+    return (
+        *(of_p, layers.description, tuple(vars(layers))),
+        *(u.shape, u.dtype, len(times), torch.get_num_threads()),
+    )
