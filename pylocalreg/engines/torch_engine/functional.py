@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 import torch
 
 from pylocalreg.compilation import is_compiling
-from pylocalreg.dynamics import hooks_of, is_described
+from pylocalreg.dynamics import LayerDynamics, hooks_of, is_described
 from pylocalreg.engines.base import Dynamics
 from pylocalreg.engines.torch_engine.one_sided import OneSided
 from pylocalreg.observed import Observed
@@ -52,6 +52,17 @@ class Functional:
     def hooks(self) -> tuple[int, ...]:
         """The hooks of all modules: a compiler takes them for unchanging."""
         return tuple(hook for module in self.module.modules() for hook in hooks_of(module))
+
+    @property
+    def known(self) -> Hashable:
+        """What a compiled function of layers depends on beside elements and shapes; None for others."""
+        layers = self.module
+        if not is_described(layers) or layers._buffers or torch._C._len_torch_function_stack():
+            return None
+        assert isinstance(layers, LayerDynamics)
+        p = layers.p
+        of_p = id(p), p.shape, p.dtype, p.stride(), p.requires_grad
+        return of_p, layers.description, tuple(vars(layers)), torch.get_num_threads()
 
     def reads(self, t: torch.Tensor, u: torch.Tensor) -> Hashable:
         """What a call computes with; makes one, the first time it is asked.

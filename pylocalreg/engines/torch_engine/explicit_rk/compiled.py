@@ -15,7 +15,7 @@ from pylocalreg.engines.torch_engine.explicit_rk.kept import KeepingAttempt
 from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
 from pylocalreg.engines.torch_engine.explicit_rk.tensor_step import TensorStep, TensorSums
 from pylocalreg.engines.torch_engine.functional import NotFunctionalError, Tensors, functional
-from pylocalreg.engines.torch_engine.inductor import InOneSolve, fused
+from pylocalreg.engines.torch_engine.inductor import AcrossSolves, InOneSolve, fused
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import Tableau
 
@@ -25,12 +25,18 @@ GRAPHS: dict[str, Callable[[torch.device], Graph]] = {"cuda": CudaGraph}
 RECORDINGS = 8
 """Of the same function of the same shapes: where it takes more, it takes one a solve."""
 
-WHAT = {"attempt": "steps", "reverse": "the adjoint of steps", "reverse_estimated": "the adjoint of steps"}
+WHAT = {
+    "attempt": "steps",
+    "reverse": "the adjoint of steps",
+    "reverse_estimated": "the adjoint of steps",
+    "estimate": "the estimate of steps",
+}
 
 
-class _Function:
+class Function:
     """A method of `TensorStep`, or of its sums, that is given ``first``, the ``params`` as they are, and
-    tensors like those of its first call.
+    tensors like those of its first call. What is called ``once`` a solve is not looked at in every solve, as
+    far as the dynamics are known.
     """
 
     def __init__(
@@ -40,8 +46,9 @@ class _Function:
         method: str,
         *first: int,
         params: Tensors | None = None,
+        once: bool = False,
     ) -> None:
-        self.steps, self.step, self.method, self.first = steps, step, method, first
+        self.steps, self.step, self.method, self.first, self.once = steps, step, method, first, once
         self.params = () if params is None else (params,)
         name = step.tableau.name
         self.what = f"{WHAT.get(method, 'sums')} of {name}"
@@ -50,7 +57,7 @@ class _Function:
         self.made_for: tuple[Hashable, ...] = (method, first, name, hooks)
         self.key: tuple[Hashable, ...] = self.made_for
         self.recorded: Captured | None = None
-        self.compiled: InOneSolve | None = None
+        self.compiled: Callable[..., Tensors] | None = None
 
     def __call__(self, *tensors: torch.Tensor) -> Tensors | None:
         """What the method gives, good until the next call; None where it can not be made fast."""
@@ -73,12 +80,23 @@ class _Function:
             return self.recorded(*tensors)
         graph = GRAPHS.get(tensors[1].device.type)
         if graph is None:
-            function = self.steps.get(self.key, lambda: fused(self.method, *self.first))
-            modules = self.step.f.module.modules() if isinstance(self.step, TensorStep) else ()
-            self.compiled = InOneSolve(function, self.step, *self.params, modules=modules)
+            self.compiled = self._fused(tensors)
             return self.compiled(*tensors)
         self.recorded = self._recorded(tensors, graph)
         return self.recorded(*tensors)
+
+    def _fused(self, tensors: Tensors) -> Callable[..., Tensors]:
+        held = self.step, *self.params
+        known = self.step.f.known if self.once and isinstance(self.step, TensorStep) else None
+        if known is not None:
+            shapes = tuple((x.shape, x.stride(), x.dtype) for x in tensors)
+            across = self.steps.get(
+                (*self.key, "across"), lambda: AcrossSolves(fused(self.method, *self.first))
+            )
+            return partial(across, (known, shapes), held)
+        modules = self.step.f.module.modules() if isinstance(self.step, TensorStep) else ()
+        function = self.steps.get(self.key, lambda: fused(self.method, *self.first))
+        return InOneSolve(function, *held, modules=modules)
 
     def _recorded(self, tensors: Tensors, graph: Callable[[torch.device], Graph]) -> Captured:
         assert isinstance(self.step, TensorStep)
@@ -136,7 +154,7 @@ class CompiledAttempt(Attempt):
 
     def __init__(self, steps: CompiledSteps, step: TensorStep, f: RightHandSide, problem: Problem) -> None:
         self.steps, self.step, self.f, self.problem = steps, step, f, problem
-        self.function = _Function(steps, step, "attempt")
+        self.function = Function(steps, step, "attempt")
         self.other: Attempt | None = None
 
     def __call__(
@@ -174,8 +192,8 @@ class SumsAttempt(Attempt):
     def __init__(self, steps: CompiledSteps, f: RightHandSide, tableau: Tableau, problem: Problem) -> None:
         self.f, self.tableau, self.problem = f, tableau, problem
         self.sums = sums = TensorSums(tableau)
-        self.stages = [_Function(steps, sums, "stage", i + 1) for i in range(len(tableau.inner_rows))]
-        self.solution, self.norm = _Function(steps, sums, "solution"), _Function(steps, sums, "norm")
+        self.stages = [Function(steps, sums, "stage", i + 1) for i in range(len(tableau.inner_rows))]
+        self.solution, self.norm = Function(steps, sums, "solution"), Function(steps, sums, "norm")
         self.eager: EagerAttempt | None = None
 
     def __call__(
@@ -224,7 +242,7 @@ class CompiledReplay(ExplicitRKReplay):
     ) -> None:
         super().__init__(f, step.tableau, problem, trajectory)
         self.steps, self.step = steps, step
-        self._functions: dict[tuple[bool, ...], _Function] = {}
+        self._functions: dict[tuple[bool, ...], Function] = {}
 
     def reverse(
         self,
@@ -246,8 +264,10 @@ class CompiledReplay(ExplicitRKReplay):
         """By a function made fast, or None where there is none."""
         flags = () if estimate is None else (estimate.through_state, estimate.gradient == "frozen")
         if flags not in self._functions:
-            method = "reverse_estimated" if flags else "reverse"
-            self._functions[flags] = _Function(self.steps, self.step, method, *flags, params=self.step.f.own)
+            method, own = "reverse_estimated" if flags else "reverse", self.step.f.own
+            self._functions[flags] = Function(
+                self.steps, self.step, method, *flags, params=own, once=bool(flags)
+            )
         function = self._functions[flags]
         t, dt = self.trajectory.t[index], self.trajectory.dt[index]
         numbers = self.step.numbers_of(t, dt, self.problem, self.f.f, u.dtype)

@@ -7,6 +7,7 @@ from pylocalreg.engines.torch_engine.controller import Constants, usual_betas
 from pylocalreg.engines.torch_engine.error_norm import stiffness
 from pylocalreg.engines.torch_engine.explicit_rk.attempt import Attempt
 from pylocalreg.engines.torch_engine.explicit_rk.compiled import attempts
+from pylocalreg.engines.torch_engine.explicit_rk.compiled_estimate import compiled_estimate
 from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
 from pylocalreg.engines.torch_engine.explicit_rk.retake import ExplicitRKRetake
 from pylocalreg.engines.torch_engine.explicit_rk.reversed_at_once import replay
@@ -58,6 +59,10 @@ class ExplicitRK:
         problem: Problem,
         gradient: Gradient,
     ) -> torch.Tensor:
+        if quantity == "error":
+            value = compiled_estimate(f, self.tableau, t, u, dt, problem, gradient)
+            if value is not None:
+                return value
         return estimate_of_step(f, self.tableau, quantity, t, u, dt, problem, gradient)
 
 

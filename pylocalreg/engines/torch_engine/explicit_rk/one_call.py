@@ -6,7 +6,6 @@ from typing import TypeVar
 import torch
 
 from pylocalreg.compiled_steps import CompiledSteps
-from pylocalreg.dynamics import LayerDynamics, is_described
 from pylocalreg.engines.base import Problem
 from pylocalreg.engines.torch_engine.explicit_rk.compiled import GRAPHS
 from pylocalreg.engines.torch_engine.explicit_rk.tensor_solve import TensorSolve, of_output
@@ -68,14 +67,6 @@ def one_call(steps: CompiledSteps, step: TensorSolve, method: str, *first: bool)
 
 
 def known(f: Functional, u: torch.Tensor, times: torch.Tensor) -> Hashable:
-    """What a compiled function of layers alone depends on, and the shapes; None for other dynamics."""
-    layers = f.module
-    if not is_described(layers) or layers._buffers or torch._C._len_torch_function_stack():
-        return None
-    assert isinstance(layers, LayerDynamics)
-    p = layers.p
-    of_p = id(p), p.shape, p.dtype, p.stride(), p.requires_grad
-    return (
-        *(of_p, layers.description, tuple(vars(layers))),
-        *(u.shape, u.dtype, len(times), torch.get_num_threads()),
-    )
+    """As `Functional.known`, with the shapes."""
+    of_f = f.known
+    return None if of_f is None else (of_f, u.shape, u.dtype, len(times))

@@ -146,20 +146,8 @@ class TensorStep(TensorSums):
         ks, pullbacks = self._taken(params, numbers, u, self.tableau.stages)
         by_stage = _none(ks)
         _add_sum(by_stage, self.of_solution, adjoint, numbers)
-        error, u_new = (
-            _sum(None, self.of_error, ks, numbers),
-            _sum(u, self.of_solution, ks, numbers),
-        )
-
-        def estimate(error: torch.Tensor, u: torch.Tensor, u_new: torch.Tensor) -> torch.Tensor:
-            return scaled_rms(error, u, u_new, numbers[-2], numbers[-1])
-
-        _, pullback, *_ = torch.func.vjp(estimate, error, u, u_new)
-        by_error, by_u, by_u_new = pullback(by_estimate)
         joint = _none(ks) if frozen else list(by_stage)
-        _add_sum(joint, self.of_error, by_error, numbers)
-        _add_sum(joint, self.of_solution, by_u_new, numbers)
-        by_u = by_u + by_u_new
+        _, by_u = self._estimate(numbers, u, ks, by_estimate, joint)
         if frozen:
             adjoint, *by_params = self._swept(pullbacks, by_stage, adjoint, numbers)
             by_u, *more = self._swept(pullbacks, joint, by_u, numbers, first=1)
@@ -170,6 +158,47 @@ class TensorStep(TensorSums):
         # of this sweep a compiler leaves out the parameters' part
         adjoint, *_ = self._swept(pullbacks, by_stage, adjoint, numbers)
         return adjoint, *by_params
+
+    def estimate(
+        self,
+        frozen: bool,
+        params: Tensors,
+        of_step: torch.Tensor,
+        u: torch.Tensor,
+        by_estimate: torch.Tensor,
+        by_solution: torch.Tensor,
+    ) -> Tensors:
+        """EEst of the step, and the cotangents of each of ``params`` from those of EEst and the new state."""
+        numbers = of_step.unbind()
+        ks, pullbacks = self._taken(params, numbers, u, self.tableau.stages)
+        by_stage = _none(ks)
+        _add_sum(by_stage, self.of_solution, by_solution, numbers)
+        EEst, by_u = self._estimate(numbers, u, ks, by_estimate, by_stage)
+        _, *by_params = self._swept(pullbacks, by_stage, by_u, numbers, first=int(frozen))
+        return EEst, *by_params
+
+    def _estimate(
+        self,
+        numbers: Tensors,
+        u: torch.Tensor,
+        ks: Sequence[torch.Tensor],
+        by_estimate: torch.Tensor,
+        by_stage: list[torch.Tensor | None],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """EEst, and from its cotangent that of ``u``; adds those of the stages, but for what they are to each
+        other.
+        """
+        error = _sum(None, self.of_error, ks, numbers)
+        u_new = _sum(u, self.of_solution, ks, numbers)
+
+        def of_state(error: torch.Tensor, u: torch.Tensor, u_new: torch.Tensor) -> torch.Tensor:
+            return scaled_rms(error, u, u_new, numbers[-2], numbers[-1])
+
+        EEst, pullback, *_ = torch.func.vjp(of_state, error, u, u_new)
+        by_error, by_u, by_u_new = pullback(by_estimate)
+        _add_sum(by_stage, self.of_error, by_error, numbers)
+        _add_sum(by_stage, self.of_solution, by_u_new, numbers)
+        return EEst, by_u + by_u_new
 
     def _taken(
         self, params: Tensors, numbers: Tensors, u: torch.Tensor, stages: int
