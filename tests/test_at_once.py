@@ -46,7 +46,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Iterator[Done]:
     """The kernels run as they were traced."""
     monkeypatch.setattr(inductor, "BACKEND", lambda graph, examples: graph.forward)
     done = Done()
-    monkeypatch.setattr(at_once, "_solved", done.noting(at_once._solved, done.solves))
+    monkeypatch.setattr(at_once._AtOnce, "solve", done.noting(at_once._AtOnce.solve, done.solves))
     monkeypatch.setattr(AtOnceReplay, "_run", done.noting(AtOnceReplay._run, done.adjoints))
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)

@@ -1,6 +1,6 @@
 """The embedded engine: the contract of engines/base.py in PyTorch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from pylocalreg.engines.methods import check_estimate, check_options, is_stochas
 from pylocalreg.engines.torch_engine.adjoints import pull_back
 from pylocalreg.engines.torch_engine.adjoints.retaken import retaken
 from pylocalreg.engines.torch_engine.explicit_rk import ExplicitRK
-from pylocalreg.engines.torch_engine.explicit_rk.at_once import solved_at_once
+from pylocalreg.engines.torch_engine.explicit_rk.at_once import repeated_at_once, solved_at_once
 from pylocalreg.engines.torch_engine.initial_step import initial_step
 from pylocalreg.engines.torch_engine.integrate import SCALARS, integrate
 from pylocalreg.engines.torch_engine.methods import METHODS
@@ -79,9 +79,17 @@ class TorchEngine:
             return integrate(f, problem, u0, times, keep, on_step, watch)
 
     def repeat(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], stacked: bool) -> Repeat:
+        method = METHODS[problem.solver]
+        at_once: Callable[[torch.Tensor], Trajectory | None] | None = None
+        if isinstance(method, ExplicitRK) and problem.compiled is not None and not problem.progress:
+            at_once = repeated_at_once(RightHandSide.of(problem), method, problem, u0, times)
+
         def again(u0: torch.Tensor) -> tuple[torch.Tensor, Stats, Steps, None]:
             with full_precision(u0.device):
-                trajectory = self.solve(problem, u0.detach().contiguous(), times, Keep())
+                u0 = u0.detach().contiguous()
+                trajectory = None if at_once is None else at_once(u0)
+                if trajectory is None:
+                    trajectory = self.solve(problem, u0, times, Keep())
             u = torch.stack(trajectory.outputs) if stacked else trajectory.outputs[-1]
             return u, trajectory.stats(Calls()), trajectory.steps(), None
 

@@ -49,6 +49,8 @@ def _mm(a: torch.Tensor, b: torch.Tensor) -> Any:
     (m, k), n = a.shape, b.shape[1]
     if a.device.type != "cpu" or m * k * VECTOR * (-(-n // VECTOR)) > SMALL:
         return NotImplemented
+    if 2 * n * -(-k // VECTOR) < k:  # vectors of k where those of n would be mostly empty
+        return torch.stack([(a * b[:, j]).sum(1) for j in range(n)], 1)
     return (a.unsqueeze(2) * b.unsqueeze(0)).sum(1)
 
 

@@ -2,12 +2,12 @@
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 
-from pylocalreg.engines.base import Keep, Problem, StepOptions, Trajectory
+from pylocalreg.engines.base import Calls, Keep, Problem, StepOptions, Trajectory
 from pylocalreg.engines.torch_engine.controller import PIControl, control
 from pylocalreg.engines.torch_engine.explicit_rk.explicit_rk import ExplicitRK
 from pylocalreg.engines.torch_engine.explicit_rk.one_call import (
@@ -17,6 +17,7 @@ from pylocalreg.engines.torch_engine.explicit_rk.one_call import (
     known,
     one_call,
     padded,
+    quietly,
     unless_refused,
 )
 from pylocalreg.engines.torch_engine.explicit_rk.tensor_solve import STEPS, TensorSolve, of_output
@@ -34,18 +35,50 @@ def solved_at_once(
     """The solve step for step as `integrate` makes it, or None: where something is asked that is not done
     here, the dynamics can not be compiled so, or the solve comes to no good end.
     """
-    steps, what = problem.compiled, f"solves by {method.name} at once"
-    if steps is None or steps.refused(what) or not _done_here(method, problem, u0, times, keep):
-        return None
-    pi = _pi(method, u0.dtype, problem.steps)
+    pi = _numbers(method, problem, u0, times, keep)
     if pi is None:
         return None
 
     def call(step: TensorSolve) -> Trajectory | None:
-        return _solved(f, step, problem, pi, u0, times, keep)
+        return _AtOnce(step, problem, pi, u0, times).solve(u0, keep)
 
     with torch.no_grad():
-        return unless_refused(f, method.tableau, problem, what, call)
+        return unless_refused(f, method.tableau, problem, _what(method), call)
+
+
+def repeated_at_once(
+    f: RightHandSide, method: ExplicitRK, problem: Problem, u0: torch.Tensor, times: Sequence[float]
+) -> Callable[[torch.Tensor], Trajectory | None]:
+    """As `solved_at_once` with nothing kept, for one solve after the other from states like ``u0``: what they
+    share is made once.
+    """
+    pi = _numbers(method, problem, u0, times, Keep())
+
+    def prepare(step: TensorSolve) -> "_AtOnce | None":
+        return None if pi is None else _AtOnce(step, problem, pi, u0, times)
+
+    prepared = None if pi is None else unless_refused(f, method.tableau, problem, _what(method), prepare)
+
+    def again(u0: torch.Tensor) -> Trajectory | None:
+        if prepared is None or prepared.steps.refused(_what(method)) or not u0.is_contiguous():
+            return None
+        with torch.no_grad():
+            return quietly(problem, _what(method), lambda: prepared.solve(u0, Keep()))
+
+    return again
+
+
+def _what(method: ExplicitRK) -> str:
+    return f"solves by {method.name} at once"
+
+
+def _numbers(
+    method: ExplicitRK, problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep
+) -> tuple[float, ...] | None:
+    """Those of `_pi`, or None where the solve is not made here."""
+    if problem.compiled is None or problem.compiled.refused(_what(method)):
+        return None
+    return _pi(method, u0.dtype, problem.steps) if _done_here(method, problem, u0, times, keep) else None
 
 
 def _done_here(
@@ -72,58 +105,68 @@ def _pi(method: ExplicitRK, dtype: torch.dtype, options: StepOptions) -> tuple[f
     return (float(pi.old_error), *pi.numbers()) if isinstance(pi, PIControl) else None
 
 
-def _solved(
-    f: RightHandSide,
-    step: TensorSolve,
-    problem: Problem,
-    pi: Sequence[float],
-    u0: torch.Tensor,
-    times: Sequence[float],
-    keep: Keep,
-) -> Trajectory | None:
-    steps, tableau = problem.compiled, step.tableau
-    assert steps is not None
-    t, t_end = problem.tspan
-    old_error, *control = pi
-    fixed = t_end, _dtmax(problem, u0.dtype), problem.abstol, problem.reltol, math.sqrt(u0.numel()), *control
-    dt, u, keeping = problem.dt, u0, keep.states == "all" or keep.sample is not None
-    trajectory, every = Trajectory(), list[torch.Tensor]()
-    inside = inner(times, problem)
-    asked, of_tableau, outputs = padded(inside, problem), of_output(tableau), {t: u0}
-    key = known(step.f, u0, asked)
-    while t != t_end:
-        function = one_call(steps, step, "solve", dt is None, keeping, bool(inside))
-        left = problem.maxiters - trajectory.naccept - trajectory.nreject
-        numbers = torch.from_numpy(np.array((t, dt or 0.0, old_error, not trajectory.t, left, *fixed)))
-        start = t
-        told, u, end, *kept = function(key, (step,), step.of_method, numbers, of_tableau, asked, u)
-        naccept, nreject, t, dt, old_error, total, *rows = told.tolist()
-        count = int(naccept)
-        if not math.isfinite(total) or (count < STEPS and t != t_end):
-            return None
-        rows = rows[: 3 * count]
-        trajectory.t += rows[::3]
-        trajectory.dt += rows[1::3]
-        trajectory.EEst += rows[2::3]
-        trajectory.nreject += int(nreject)
-        if keeping:
-            every += kept[0].unbind()[:count]
-        if inside:
-            passed = zip(inside, kept[1].unbind(), strict=False)
-            outputs |= {time: x for time, x in passed if start < time <= t or t <= time < start}
-    chosen: Iterable[int] = range(trajectory.naccept) if keep.states == "all" else ()
-    if keep.sample is not None:
-        for i in range(trajectory.naccept):
-            keep.sample.offer(i, trajectory.estimate("error", i))
-        chosen = {*chosen, *keep.sample.weights}
-    trajectory.u = {i: every[i] for i in chosen} | {trajectory.naccept: u}
-    trajectory.outputs = [end if time == t_end else outputs[time].clone() for time in times]
-    if keep.restarts:
-        trajectory.saved = dict(zip(times, trajectory.outputs, strict=True))
-    tried = trajectory.naccept + trajectory.nreject
-    f.nfe += tried * (tableau.stages - tableau.fsal) + tableau.fsal + 2 * (problem.dt is None)
-    trajectory.calls, trajectory.nf = f.calls, f.nfe
-    return trajectory
+class _AtOnce:
+    """Solves of one problem from states like ``u0``."""
+
+    def __init__(
+        self,
+        step: TensorSolve,
+        problem: Problem,
+        pi: Sequence[float],
+        u0: torch.Tensor,
+        times: Sequence[float],
+    ) -> None:
+        assert problem.compiled is not None
+        self.step, self.problem, self.steps, self.times = step, problem, problem.compiled, times
+        self.inside = inner(times, problem)
+        self.asked, self.of_output = padded(self.inside, problem), of_output(step.tableau)
+        self.old_error, *control = pi
+        tolerances = problem.abstol, problem.reltol
+        self.fixed = problem.tspan[1], _dtmax(problem, u0.dtype), *tolerances, math.sqrt(u0.numel()), *control
+
+    def solve(self, u0: torch.Tensor, keep: Keep) -> Trajectory | None:
+        """None where it comes to no good end."""
+        problem, tableau, inside = self.problem, self.step.tableau, self.inside
+        t, t_end = problem.tspan
+        dt, old_error, u = problem.dt, self.old_error, u0
+        keeping = keep.states == "all" or keep.sample is not None
+        trajectory, every, outputs = Trajectory(), list[torch.Tensor](), {t: u0}
+        key = known(self.step.f, u0, self.asked)
+        while t != t_end:
+            function = one_call(self.steps, self.step, "solve", dt is None, keeping, bool(inside))
+            left = problem.maxiters - trajectory.naccept - trajectory.nreject
+            numbers = torch.from_numpy(
+                np.array((t, dt or 0.0, old_error, not trajectory.t, left, *self.fixed))
+            )
+            start, shared = t, (self.of_output, self.asked)
+            told, u, end, *kept = function(key, (self.step,), self.step.of_method, numbers, *shared, u)
+            naccept, nreject, t, dt, old_error, total, *rows = told.tolist()
+            count = int(naccept)
+            if not math.isfinite(total) or (count < STEPS and t != t_end):
+                return None
+            rows = rows[: 3 * count]
+            trajectory.t += rows[::3]
+            trajectory.dt += rows[1::3]
+            trajectory.EEst += rows[2::3]
+            trajectory.nreject += int(nreject)
+            if keeping:
+                every += kept[0].unbind()[:count]
+            if inside:
+                passed = zip(inside, kept[1].unbind(), strict=False)
+                outputs |= {time: x for time, x in passed if start < time <= t or t <= time < start}
+        chosen: Iterable[int] = range(trajectory.naccept) if keep.states == "all" else ()
+        if keep.sample is not None:
+            for i in range(trajectory.naccept):
+                keep.sample.offer(i, trajectory.estimate("error", i))
+            chosen = {*chosen, *keep.sample.weights}
+        trajectory.u = {i: every[i] for i in chosen} | {trajectory.naccept: u}
+        trajectory.outputs = [end if time == t_end else outputs[time].clone() for time in self.times]
+        if keep.restarts:
+            trajectory.saved = dict(zip(self.times, trajectory.outputs, strict=True))
+        tried = trajectory.naccept + trajectory.nreject
+        trajectory.nf = tried * (tableau.stages - tableau.fsal) + tableau.fsal + 2 * (problem.dt is None)
+        trajectory.calls = Calls(trajectory.nf)
+        return trajectory
 
 
 def _dtmax(problem: Problem, dtype: torch.dtype) -> float:

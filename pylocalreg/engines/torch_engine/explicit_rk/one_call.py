@@ -48,14 +48,19 @@ def unless_refused(
     f: RightHandSide, tableau: Tableau, problem: Problem, what: str, call: Callable[[TensorSolve], T | None]
 ) -> T | None:
     """What ``call`` gives; None where the dynamics are no function, or can not be compiled so."""
-    assert problem.compiled is not None
     try:
         step = TensorSolve(functional(f.f, problem.params), tableau)
     except NotFunctionalError:
         return None
+    return quietly(problem, what, lambda: call(step))
+
+
+def quietly(problem: Problem, what: str, call: Callable[[], T | None]) -> T | None:
+    """What ``call`` gives; None, now and ever after, where it raises."""
     try:
-        return call(step)
+        return call()
     except Exception as error:  # whatever a compiler finds: it may take steps one by one
+        assert problem.compiled is not None
         problem.compiled.refuse(what, error, quietly=True)
         return None
 
