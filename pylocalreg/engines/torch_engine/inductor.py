@@ -65,8 +65,13 @@ COMPILES_ONCE = "2.9"
 """The first torch that was seen to compile a step for all solves; 2.6 does so for each."""
 
 
-def fused(method: str, *first: Any) -> Callable[..., Tensors]:
-    """``method`` of the object it is called with, given ``first`` and tensors of any shape.
+OF_LOOPS = {"specialize_float": True, "recompile_limit": 4}
+"""A loop can not be given a module's Python float: it is compiled for the value, and for a few others."""
+
+
+def fused(method: str, *first: Any, loops: bool = False) -> Callable[..., Tensors]:
+    """``method`` of the object it is called with, given ``first`` and tensors of any shape; ``loops`` says
+    that it has loops which are compiled with it.
 
     Raises:
         RuntimeError: PyTorch is too old.
@@ -83,7 +88,14 @@ def fused(method: str, *first: Any) -> Callable[..., Tensors]:
 
     run.__code__ = run.__code__.replace()  # by which the compiler counts how often it compiled a function
     compiled: Callable[..., Tensors] = torch.compile(run, dynamic=True, fullgraph=True, backend=_noting)
-    return compiled
+    if not loops:
+        return compiled
+
+    def of_loops(*args: Any) -> Tensors:
+        with torch._dynamo.config.patch(OF_LOOPS):  # type: ignore[attr-defined]
+            return compiled(*args)
+
+    return of_loops
 
 
 class _Noted(threading.local):

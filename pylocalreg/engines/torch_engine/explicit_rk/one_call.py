@@ -68,7 +68,7 @@ def quietly(problem: Problem, what: str, call: Callable[[], T | None]) -> T | No
 def one_call(steps: CompiledSteps, step: TensorSolve, method: str, *first: bool) -> AcrossSolves:
     """A method of ``step``, given ``first``."""
     key = step.tableau.name, step.f.hooks, method, *first
-    return steps.get(key, lambda: AcrossSolves(fused(method, *first)))
+    return steps.get(key, lambda: AcrossSolves(fused(method, *first, loops=True)))
 
 
 def known(f: Functional, u: torch.Tensor, times: torch.Tensor) -> Hashable:
