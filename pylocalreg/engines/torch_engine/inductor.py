@@ -67,6 +67,7 @@ COMPILES_ONCE = "2.9"
 
 OF_LOOPS = {"specialize_float": True, "recompile_limit": 4}
 """A loop can not be given a module's Python float: it is compiled for the value, and for a few others."""
+_of_loops = threading.RLock()  # older versions set for all threads what one sets
 
 
 def fused(method: str, *first: Any, loops: bool = False) -> Callable[..., Tensors]:
@@ -92,7 +93,7 @@ def fused(method: str, *first: Any, loops: bool = False) -> Callable[..., Tensor
         return compiled
 
     def of_loops(*args: Any) -> Tensors:
-        with torch._dynamo.config.patch(OF_LOOPS):  # type: ignore[attr-defined]
+        with _of_loops, torch._dynamo.config.patch(OF_LOOPS):  # type: ignore[attr-defined]
             return compiled(*args)
 
     return of_loops
