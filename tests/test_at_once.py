@@ -19,9 +19,7 @@ from tests.conftest import Net, normal
 from tests.test_captured import Scaled, assert_same
 from tests.test_compiled import Keeping, pair
 
-pytestmark = pytest.mark.skipif(
-    torch.__version__ < inductor.COMPILES_ONCE, reason="this torch compiles again for every solve"
-)
+pytestmark = pytest.mark.skipif(inductor.unfit() is not None, reason=str(inductor.unfit()))
 
 
 class Done:

@@ -13,9 +13,7 @@ from pylocalreg.engines.torch_engine.explicit_rk import compiled_estimate, expli
 from tests.conftest import Net, assert_close, normal
 from tests.test_at_once import Evading, layers
 
-pytestmark = pytest.mark.skipif(
-    torch.__version__ < inductor.COMPILES_ONCE, reason="this torch compiles again for every solve"
-)
+pytestmark = pytest.mark.skipif(inductor.unfit() is not None, reason=str(inductor.unfit()))
 
 
 @pytest.fixture

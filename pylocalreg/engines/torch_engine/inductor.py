@@ -2,6 +2,7 @@
 
 import functools
 import operator
+import platform
 import threading
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
@@ -65,6 +66,44 @@ COMPILES_ONCE = "2.9"
 """The first torch that was seen to compile a step for all solves; 2.6 does so for each."""
 
 
+def unfit() -> str | None:
+    """Why this PyTorch is not asked to compile anything, if it is not."""
+    of = f"torch {torch.__version__}"
+    if torch.__version__ < COMPILES_ONCE:
+        return f"{of} compiles again for every solve; take torch {COMPILES_ONCE} or newer"
+    try:
+        if _sees_changes():
+            return None
+    except Exception as error:  # no torch.compile for this Python, say
+        return f"{of}: {error}"
+    return (
+        f"{of} on Python {platform.python_version()} calls what it compiled when a module's attribute is "
+        "another than then; take newer ones"
+    )
+
+
+@functools.cache
+def _sees_changes() -> bool:
+    """Whether a changed attribute is seen: by 2.9.1 on Python 3.13.0 it is not."""
+
+    class Module(torch.nn.Module):
+        doubled = False
+
+        def forward(self, u: torch.Tensor) -> torch.Tensor:
+            return 2 * u if self.doubled else u + 0
+
+    def run(module: Module, u: torch.Tensor) -> torch.Tensor:
+        called: torch.Tensor = module(u)
+        return called
+
+    compiled = torch.compile(run, fullgraph=True, backend=lambda graph, _: graph.forward)
+    module, u = Module(), torch.ones(1, device="cpu")
+    with torch.no_grad():
+        compiled(module, u)
+        module.doubled = True
+        return float(compiled(module, u)) == 2
+
+
 OF_LOOPS = {"specialize_float": True, "recompile_limit": 4}
 """A loop can not be given a module's Python float: it is compiled for the value, and for a few others."""
 _of_loops = threading.RLock()  # older versions set for all threads what one sets
@@ -75,13 +114,12 @@ def fused(method: str, *first: Any, loops: bool = False) -> Callable[..., Tensor
     that it has loops which are compiled with it.
 
     Raises:
-        RuntimeError: PyTorch is too old.
+        RuntimeError: PyTorch is `unfit`.
         Exception: at a call: no C++ compiler, or something that can not be traced.
     """
-    if torch.__version__ < COMPILES_ONCE:
-        raise RuntimeError(
-            f"torch {torch.__version__} compiles again for every solve; take torch {COMPILES_ONCE} or newer"
-        )
+    reason = unfit()
+    if reason is not None:
+        raise RuntimeError(reason)
 
     def run(at: Any, *args: Any) -> Tensors:
         given: Tensors = getattr(at, method)(*first, *args)
