@@ -157,7 +157,7 @@ function evaluate_layer!(model, i, layer::Lux.Dense, out, x, ps, t)
     y = out === nothing ? buffer!(model, i, x, (layer.out_dims, Base.tail(size(x))...)) : out
     inputs = size(x, 1)
     W = view(ps.weight, :, 1:inputs)
-    mul!(reshape(y, layer.out_dims, :), W, reshape(x, inputs, :))
+    product!(reshape(y, layer.out_dims, :), W, reshape(x, inputs, :))
     σ = NNlib.fast_act(layer.activation, y)
     return activate!(y, σ, bias_at(layer, ps, model.timed, t))
 end
@@ -224,7 +224,12 @@ end
 function forward_with_slope(layer, x, ps, timed, t, memory)
     inputs = size(x, 1)
     y = like(memory, x, (layer.out_dims, Base.tail(size(x))...))
-    mul!(reshape(y, layer.out_dims, :), view(ps.weight, :, 1:inputs), reshape(x, inputs, :))
+    product!(reshape(y, layer.out_dims, :), view(ps.weight, :, 1:inputs), reshape(x, inputs, :))
+    return activate_dense!(y, layer, ps, timed, t, memory)
+end
+
+"""The same from the product with the weight, which is written over."""
+function activate_dense!(y, layer, ps, timed, t, memory)
     bias = bias_at(layer, ps, timed, t)
     layer.activation === identity && return activate!(y, identity, bias), nothing
     slope = like(memory, y)
@@ -235,11 +240,11 @@ end
 function reverse_dense!(by_ps, layer, x, ps, timed, t, by_y, memory)
     inputs = size(x, 1)
     by_z = reshape(by_y, layer.out_dims, :)
-    mul!(view(by_ps.weight, :, 1:inputs), by_z, reshape(x, inputs, :)')
+    product!(view(by_ps.weight, :, 1:inputs), by_z, reshape(x, inputs, :)')
     sum!(by_ps.bias, by_z)
     timed && (view(by_ps.weight, :, inputs + 1) .= t .* by_ps.bias)
     by_x = like(memory, x)
-    mul!(reshape(by_x, inputs, :), view(ps.weight, :, 1:inputs)', by_z)
+    product!(reshape(by_x, inputs, :), view(ps.weight, :, 1:inputs)', by_z)
     return by_x
 end
 

@@ -107,3 +107,31 @@ end
         end
     end
 end
+
+@testset "steps among the hidden values, layers $(length(rows)), timed = $timed" for rows in (
+            [("dense", 160, 16, 0, "tanh"), ("dense", 16, 160, 0, "identity")],
+            [("dense", 160, 16, 0, "identity"), ("dense", 16, 9, 0, "softplus"), ("dense", 9, 160, 0, "identity")],
+        ), timed in (false, true)
+    layers = model(rows; timed)
+    f, p = Dynamics(layers), weights(Float64, count_parameters(layers)) ./ 8
+    u0 = reshape(weights(Float64, 160 * 128), 160, 128)
+    asked = options(; solver = "BS3", tol = 1e-4)
+    run = solve(f, u0, p, asked, [1.0], Keep{Float64}(; states = true))
+    inside = Dict(1 => [([0.2, 0.3, 0.1, -0.1], cos.(u0)), ([0.1, 0.0, 0.0, 0.0], sin.(u0))])
+    narrow(index, u, need, memory) = take_again(f, BOGACKI_SHAMPINE, run, index, u, need, memory)
+    whole(index, u, need, memory) = Step(f, BOGACKI_SHAMPINE, u, p, run.t[index + 1], run.dt[index + 1], 4, memory)
+    calls = f.calls
+    gradients = replay(narrow, run, inside, u0, Dict{Int, Any}())
+    @test f.calls == calls # it is another way to the same gradients, which calls no f
+    @test all(close_to.(gradients, replay(whole, run, inside, u0, Dict{Int, Any}()); rtol = 1e-13))
+    @test new_state(narrow(1, run.states[1], :state, Fresh())) ≈ run.states[2] rtol = 1e-14
+    @test narrow(1, run.states[1], :estimate, Fresh()) isa Step
+end
+
+@testset "what takes its steps whole: $why" for (why, rows, batch) in [
+        ("a hidden layer wider than the state", [("dense", 16, 160, 0, "tanh"), ("dense", 160, 16, 0, "identity")], 512),
+        ("an activation at the end", [("dense", 160, 16, 0, "tanh"), ("dense", 16, 160, 0, "tanh")], 512),
+        ("a small state", DENSE, 3),
+    ]
+    @test !is_narrow(model(rows), zeros(rows[1][2], batch), 6)
+end
