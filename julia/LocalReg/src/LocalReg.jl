@@ -4,7 +4,8 @@ Neural differential equations with local regularization on the SciML stack: the 
 Read in this order: `memory.jl` (where arrays come from), `dynamics.jl` (what a right-hand side is), `elementwise.jl`
 (loops over elements), `products.jl` (of matrices), `layers.jl` (Lux models from descriptions), `slots.jl` and
 `julia_models.jl` (what the user wrote in Julia), `time_dependent.jl` (descriptions as Lux's own models), `noise.jl`,
-`algorithms.jl` (any algorithm of the stack), `solve.jl` (one solve and its record), `tableaus.jl`, `steps.jl`,
+`algorithms.jl` (any algorithm of the stack), `tableaus.jl`, `kept_calls.jl` (calls that keep what their pullbacks
+need), `solve.jl` (one solve and its record), `steps.jl`,
 `narrow_steps.jl` and `stochastic_steps.jl` (one step taken again, its error estimate, and its reverse),
 `sensitivities.jl` (SciMLSensitivity's adjoints), `adjoints.jl` (the discrete one), `regularizers.jl`, `adams_steps.jl`
 (all of that for steps that depend on those before), `linearized.jl`, `rosenbrock_steps.jl` and `implicit_steps.jl` (for
@@ -50,8 +51,9 @@ include("julia_models.jl")
 include("time_dependent.jl")
 include("noise.jl")
 include("algorithms.jl")
-include("solve.jl")
 include("tableaus.jl")
+include("kept_calls.jl")
+include("solve.jl")
 include("steps.jl")
 include("narrow_steps.jl")
 include("stochastic_steps.jl")

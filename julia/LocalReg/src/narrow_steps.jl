@@ -51,7 +51,10 @@ bias_out(ends::Ends, t) = ends.b_out .+ t .* ends.b_out_by_t
 """x y, an array of the memory."""
 multiply(memory, x, y) = product!(like(memory, y, (size(x, 1), size(y, 2))), x, y)
 
-"""One call of a chain at `t`: what the last layer takes, and what the layers before it need to be reversed."""
+"""
+One call of a chain at `t`: what the last layer takes, and what the layers before it need to be reversed, the slope of the
+first one's activation, and input and slope of those between.
+"""
 struct HiddenCall{T, A}
     t::T
     h::A
@@ -114,6 +117,17 @@ function take_hidden(f, ends::Ends{H}, tableau::Tableau{T}, u, p, t, dt, stages,
         push!(of_ks, activate!(multiply(memory, ends.both, call.h), identity, ends.W_in * bias_out(ends, call.t)))
     end
     return NarrowStep(tableau, u, p, dt, f.model, ends, calls, memory)
+end
+
+"""From calls that were kept."""
+function NarrowStep(model, tableau, u, p, dt, kept::Vector{KeptCall}, memory)
+    ends = Ends(model, p, memory)
+    return NarrowStep(tableau, u, p, dt, model, ends, of_kept.(Ref(ends), kept), memory)
+end
+
+function of_kept(::Ends{H}, call) where {H}
+    slope, h = last(first(call.passed)), first(last(call.passed))
+    return HiddenCall(call.t, as_matrix(h)::H, (slope, between(call.passed)))
 end
 
 as_matrix(u) = reshape(u, size(u, 1), :)

@@ -135,3 +135,27 @@ end
     ]
     @test !is_narrow(model(rows), zeros(rows[1][2], batch), 6)
 end
+
+@testset "calls that were kept, $solver" for (solver, tol) in (("BS3", 1e-8), ("Vern7", 1e-14))
+    for (layers, u0) in [
+            (model(DENSE; timed = true), [0.3 -0.4 0.8; 0.1 0.5 -0.2]),
+            (model([("dense", 160, 16, 0, "tanh"), ("dense", 16, 160, 0, "identity")]; timed = true), ones(160, 128)),
+        ]
+        f, p = Dynamics(layers), weights(Float64, count_parameters(layers)) ./ 8
+        tableau = probed_tableau(Float64, LocalReg.ODE_SOLVERS[solver]())
+        asked = options(; solver, dt = 1, tol)
+        runs = map((nothing, tableau)) do kept
+            solve(f, u0, p, asked, [1.0], Keep{Float64}(; states = true, tableau = kept))
+        end
+        @test runs[2].t == runs[1].t && runs[2].outputs == runs[1].outputs && runs[2].nreject == runs[1].nreject > 0
+        gradients = map(runs) do run
+            take(index, u, need, memory) = take_again(f, tableau, run, index, u, need, memory)
+            f.calls = 0
+            (replay(take, run, Dict{Int, Any}(), cos.(u0), Dict{Int, Any}())..., f.calls)
+        end
+        @test gradients[2][3] == 0
+        @test all(close_to.(gradients[2][1:2], gradients[1][1:2]; rtol = 1e-12))
+        few = solve(f, u0, p, asked, [1.0], Keep{Float64}(; states = true, tableau, bytes = 1))
+        @test length(few.kept) == 1 && f.recorder === nothing
+    end
+end
