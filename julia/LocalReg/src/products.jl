@@ -1,7 +1,7 @@
 # Products of matrices. Where Julia has several threads they share the columns of a large one, each with a BLAS of one thread:
 # OpenBLAS's own threads take 0.6 of one's time at these sizes, blocks of columns half.
 
-const BLOCK = 2^21 # multiplications that are worth a thread's start
+const BLOCK = 2^23 # multiplications that are worth a thread's start
 
 """out = x y + rest out."""
 function product!(out, x, y, rest = false)
