@@ -101,8 +101,9 @@ struct NarrowStep{T, A, H, V, P, M}
 end
 
 function NarrowStep(f::Dynamics, tableau, u, p, t, dt, stages, memory)
-    ends = Ends(f.model, p, memory)
-    return take_hidden(f, ends, tableau, u, p, t, dt, stages, memory)
+    return without_blas_threads() do
+        take_hidden(f, Ends(f.model, p, memory), tableau, u, p, t, dt, stages, memory)
+    end
 end
 
 function take_hidden(f, ends::Ends{H}, tableau::Tableau{T}, u, p, t, dt, stages, memory) where {H, T}
@@ -165,7 +166,10 @@ With x_i the stages' inputs, z_i = W_in x_i + b_in and bars for cotangents: k̄_
 sums s, for g_i = dt sum_{j>i} a_ji z̄_j. So h̄_i = W_out' k̄_i is among the hidden values, and of z̄_i x_i' and k̄_i h_i' all
 that is of the state's size can be taken out of the sum over the stages.
 """
-function pull_back!(by_p, step::NarrowStep{T, A, H}, cotangents; frozen = false) where {T, A, H}
+pull_back!(by_p, step::NarrowStep, cotangents; frozen = false) =
+    without_blas_threads(() -> reverse_hidden_step!(by_p, step, cotangents))
+
+function reverse_hidden_step!(by_p, step::NarrowStep{T, A, H}, cotangents) where {T, A, H}
     (; tableau, dt, ends, calls, memory) = step
     sums = [(dt .* weights, as_matrix(c)) for (weights, c) in cotangents.sums]
     of_sums = H[multiply(memory, ends.W_out', c) for (_, c) in sums]
