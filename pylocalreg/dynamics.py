@@ -401,6 +401,14 @@ def is_described(f: torch.nn.Module) -> bool:
     return type(of_layers) is LayerDynamics and not is_hooked(of_layers)
 
 
+def is_dense_chain(f: torch.nn.Module) -> bool:
+    """Whether they are those of a description of Dense layers alone."""
+    of_layers = f.f if isinstance(f, WithInputs) else f
+    return isinstance(of_layers, LayerDynamics) and all(
+        isinstance(layer, Dense) for layer in of_layers.description.layers
+    )
+
+
 def is_hooked(module: torch.nn.Module) -> bool:
     """Whether a call of the module does more, or something else, than its class's ``forward``."""
     return bool(hooks_of(module)) or "forward" in module.__dict__

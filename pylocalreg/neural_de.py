@@ -95,6 +95,7 @@ class NeuralDE(torch.nn.Module):
         solve_options: Mapping[str, Any] | None = None,
         compile: bool = False,
         keep_stages: KeepStages = False,
+        dense_chain: bool = False,
     ) -> None:
         super().__init__()
         check_flag("adaptive", adaptive)
@@ -112,6 +113,7 @@ class NeuralDE(torch.nn.Module):
         if regularizer is not None:
             check_regularizer(regularizer)
 
+        self._dense_chain = dense_chain and not isinstance(regularizer, Integral)
         self.solve_options = check_solve_options(solve_options, self.tspan)
 
         def check(engine: Engine) -> bool:
@@ -119,7 +121,9 @@ class NeuralDE(torch.nn.Module):
             refuse_own(engine.name, controller=controller, landing=landing)
             if compile:
                 check_compile(engine.name, solver)
-            check_keep_stages(keep_stages, engine.name, solver, adjoint, self.checkpoints, compile)
+            check_keep_stages(
+                keep_stages, engine.name, solver, adjoint, self.checkpoints, compile, self._dense_chain
+            )
             adaptive_here = engine.check(solver, adjoint, adaptive, self.checkpoints, jacobian, stochastic)
             if regularizer is not None:
                 regularizer.check(engine, solver, cast(Adjoint, adjoint), self.tspan)

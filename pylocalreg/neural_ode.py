@@ -9,7 +9,7 @@ from pylocalreg.checks import check_inputs
 from pylocalreg.compilation import uncompiled
 from pylocalreg.compiled_steps import CompiledSteps
 from pylocalreg.controllers import ControllerChoice
-from pylocalreg.dynamics import Function, Layer, Layers, WithInputs, as_module
+from pylocalreg.dynamics import Function, Layer, Layers, WithInputs, as_module, is_dense_chain
 from pylocalreg.engines.algorithm import Sensitivity
 from pylocalreg.engines.base import Adjoint, Jacobian, KeepStages, Landing
 from pylocalreg.engines.methods import check_compile, check_keep_stages
@@ -37,7 +37,15 @@ def compile(node: "NeuralODE") -> "NeuralODE":
     if not isinstance(node, NeuralODE):
         raise OptionError(f"plr.compile takes a NeuralODE, not a {type(node).__name__}")
     check_compile(node.engine.name, node.solver)
-    check_keep_stages(node.keep_stages, node.engine.name, node.solver, node.adjoint, node.checkpoints, True)
+    check_keep_stages(
+        node.keep_stages,
+        node.engine.name,
+        node.solver,
+        node.adjoint,
+        node.checkpoints,
+        compile=True,
+        dense_chain=False,
+    )
     node.compiled = CompiledSteps()
     return node
 
@@ -104,10 +112,11 @@ class NeuralODE(NeuralDE):
         compile: fuse what a step does beside the dynamics, and the dynamics with it where they can be
             traced; on a GPU record it as a CUDA graph. For the explicit Runge-Kutta methods of the embedded
             engine. The same steps within rounding; docs/speed.md says what it takes and when it falls back.
-        keep_stages: keep the graphs of the calls of f, so that the discrete adjoint takes no step again: a
-            training step makes no second evaluations, for the memory of all of them. ``"auto"`` keeps those
-            of the first steps, up to 256 MiB. For the explicit Runge-Kutta methods of the embedded engine.
-            The same gradients; docs/memory.md.
+        keep_stages: keep what the pullbacks of the calls of f need, so that the discrete adjoint takes no
+            step again: a training step makes no second evaluations, for the memory of all of them.
+            ``"auto"`` keeps those of the first steps, up to 256 MiB. For the explicit Runge-Kutta methods
+            that both engines have; with ``engine="julia"`` for descriptions of Dense layers. The same
+            gradients; docs/memory.md.
         callback: refused: the stack's name for what `Event` is here.
 
     Raises:
@@ -155,6 +164,7 @@ class NeuralODE(NeuralDE):
             raise OptionError(
                 f"callback = {callback!r}: give event=plr.Event(condition, affect), which both engines have"
             )
+        module = as_module(dynamics)
         super().__init__(
             tspan,
             solver=solver,
@@ -188,8 +198,9 @@ class NeuralODE(NeuralDE):
             solve_options=solve_options,
             compile=compile,
             keep_stages=keep_stages,
+            dense_chain=is_dense_chain(module),
         )
-        self.dynamics = as_module(dynamics)
+        self.dynamics = module
         check_written(self.engine, self.dynamics)
         self.events = torch.nn.ModuleList(check_events(event))
         if self.events and regularizer is not None:

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import platform
 import signal
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -229,6 +231,47 @@ def test_keyboard_interrupt_of_a_solve_that_was_made_before() -> None:
     with torch.no_grad():
         p.zero_()
         assert torch.equal(ode(u0).u, quick.u)
+
+
+WITH_THREADS = """
+import os, signal, sys, threading
+import torch
+import pylocalreg as plr
+torch.manual_seed(0)
+layers = plr.TimeDependent(plr.Dense(400, 64, "tanh"), plr.Dense(64, 400))
+node, u0 = plr.NeuralODE(layers, engine="julia"), torch.randn(256, 400)
+for _ in range(30):
+    node(u0).u.square().sum().backward()
+gradient = node.get_parameter("dynamics.p").grad / 30
+from pylocalreg.engines.julia_engine.start import start
+print(start().main.seval("Threads.nthreads()"), float(gradient.norm()))
+signal.signal(signal.SIGINT, signal.default_int_handler)
+threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    with torch.no_grad():
+        plr.NeuralODE(layers, solver="RK4", dt=1e-6, adaptive=False, engine="julia")(u0)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_threads_of_julia() -> None:
+    """They give the gradients of one, live through collections of garbage, and leave Ctrl-C to Python."""
+
+    def run(threads: int) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", WITH_THREADS],
+            env={**os.environ, "PYTHON_JULIACALL_THREADS": str(threads)},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        return done.stdout.split()
+
+    (_, right, _), (count, norm, interrupted) = run(1), run(2)
+    assert count == "2"
+    assert float(norm) == pytest.approx(float(right), rel=1e-4)
+    assert interrupted == "interrupted"
 
 
 def _in_a_fork(queue: Any) -> None:

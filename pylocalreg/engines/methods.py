@@ -84,18 +84,31 @@ def check_compile(engine: str, solver: str) -> None:
 
 
 def check_keep_stages(
-    keep_stages: KeepStages, engine: str, solver: str, adjoint: str, checkpoints: int | None, compile: bool
+    keep_stages: KeepStages,
+    engine: str,
+    solver: str,
+    adjoint: str,
+    checkpoints: int | None,
+    compile: bool,
+    dense_chain: bool,
 ) -> None:
-    """Raise `OptionError` where no graphs of stages could be kept."""
+    """Raise `OptionError` where nothing of the stages could be kept; ``dense_chain`` says that Dense layers
+    are what is solved.
+    """
     if not isinstance(keep_stages, bool) and keep_stages != "auto":
         raise OptionError(f"keep_stages = {keep_stages!r}: give True, False or 'auto'")
     if not keep_stages:
         return
     able = sorted(TABLEAUS)
-    if engine != "torch" or solver not in able or adjoint != "discrete":
+    if solver not in able or adjoint != "discrete":
         raise OptionError(
-            f"keep_stages={keep_stages!r}: engine={engine!r}, solver={str(solver)!r}, adjoint={adjoint!r} "
-            f"keep no stages for a gradient; take engine='torch', adjoint='discrete' and one of {able}"
+            f"keep_stages={keep_stages!r}: solver={str(solver)!r}, adjoint={str(adjoint)!r} keep no stages "
+            f"for a gradient; take adjoint='discrete' and one of {able}"
+        )
+    if engine == "julia" and not dense_chain:
+        raise OptionError(
+            f"keep_stages={keep_stages!r}: engine='julia' keeps the stages of descriptions of Dense layers, "
+            "by themselves and with no integral beside the state; leave it out, or take engine='torch'"
         )
     if checkpoints is not None or compile:
         other = "compile=True" if compile else f"checkpoints={checkpoints}"

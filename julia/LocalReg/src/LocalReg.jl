@@ -2,14 +2,16 @@
 Neural differential equations with local regularization on the SciML stack: the Julia side of pylocalreg.
 
 Read in this order: `memory.jl` (where arrays come from), `dynamics.jl` (what a right-hand side is), `elementwise.jl`
-(loops over elements), `layers.jl` (Lux models from descriptions), `slots.jl` and `julia_models.jl` (what the user wrote in
-Julia), `time_dependent.jl` (descriptions as Lux's own models), `noise.jl`, `algorithms.jl` (any algorithm of the stack),
-`solve.jl` (one solve and its record), `tableaus.jl`, `steps.jl` and `stochastic_steps.jl` (one step taken again, its error
-estimate, and its reverse), `sensitivities.jl` (SciMLSensitivity's adjoints), `adjoints.jl` (the discrete one),
-`regularizers.jl`, `adams_steps.jl` (all of that for steps that depend on those before), `linearized.jl`,
-`rosenbrock_steps.jl` and `implicit_steps.jl` (for steps that solve systems with the Jacobian), `probed_steps.jl` and
-`formulas.jl` (for those of any algorithm whose formula can be found), `paper.jl` (the paper's own code), and `host/` (what
-crosses to Python and back, by what it is about; `host/functions.jl` names every function that Python calls).
+(loops over elements), `products.jl` (of matrices), `layers.jl` (Lux models from descriptions), `slots.jl` and
+`julia_models.jl` (what the user wrote in Julia), `time_dependent.jl` (descriptions as Lux's own models), `noise.jl`,
+`algorithms.jl` (any algorithm of the stack), `tableaus.jl`, `kept_calls.jl` (calls that keep what their pullbacks
+need), `solve.jl` (one solve and its record), `steps.jl`,
+`narrow_steps.jl` and `stochastic_steps.jl` (one step taken again, its error estimate, and its reverse),
+`sensitivities.jl` (SciMLSensitivity's adjoints), `adjoints.jl` (the discrete one), `regularizers.jl`, `adams_steps.jl`
+(all of that for steps that depend on those before), `linearized.jl`, `rosenbrock_steps.jl` and `implicit_steps.jl` (for
+steps that solve systems with the Jacobian), `probed_steps.jl` and `formulas.jl` (for those of any algorithm whose formula
+can be found), `paper.jl` (the paper's own code), and `host/` (what crosses to Python and back, by what it is about;
+`host/functions.jl` names every function that Python calls).
 """
 module LocalReg
 
@@ -19,7 +21,7 @@ using ChainRulesCore: ChainRulesCore, NoTangent
 using DLPack: DLPack
 using DiffEqNoiseProcess: DiffEqNoiseProcess
 using ForwardDiff: ForwardDiff
-using LinearAlgebra: diagind, lu!, mul!
+using LinearAlgebra: Adjoint, BLAS, diagind, lu!, mul!
 using Logging: NullLogger, with_logger
 using Lux: Lux, Random
 using NNlib: NNlib
@@ -42,15 +44,18 @@ include("failures.jl")
 include("memory.jl")
 include("dynamics.jl")
 include("elementwise.jl")
+include("products.jl")
 include("layers.jl")
 include("slots.jl")
 include("julia_models.jl")
 include("time_dependent.jl")
 include("noise.jl")
 include("algorithms.jl")
-include("solve.jl")
 include("tableaus.jl")
+include("kept_calls.jl")
+include("solve.jl")
 include("steps.jl")
+include("narrow_steps.jl")
 include("stochastic_steps.jl")
 include("sensitivities.jl")
 include("adjoints.jl")

@@ -67,7 +67,11 @@ on_side_of_step(work, dynamics, run::Run, index) =
 """A step of a recorded ODE solve taken again."""
 function take_again(f::Dynamics, tableau::Tableau{T}, run::Run, index, u, need, memory) where {T}
     stages = need === :state ? length(tableau.b) : need === :estimate ? tableau.stages : length(tableau.c)
-    return Step(f, tableau, u, run.p, T(run.t[index + 1]), T(run.dt[index + 1]), stages, memory)
+    kind = need !== :estimate && is_narrow(f.model, u, length(tableau.b)) ? NarrowStep : Step
+    t, dt = T(run.t[index + 1]), T(run.dt[index + 1])
+    kept = need === :state ? get(run.kept, index, nothing) : nothing
+    kept === nothing || return kind(f.model, tableau, u, run.p, dt, kept, memory)
+    return kind(f, tableau, u, run.p, t, dt, stages, memory)
 end
 
 """A step of a recorded SDE solve taken again, over the same path."""

@@ -4,7 +4,8 @@
 A right-hand side as the stack calls it: `f(du, u, p, t)` in place, `f(u, p, t)` out of place. It counts its
 calls, and hides the model's type, so that solvers and adjoints are compiled once for all models. It is evaluated
 at times strictly between `low` and `high`, see [`on_side`](@ref). `per_sample` says that the entries of the state's last
-dimension do not depend on each other, and that the Jacobian is made of a block for each.
+dimension do not depend on each other, and that the Jacobian is made of a block for each. A `recorder`, where there is one,
+keeps what the calls in place need for their pullbacks.
 
 A model is anything with methods of [`evaluate!`](@ref), [`pull`](@ref), [`jacobian`](@ref) and
 [`time_derivative`](@ref).
@@ -15,9 +16,10 @@ mutable struct Dynamics
     low::Float64
     high::Float64
     per_sample::Bool
+    recorder::Any
 end
 
-Dynamics(model; per_sample = false) = Dynamics(model, 0, -Inf, Inf, per_sample)
+Dynamics(model; per_sample = false) = Dynamics(model, 0, -Inf, Inf, per_sample, nothing)
 
 """The time, or where it is one of the ends of the side, one a rounding inside of it."""
 inside(f::Dynamics, t) = clamp(t, nextfloat(oftype(t, f.low)), prevfloat(oftype(t, f.high)))
@@ -44,7 +46,7 @@ end
 
 function (f::Dynamics)(du, u, p, t)
     f.calls += 1
-    evaluate!(f.model, du, u, p, inside(f, t))
+    f.recorder === nothing ? evaluate!(f.model, du, u, p, inside(f, t)) : record_call!(f.recorder, f, du, u, p, t)
     return nothing
 end
 

@@ -1,7 +1,7 @@
 # What is done to every element of a large array. On the CPU in loops: a broadcast of a matrix and a vector asks at each
 # element which of the two is long, and runs at a seventh of the speed.
 
-const SHARE = 2^14 # elements that are worth a thread's start
+const SHARE = 2^16 # elements that are worth a thread's start
 
 """`work(range)` for all of 1:n, which threads share where each has `SHARE` elements; `each` is the elements of one."""
 function shared(work::F, n, each = 1) where {F}

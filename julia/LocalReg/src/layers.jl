@@ -157,7 +157,7 @@ function evaluate_layer!(model, i, layer::Lux.Dense, out, x, ps, t)
     y = out === nothing ? buffer!(model, i, x, (layer.out_dims, Base.tail(size(x))...)) : out
     inputs = size(x, 1)
     W = view(ps.weight, :, 1:inputs)
-    mul!(reshape(y, layer.out_dims, :), W, reshape(x, inputs, :))
+    product!(reshape(y, layer.out_dims, :), W, reshape(x, inputs, :))
     σ = NNlib.fast_act(layer.activation, y)
     return activate!(y, σ, bias_at(layer, ps, model.timed, t))
 end
@@ -189,23 +189,27 @@ end
 pull(model::Layers, u, p, t) = Zygote.pullback((u, p) -> model(u, p, t), u, p)
 
 function pull(model::Layers{<:Tuple{Vararg{Lux.Dense}}}, u, p, t, memory = Fresh())
-    layers, ps = model.layers, unpack(model.layers, p)
-    du, passed = forward_dense(layers, ps, with_injected(model, u, p), model.timed, t, memory)
-    function dense_pullback(cotangent)
-        by_p = like(memory, p)
-        by_input = reverse_all!(unpack(layers, by_p), layers, ps, passed, model.timed, t, cotangent, memory)
-        model.injected == 0 && return by_input, by_p
-        injected_input(model, u, by_p) .= selectdim(by_input, 1, (size(u, 1) + 1):size(by_input, 1))
-        return copy(selectdim(by_input, 1, axes(u, 1))), by_p
-    end
-    return du, dense_pullback
+    du, passed = forward_dense(model.layers, unpack(model.layers, p), with_injected(model, u, p), model.timed, t, memory)
+    return du, cotangent -> pull_back_dense(model, passed, u, p, t, cotangent, memory)
 end
 
-"""Output of all layers, and of each its input and its activation's slope."""
-forward_dense(::Tuple{}, ps, x, timed, t, memory) = x, ()
-function forward_dense(layers::Tuple, ps, x, timed, t, memory)
-    y, slope = forward_with_slope(first(layers), x, first(ps), timed, t, memory)
-    z, rest = forward_dense(Base.tail(layers), Base.tail(ps), y, timed, t, memory)
+"""A call's pullback, from what its layers passed on."""
+function pull_back_dense(model, passed, u, p, t, cotangent, memory)
+    layers, by_p = model.layers, like(memory, p)
+    by_ps, ps = unpack(layers, by_p), unpack(layers, p)
+    by_input = reverse_all!(by_ps, layers, ps, passed, model.timed, t, cotangent, memory)
+    model.injected == 0 && return by_input, by_p
+    injected_input(model, u, by_p) .= selectdim(by_input, 1, (size(u, 1) + 1):size(by_input, 1))
+    return copy(selectdim(by_input, 1, axes(u, 1))), by_p
+end
+
+"""Output of all layers, into `out` where it is given, and of each its input and its activation's slope."""
+forward_dense(::Tuple{}, ps, x, timed, t, memory, out = nothing) = x, ()
+function forward_dense(layers::Tuple, ps, x, timed, t, memory, out = nothing)
+    layer = first(layers)
+    y = out === nothing || length(layers) > 1 ? like(memory, x, (layer.out_dims, Base.tail(size(x))...)) : out
+    y, slope = forward_with_slope!(y, layer, x, first(ps), timed, t, memory)
+    z, rest = forward_dense(Base.tail(layers), Base.tail(ps), y, timed, t, memory, out)
     return z, ((x, slope), rest...)
 end
 
@@ -220,11 +224,15 @@ function reverse_all!(by_ps, layers::Tuple, ps, passed, timed, t, by_z, memory)
     return reverse_dense!(first(by_ps), first(layers), x, first(ps), timed, t, by_y, memory)
 end
 
-"""Output of a Dense, and its activation's slope there; `nothing` where that is 1."""
-function forward_with_slope(layer, x, ps, timed, t, memory)
+"""Output of a Dense, into `y`, and its activation's slope there; `nothing` where that is 1."""
+function forward_with_slope!(y, layer, x, ps, timed, t, memory)
     inputs = size(x, 1)
-    y = like(memory, x, (layer.out_dims, Base.tail(size(x))...))
-    mul!(reshape(y, layer.out_dims, :), view(ps.weight, :, 1:inputs), reshape(x, inputs, :))
+    product!(reshape(y, layer.out_dims, :), view(ps.weight, :, 1:inputs), reshape(x, inputs, :))
+    return activate_dense!(y, layer, ps, timed, t, memory)
+end
+
+"""The same from the product with the weight, which is written over."""
+function activate_dense!(y, layer, ps, timed, t, memory)
     bias = bias_at(layer, ps, timed, t)
     layer.activation === identity && return activate!(y, identity, bias), nothing
     slope = like(memory, y)
@@ -235,11 +243,11 @@ end
 function reverse_dense!(by_ps, layer, x, ps, timed, t, by_y, memory)
     inputs = size(x, 1)
     by_z = reshape(by_y, layer.out_dims, :)
-    mul!(view(by_ps.weight, :, 1:inputs), by_z, reshape(x, inputs, :)')
+    product!(view(by_ps.weight, :, 1:inputs), by_z, reshape(x, inputs, :)')
     sum!(by_ps.bias, by_z)
     timed && (view(by_ps.weight, :, inputs + 1) .= t .* by_ps.bias)
     by_x = like(memory, x)
-    mul!(reshape(by_x, inputs, :), view(ps.weight, :, 1:inputs)', by_z)
+    product!(reshape(by_x, inputs, :), view(ps.weight, :, 1:inputs)', by_z)
     return by_x
 end
 

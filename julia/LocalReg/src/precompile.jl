@@ -16,6 +16,10 @@
             retake(index, u, need, memory) = take_again(f, heun, run, index, u, need, memory)
             heun = Tableau{T}([0, 1], [0 0; 1 0], [1 / 2, 1 / 2], [-1 / 2, 1 / 2], [], 2)
             replay(retake, run, Dict{Int, Vector{Any}}(), one.(u0), Dict(0 => EstimateCotangent(one(T), "error", false, true)))
+            narrow = NarrowStep(f, heun, u0, p, zero(T), T(0.1), 2, Arena())
+            cotangents = StageCotangents(narrow)
+            add_new_state!(cotangents, narrow, u0)
+            pull_back!(zero(p), narrow, cotangents)
             local_error(f, heun, u0, p, zero(T), T(0.1), options; quantity = "error", frozen = false)
         end
     end

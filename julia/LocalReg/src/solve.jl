@@ -78,7 +78,8 @@ as many steps, spread evenly over all; the stack's own
 solution with its dense output where `dense`, or with the states at `checkpoints`; and with those at `restarts`, from
 which an adjoint that solves the state backwards starts anew. `offer(index, t, dt, EEst)`,
 where it is not `nothing`, is told of each accepted step and gives the indices of the steps whose states are
-to be kept from now on, or `nothing` for no change.
+to be kept from now on, or `nothing` for no change. Of the calls of the stages of `tableau`, where it is not `nothing`, what
+their pullbacks need is kept, of the first steps, up to so many `bytes`.
 """
 Base.@kwdef struct Keep{T}
     states::Bool = false
@@ -87,6 +88,8 @@ Base.@kwdef struct Keep{T}
     checkpoints::Vector{T} = T[]
     restarts::Vector{T} = T[]
     offer::Any = nothing
+    tableau::Union{Nothing, Tableau{T}} = nothing
+    bytes::Float64 = Inf
 end
 
 """
@@ -94,7 +97,7 @@ The record of one solve: an entry per accepted step, the states at the asked tim
 from by the step's index from 0 (that of index `length(t)` is the end's), and the stack's solution. `nf` is the stack's
 count of calls, of an SDE, which it does not count, the drift's. `rejected` is how
 many steps had been rejected by then; of Adams steps `earlier_dts` are the sizes that go with their earlier slopes.
-`ended` is where a `watch` ended the solve, within its last step, if it did, and `proposed_dt` the size of the step that would
+`kept` are the calls of steps by their index. `ended` is where a `watch` ended the solve, within its last step, if it did, and `proposed_dt` the size of the step that would
 have come next.
 """
 mutable struct Run{T, A <: AbstractArray{T}, P <: AbstractVector{T}}
@@ -106,6 +109,7 @@ mutable struct Run{T, A <: AbstractArray{T}, P <: AbstractVector{T}}
     rejected::Vector{Int}
     earlier_dts::Vector{Tuple{T, T}}
     states::Dict{Int, A}
+    kept::Dict{Int, Vector{KeptCall}}
     outputs::Vector{A}
     nreject::Int
     nf::Int
@@ -160,8 +164,13 @@ function solve(
         after_step = Returns(nothing), watch = Returns(nothing),
     )
     before = f.calls
-    integrator = start(problem(f, u0, p, options), options, keep; calck = true)
-    return solve_on!(integrator, before, f, u0, p, options, times, keep, after_step, watch)
+    keep.tableau === nothing || (f.recorder = Recorder(keep.tableau, keep.bytes))
+    try
+        integrator = start(problem(f, u0, p, options), options, keep; calck = true)
+        return solve_on!(integrator, before, f, u0, p, options, times, keep, after_step, watch)
+    finally
+        f.recorder = nothing
+    end
 end
 
 """From a start on, `before` which `f` had been called so often."""
@@ -207,18 +216,23 @@ function record!(
         watch = Returns(nothing),
     ) where {T, A, P}
     run = Run{T, A, P}(
-        options, p, Float64[], Float64[], Float64[], Int[], Tuple{T, T}[], Dict{Int, A}(), A[], 0, 0,
+        options, p, Float64[], Float64[], Float64[], Int[], Tuple{T, T}[], Dict{Int, A}(), Dict{Int, Vector{KeptCall}}(),
+        A[], 0, 0,
         isempty(keep.restarts) ? T[] : kept_times(keep, options), nothing, nothing, 0.0,
     )
     t_end = options.tspan[2]
     direction = sign(t_end - options.tspan[1])
     kept = Kept(1, Int[])
     save_outputs!(run, integrator, times, direction)
+    recorder = first(dynamics).recorder
+    recorder === nothing || begin_recording!(recorder, integrator)
     while direction * (t_end - integrator.t) > 0 && run.ended === nothing
         t = integrator.t
         stop = stop_after(options, t)
         on_side(dynamics, options.tstops, t, stop - t) do
+            recorder === nothing || empty!(recorder.calls)
             integrator.t in options.tstops && cross!(integrator)
+            recorder === nothing || crossed!(recorder)
             refusing(() -> step!(integrator), is_of_stack(options))
             after_step(integrator.t)
             check(integrator, run)
@@ -226,6 +240,7 @@ function record!(
             integrator.t == stop && (integrator.dt = direction * min(abs(integrator.dt), abs(stop - t)))
             EEst = options.adaptive ? Float64(get_EEst(integrator)) : NaN
             keep_step!(run, integrator, keep, kept, EEst)
+            recorder === nothing || keep_calls!(run.kept, recorder, first(dynamics), run)
             run.ended = watch(t, integrator)
             save_outputs!(run, integrator, times, direction)
         end

@@ -98,7 +98,15 @@ function Step(
     return step
 end
 
+"""From calls that were kept; its stages' values are not there."""
+function Step(model, tableau::Tableau{T}, u::A, p, dt, kept::Vector{KeptCall}, memory) where {T, A}
+    backs = Any[cotangent -> pull_back_dense(model, call.passed, u, p, call.t, cotangent, memory) for call in kept]
+    return Step(tableau, u, dt, A[], backs, memory)
+end
+
 unit(step::Step) = step.dt
+stages(step::OneStep) = length(step.ks)
+stages(step::Step) = length(step.backs)
 
 weighted(step::OneStep{T, A}, weights) where {T, A} =
     combine(add_terms!(Tuple{T, A}[], unit(step), weights, step.ks), step.memory)
@@ -126,7 +134,7 @@ struct StageCotangents{T, A}
 end
 
 function StageCotangents(step::OneStep{T, A}) where {T, A}
-    return StageCotangents([Tuple{T, A}[] for _ in step.ks], Tuple{T, A}[], Tuple{A, A}[])
+    return StageCotangents([Tuple{T, A}[] for _ in 1:stages(step)], Tuple{T, A}[], Tuple{A, A}[])
 end
 
 """Add those of unit sum_i weights_i k_i."""
@@ -165,7 +173,7 @@ Add the gradients by the parameters; gives that by the state the step starts fro
 stage constant.
 """
 function pull_back!(by_p, step::Step{T}, cotangents; frozen = false) where {T}
-    for i in length(step.ks):-1:(frozen ? 2 : 1)
+    for i in stages(step):-1:(frozen ? 2 : 1)
         isempty(cotangents.by_k[i]) && continue
         by_input, of_p = step.backs[i](combine(cotangents.by_k[i], step.memory))
         of_p === nothing || (by_p .+= of_p)

@@ -99,6 +99,18 @@ end
     end
 end
 
+@testset "a step among the hidden values on a device" begin
+    layers = model([("dense", 12, 4, 0, "tanh"), ("dense", 4, 3, 0, "softplus"), ("dense", 3, 12, 0, "identity")]; timed = true)
+    p, u = weights(Float64, count_parameters(layers)), reshape(weights(Float64, 60), 12, 5)
+    gradients, on = both() do place
+        step = NarrowStep(Dynamics(layers), BOGACKI_SHAMPINE, place(u), place(p), 0.2, 0.1, 4, Fresh())
+        cotangents, by_p = StageCotangents(step), zero(place(p))
+        add_new_state!(cotangents, step, place(cos.(u)))
+        new_state(step), pull_back!(by_p, step, cotangents), by_p
+    end
+    @test all(same.(on, gradients; rtol = 1e-9))
+end
+
 @testset "an estimate on a device" begin
     f, p, u0 = device_case()
     (value, of_host), (value_on, of_device) = both() do place

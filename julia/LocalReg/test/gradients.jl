@@ -107,3 +107,55 @@ end
         end
     end
 end
+
+@testset "steps among the hidden values, layers $(length(rows)), timed = $timed" for rows in (
+            [("dense", 160, 16, 0, "tanh"), ("dense", 16, 160, 0, "identity")],
+            [("dense", 160, 16, 0, "identity"), ("dense", 16, 9, 0, "softplus"), ("dense", 9, 160, 0, "identity")],
+        ), timed in (false, true)
+    layers = model(rows; timed)
+    f, p = Dynamics(layers), weights(Float64, count_parameters(layers)) ./ 8
+    u0 = reshape(weights(Float64, 160 * 128), 160, 128)
+    asked = options(; solver = "BS3", tol = 1e-4)
+    run = solve(f, u0, p, asked, [1.0], Keep{Float64}(; states = true))
+    inside = Dict(1 => [([0.2, 0.3, 0.1, -0.1], cos.(u0)), ([0.1, 0.0, 0.0, 0.0], sin.(u0))])
+    narrow(index, u, need, memory) = take_again(f, BOGACKI_SHAMPINE, run, index, u, need, memory)
+    whole(index, u, need, memory) = Step(f, BOGACKI_SHAMPINE, u, p, run.t[index + 1], run.dt[index + 1], 4, memory)
+    calls = f.calls
+    gradients = replay(narrow, run, inside, u0, Dict{Int, Any}())
+    @test f.calls == calls # it is another way to the same gradients, which calls no f
+    @test all(close_to.(gradients, replay(whole, run, inside, u0, Dict{Int, Any}()); rtol = 1e-13))
+    @test new_state(narrow(1, run.states[1], :state, Fresh())) ≈ run.states[2] rtol = 1e-14
+    @test narrow(1, run.states[1], :estimate, Fresh()) isa Step
+end
+
+@testset "what takes its steps whole: $why" for (why, rows, batch) in [
+        ("a hidden layer wider than the state", [("dense", 16, 160, 0, "tanh"), ("dense", 160, 16, 0, "identity")], 512),
+        ("an activation at the end", [("dense", 160, 16, 0, "tanh"), ("dense", 16, 160, 0, "tanh")], 512),
+        ("a small state", DENSE, 3),
+    ]
+    @test !is_narrow(model(rows), zeros(rows[1][2], batch), 6)
+end
+
+@testset "calls that were kept, $solver" for (solver, tol) in (("BS3", 1e-8), ("Vern7", 1e-14))
+    for (layers, u0) in [
+            (model(DENSE; timed = true), [0.3 -0.4 0.8; 0.1 0.5 -0.2]),
+            (model([("dense", 160, 16, 0, "tanh"), ("dense", 16, 160, 0, "identity")]; timed = true), ones(160, 128)),
+        ]
+        f, p = Dynamics(layers), weights(Float64, count_parameters(layers)) ./ 8
+        tableau = probed_tableau(Float64, LocalReg.ODE_SOLVERS[solver]())
+        asked = options(; solver, dt = 1, tol)
+        runs = map((nothing, tableau)) do kept
+            solve(f, u0, p, asked, [1.0], Keep{Float64}(; states = true, tableau = kept))
+        end
+        @test runs[2].t == runs[1].t && runs[2].outputs == runs[1].outputs && runs[2].nreject == runs[1].nreject > 0
+        gradients = map(runs) do run
+            take(index, u, need, memory) = take_again(f, tableau, run, index, u, need, memory)
+            f.calls = 0
+            (replay(take, run, Dict{Int, Any}(), cos.(u0), Dict{Int, Any}())..., f.calls)
+        end
+        @test gradients[2][3] == 0
+        @test all(close_to.(gradients[2][1:2], gradients[1][1:2]; rtol = 1e-12))
+        few = solve(f, u0, p, asked, [1.0], Keep{Float64}(; states = true, tableau, bytes = 1))
+        @test length(few.kept) == 1 && f.recorder === nothing
+    end
+end

@@ -1,17 +1,21 @@
 """A solve, what is read of it afterwards, and the automatic first step."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from pylocalreg.dynamics import is_dense_chain
 from pylocalreg.engines.base import Calls, Keep, Problem, Trajectory, Watch
 from pylocalreg.engines.julia_engine.failures import inside
 from pylocalreg.engines.julia_engine.models import Model
 from pylocalreg.engines.julia_engine.problems import begin, plain
 from pylocalreg.engines.julia_engine.start import Julia, start
+from pylocalreg.engines.torch_engine.explicit_rk import kept
+from pylocalreg.errors import OptionError
 from pylocalreg.progress import following
 
 
@@ -41,6 +45,7 @@ class _States(dict[int, torch.Tensor]):
 def solve(
     problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep, watch: Watch | None = None
 ) -> Trajectory:
+    bytes_kept = _bytes_kept(problem)
     julia, model, row = begin(problem, u0)
     spread, checkpoints = 0, list[float]()
     if not isinstance(keep.states, str):
@@ -65,6 +70,7 @@ def solve(
             checkpoints,
             list(times) if keep.restarts else [],
             offer,
+            bytes_kept,
             update or breathe,
             update is not None,
             None if watch is None else _Looks(watch, u0.shape),
@@ -84,6 +90,18 @@ def solve(
                 if keep.sample is not None:
                     keep.sample.offer(i, trajectory.stiffness[i])
     return trajectory
+
+
+def _bytes_kept(problem: Problem) -> float | None:
+    """How much the calls of f may keep for their pullbacks; None where they keep nothing."""
+    if not problem.keep_stages:
+        return None
+    if not isinstance(problem.f, torch.nn.Module) or not is_dense_chain(problem.f):
+        raise OptionError(
+            f"keep_stages={problem.keep_stages!r}: {type(problem.f).__name__} is called back from Julia, "
+            "which keeps the calls of Dense layers alone; leave it out, or take engine='torch'"
+        )
+    return kept.AUTO if problem.keep_stages == "auto" else math.inf
 
 
 def interpolate(problem: Problem, trajectory: JuliaTrajectory, time: float) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from pylocalreg.engines.julia_engine.signals import shared_signals
 from pylocalreg.errors import EngineUnavailableError
 
 _log = logging.getLogger("pylocalreg")
@@ -99,7 +100,7 @@ def _start() -> "Julia":
     )
     began = time.monotonic()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), shared_signals():
             warnings.filterwarnings("ignore", message="torch was imported before juliacall")
             import juliacall
         main: Any = juliacall.Main

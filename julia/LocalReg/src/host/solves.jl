@@ -39,15 +39,17 @@ end
 `after_step` is called once a step, with the step's end and the calls so far, where it is `watching`; else `after_step()`,
 once a millisecond.
 """
-function host_solve(problem, u0, times, states, spread, dense, checkpoints, restarts, offer, after_step, watching, watch)
+function host_solve(
+        problem, u0, times, states, spread, dense, checkpoints, restarts, offer, kept_bytes, after_step, watching, watch,
+    )
     after = pyconvert(Bool, watching) ? after_step : Breath(after_step, time_ns())
     return solve_and_share(
-        problem_of(problem), array(u0), times, states, spread, dense, checkpoints, restarts, offer, after, watch,
+        problem_of(problem), array(u0), times, states, spread, dense, checkpoints, restarts, offer, kept_bytes, after, watch,
     )
 end
 
 function solve_and_share(
-        problem::HostProblem{T}, u0, times, states, spread, dense, checkpoints, restarts, offer, after_step, watch,
+        problem::HostProblem{T}, u0, times, states, spread, dense, checkpoints, restarts, offer, kept_bytes, after_step, watch,
     ) where {T}
     keep = Keep{T}(;
         # an Adams step is taken again with the states of the steps before it
@@ -55,6 +57,7 @@ function solve_and_share(
         spread = pyconvert(Int, spread), dense = pyconvert(Bool, dense),
         checkpoints = T.(pyconvert(Vector{Float64}, checkpoints)), restarts = T.(pyconvert(Vector{Float64}, restarts)),
         offer = isnone(offer) ? nothing : HostOffer(offer),
+        (isnone(kept_bytes) ? (;) : (; problem.tableau, bytes = pyconvert(Float64, kept_bytes)))...,
     )
     at = T.(pyconvert(Vector{Float64}, times))
     run, (nf, ng) = counted(problem) do
