@@ -9,7 +9,7 @@ import torch
 
 import pylocalreg as plr
 from pylocalreg.engines.torch_engine import inductor
-from pylocalreg.engines.torch_engine.explicit_rk import compiled_estimate, explicit_rk, step
+from pylocalreg.engines.torch_engine.explicit_rk import compiled_estimate, explicit_rk, one_call, step
 from tests.conftest import Net, assert_close, normal
 from tests.test_at_once import Evading, layers
 
@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(inductor.unfit() is not None, reason=str(inducto
 def eager(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Kernels run as they were traced; notes each estimate that is computed uncompiled."""
     monkeypatch.setattr(inductor, "BACKEND", lambda graph, examples: graph.forward)
+    monkeypatch.setattr(one_call, "SMALL", 0)  # steps one by one are traced sooner
     noted, right = list[int](), step.estimate_of_step
 
     def noting(*args: Any) -> torch.Tensor:
