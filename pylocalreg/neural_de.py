@@ -113,7 +113,7 @@ class NeuralDE(torch.nn.Module):
         if regularizer is not None:
             check_regularizer(regularizer)
 
-        self._dense_chain = dense_chain and not isinstance(regularizer, Integral)
+        dense_chain = dense_chain and not isinstance(regularizer, Integral)
         self.solve_options = check_solve_options(solve_options, self.tspan)
 
         def check(engine: Engine) -> bool:
@@ -122,7 +122,7 @@ class NeuralDE(torch.nn.Module):
             if compile:
                 check_compile(engine.name, solver)
             check_keep_stages(
-                keep_stages, engine.name, solver, adjoint, self.checkpoints, compile, self._dense_chain
+                keep_stages, engine.name, solver, adjoint, self.checkpoints, compile, dense_chain
             )
             adaptive_here = engine.check(solver, adjoint, adaptive, self.checkpoints, jacobian, stochastic)
             if regularizer is not None:

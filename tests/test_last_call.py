@@ -28,6 +28,14 @@ def node_of(engine: str, **options: Any) -> plr.NeuralODE:
     return plr.NeuralODE(layers(), engine=engine, abstol=1e-4, reltol=1e-4, **options)
 
 
+def called(engine: str) -> plr.NeuralODE:
+    """A node that keeps its last call."""
+    node = node_of(engine)
+    for _ in range(3):
+        node(state())
+    return node
+
+
 def state(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(*(shape or (3, 2)), generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
@@ -183,9 +191,7 @@ def test_modes_are_seen(engine: str) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 @torch.no_grad()
 def test_what_a_call_is_given_beside_the_state_is_seen(engine: str) -> None:
-    node = node_of(engine)
-    for _ in range(3):
-        node(state())
+    node = called(engine)
     assert node(state(), saveat=[0.5, 1.0]).u.shape == (2, 3, 2)
     dense = node(state(), dense=True)
     assert torch.equal(dense(1.0), node(state()).u)
@@ -207,9 +213,7 @@ STATES: dict[str, Callable[[], torch.Tensor]] = {
 @pytest.mark.parametrize("engine", ENGINES)
 @torch.no_grad()
 def test_states_of_other_kinds(engine: str, kind: str) -> None:
-    node = node_of(engine)
-    for _ in range(3):
-        node(state())
+    node = called(engine)
     for _ in range(3):
         u0 = STATES[kind]()
         check(node(u0), anew(node)(u0.detach().clone(memory_format=torch.contiguous_format)))
@@ -230,9 +234,7 @@ REFUSED: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("engine", ENGINES)
 @torch.no_grad()
 def test_what_is_refused_is_refused_as_at_the_first_call(engine: str, kind: str) -> None:
-    node = node_of(engine)
-    for _ in range(3):
-        node(state())
+    node = called(engine)
     for _ in range(2):
         with pytest.raises(plr.errors.LocalRegError) as first:
             anew(node)(REFUSED[kind]())
@@ -334,9 +336,7 @@ def test_states_of_inference_mode(engine: str) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 @torch.no_grad()
 def test_a_shallow_copy_has_options_of_its_own(engine: str) -> None:
-    node = node_of(engine)
-    for _ in range(3):
-        node(state())
+    node = called(engine)
     other = copy.copy(node)
     other.abstol = other.reltol = 1e-8
     for _ in range(3):
@@ -420,9 +420,7 @@ def test_the_stacks_own_solution_keeps_its_initial_state() -> None:
 @needs_julia
 @torch.no_grad()
 def test_the_parameters_memory_is_held_as_long_as_it_is_read() -> None:
-    node = node_of("julia")
-    for _ in range(3):
-        node(state())
+    node = called("julia")
     for seed in range(20):  # the old memory is free, and something else may soon be there
         node.get_parameter("dynamics.p").data = layers(seed).p.detach()
         made = [torch.full_like(layers(seed).p.detach(), 1e6) for _ in range(20)]

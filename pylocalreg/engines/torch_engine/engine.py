@@ -81,7 +81,7 @@ class TorchEngine:
     def repeat(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], stacked: bool) -> Repeat:
         method = METHODS[problem.solver]
         at_once: Callable[[torch.Tensor], Trajectory | None] | None = None
-        if isinstance(method, ExplicitRK) and problem.compiled is not None and not problem.progress:
+        if isinstance(method, ExplicitRK) and not problem.progress:
             at_once = repeated_at_once(RightHandSide.of(problem), method, problem, u0, times)
 
         def again(u0: torch.Tensor) -> tuple[torch.Tensor, Stats, Steps, None]:

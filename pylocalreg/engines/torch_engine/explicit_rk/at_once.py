@@ -3,10 +3,12 @@
 import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
+from pylocalreg.compiled_steps import CompiledSteps
 from pylocalreg.engines.base import Calls, Keep, Problem, StepOptions, Trajectory
 from pylocalreg.engines.torch_engine.controller import PIControl, control
 from pylocalreg.engines.torch_engine.explicit_rk.explicit_rk import ExplicitRK
@@ -18,9 +20,9 @@ from pylocalreg.engines.torch_engine.explicit_rk.one_call import (
     one_call,
     padded,
     quietly,
-    unless_refused,
 )
 from pylocalreg.engines.torch_engine.explicit_rk.tensor_solve import STEPS, TensorSolve, of_output
+from pylocalreg.engines.torch_engine.functional import NotFunctionalError, functional
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 
 
@@ -35,50 +37,39 @@ def solved_at_once(
     """The solve step for step as `integrate` makes it, or None: where something is asked that is not done
     here, the dynamics can not be compiled so, or the solve comes to no good end.
     """
-    pi = _numbers(method, problem, u0, times, keep)
-    if pi is None:
-        return None
-
-    def call(step: TensorSolve) -> Trajectory | None:
-        return _AtOnce(step, problem, pi, u0, times).solve(u0, keep)
-
-    with torch.no_grad():
-        return unless_refused(f, method.tableau, problem, _what(method), call)
+    prepared = _prepared(f, method, problem, u0, times, keep)
+    return None if prepared is None else prepared.solve(u0, keep)
 
 
 def repeated_at_once(
     f: RightHandSide, method: ExplicitRK, problem: Problem, u0: torch.Tensor, times: Sequence[float]
-) -> Callable[[torch.Tensor], Trajectory | None]:
+) -> Callable[[torch.Tensor], Trajectory | None] | None:
     """As `solved_at_once` with nothing kept, for one solve after the other from states like ``u0``: what they
     share is made once.
     """
-    pi = _numbers(method, problem, u0, times, Keep())
-
-    def prepare(step: TensorSolve) -> "_AtOnce | None":
-        return None if pi is None else _AtOnce(step, problem, pi, u0, times)
-
-    prepared = None if pi is None else unless_refused(f, method.tableau, problem, _what(method), prepare)
-
-    def again(u0: torch.Tensor) -> Trajectory | None:
-        if prepared is None or prepared.steps.refused(_what(method)) or not u0.is_contiguous():
-            return None
-        with torch.no_grad():
-            return quietly(problem, _what(method), lambda: prepared.solve(u0, Keep()))
-
-    return again
+    prepared = _prepared(f, method, problem, u0, times, Keep())
+    return None if prepared is None else partial(prepared.solve, keep=Keep())
 
 
-def _what(method: ExplicitRK) -> str:
-    return f"solves by {method.name} at once"
-
-
-def _numbers(
-    method: ExplicitRK, problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep
-) -> tuple[float, ...] | None:
-    """Those of `_pi`, or None where the solve is not made here."""
-    if problem.compiled is None or problem.compiled.refused(_what(method)):
+def _prepared(
+    f: RightHandSide,
+    method: ExplicitRK,
+    problem: Problem,
+    u0: torch.Tensor,
+    times: Sequence[float],
+    keep: Keep,
+) -> "_AtOnce | None":
+    """None where such solves are not made here."""
+    if problem.compiled is None or not _done_here(method, problem, u0, times, keep):
         return None
-    return _pi(method, u0.dtype, problem.steps) if _done_here(method, problem, u0, times, keep) else None
+    pi = _pi(method, u0.dtype, problem.steps)
+    if pi is None:
+        return None
+    try:
+        step = TensorSolve(functional(f.f, problem.params), method.tableau)
+    except NotFunctionalError:
+        return None
+    return _AtOnce(step, problem, problem.compiled, pi, u0, times)
 
 
 def _done_here(
@@ -112,20 +103,25 @@ class _AtOnce:
         self,
         step: TensorSolve,
         problem: Problem,
+        steps: CompiledSteps,
         pi: Sequence[float],
         u0: torch.Tensor,
         times: Sequence[float],
     ) -> None:
-        assert problem.compiled is not None
-        self.step, self.problem, self.steps, self.times = step, problem, problem.compiled, times
+        self.step, self.problem, self.steps, self.times = step, problem, steps, times
         self.inside = inner(times, problem)
         self.asked, self.of_output = padded(self.inside, problem), of_output(step.tableau)
         self.old_error, *control = pi
         tolerances = problem.abstol, problem.reltol
         self.fixed = problem.tspan[1], _dtmax(problem, u0.dtype), *tolerances, math.sqrt(u0.numel()), *control
 
+    @torch.no_grad()
     def solve(self, u0: torch.Tensor, keep: Keep) -> Trajectory | None:
-        """None where it comes to no good end."""
+        """None where it can not be compiled, or comes to no good end."""
+        what = f"solves by {self.step.tableau.name} at once"
+        return quietly(self.steps, what, lambda: self._solve(u0, keep))
+
+    def _solve(self, u0: torch.Tensor, keep: Keep) -> Trajectory | None:
         problem, tableau, inside = self.problem, self.step.tableau, self.inside
         t, t_end = problem.tspan
         dt, old_error, u = problem.dt, self.old_error, u0

@@ -9,9 +9,8 @@ from pylocalreg.compiled_steps import CompiledSteps
 from pylocalreg.engines.base import Problem
 from pylocalreg.engines.torch_engine.explicit_rk.compiled import GRAPHS
 from pylocalreg.engines.torch_engine.explicit_rk.tensor_solve import TensorSolve, of_output
-from pylocalreg.engines.torch_engine.functional import Functional, NotFunctionalError, functional
+from pylocalreg.engines.torch_engine.functional import Functional
 from pylocalreg.engines.torch_engine.inductor import AcrossSolves, fused
-from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import Tableau
 
 T = TypeVar("T")
@@ -33,7 +32,7 @@ def inner(times: Iterable[float], problem: Problem) -> list[float]:
     return [time for time in times if time not in problem.tspan]
 
 
-def has_outputs(tableau: Tableau, inner: Sequence[float]) -> bool:
+def has_outputs(tableau: Tableau, inner: Sequence[object]) -> bool:
     """Whether a step's own stages give the states at these times, and there are not too many."""
     return not inner or (len(inner) <= TIMES and len(of_output(tableau)) > 0)
 
@@ -44,24 +43,14 @@ def padded(inner: Sequence[float], problem: Problem) -> torch.Tensor:
     return torch.tensor([*inner, *[start] * (-len(inner) % ROWS)], dtype=torch.float64, device="cpu")
 
 
-def unless_refused(
-    f: RightHandSide, tableau: Tableau, problem: Problem, what: str, call: Callable[[TensorSolve], T | None]
-) -> T | None:
-    """What ``call`` gives; None where the dynamics are no function, or can not be compiled so."""
-    try:
-        step = TensorSolve(functional(f.f, problem.params), tableau)
-    except NotFunctionalError:
-        return None
-    return quietly(problem, what, lambda: call(step))
-
-
-def quietly(problem: Problem, what: str, call: Callable[[], T | None]) -> T | None:
+def quietly(steps: CompiledSteps, what: str, call: Callable[[], T]) -> T | None:
     """What ``call`` gives; None, now and ever after, where it raises."""
+    if steps.refused(what):
+        return None
     try:
         return call()
     except Exception as error:  # whatever a compiler finds: it may take steps one by one
-        assert problem.compiled is not None
-        problem.compiled.refuse(what, error, quietly=True)
+        steps.refuse(what, error, quietly=True)
         return None
 
 

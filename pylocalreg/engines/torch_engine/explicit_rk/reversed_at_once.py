@@ -18,7 +18,7 @@ from pylocalreg.engines.torch_engine.explicit_rk.one_call import (
     known,
     one_call,
     padded,
-    unless_refused,
+    quietly,
 )
 from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
 from pylocalreg.engines.torch_engine.explicit_rk.tensor_solve import TensorSolve, of_output
@@ -57,27 +57,20 @@ class AtOnceReplay(CompiledReplay):
         adjoint: torch.Tensor | None,
         outputs: Sequence[tuple[float, torch.Tensor]],
     ) -> torch.Tensor | None:
-        what = f"the adjoint of solves by {self.tableau.name} at once"
-        times = [time for time, _ in outputs]
-        if self.steps.refused(what) or not has_outputs(self.tableau, times):
+        if not has_outputs(self.tableau, outputs):
             return None
-        return unless_refused(
-            self.f,
-            self.tableau,
-            self.problem,
-            what,
-            lambda step: self._run(step, first, stop, adjoint, outputs),
-        )
+        what = f"the adjoint of solves by {self.tableau.name} at once"
+        return quietly(self.steps, what, lambda: self._run(first, stop, adjoint, outputs))
 
     def _run(
         self,
-        step: TensorSolve,
         first: int,
         stop: int,
         adjoint: torch.Tensor | None,
         outputs: Sequence[tuple[float, torch.Tensor]],
     ) -> torch.Tensor:
         trajectory, tableau, saving = self.trajectory, self.tableau, bool(outputs)
+        step = TensorSolve(self.step.f, tableau)
         taken = [*range(first, stop), *[first] * (-(stop - first) % ROWS)]
         ends = [*trajectory.t[1:], self.problem.tspan[1]]
         rows = np.array([(trajectory.t[i], trajectory.dt[i], ends[i]) for i in taken])

@@ -109,8 +109,7 @@ class TensorStep(TensorSums):
         """The cotangents of ``u`` and of each of ``params``, from that of the new state."""
         numbers = of_step.unbind()
         ks, pullbacks = self._taken(params, numbers, u, len(self.tableau.b))
-        by_stage = _none(ks)
-        _add_sum(by_stage, self.of_solution, adjoint, numbers)
+        by_stage = self._by_solution(ks, adjoint, numbers)
         return self._swept(pullbacks, by_stage, adjoint, numbers)
 
     def reverse_with(
@@ -144,8 +143,7 @@ class TensorStep(TensorSums):
         """As `reverse`, with the cotangent of the step's EEst too; what `StepCotangent` holds constant is."""
         numbers = of_step.unbind()
         ks, pullbacks = self._taken(params, numbers, u, self.tableau.stages)
-        by_stage = _none(ks)
-        _add_sum(by_stage, self.of_solution, adjoint, numbers)
+        by_stage = self._by_solution(ks, adjoint, numbers)
         joint = _none(ks) if frozen else list(by_stage)
         _, by_u = self._estimate(numbers, u, ks, by_estimate, joint)
         if frozen:
@@ -171,11 +169,18 @@ class TensorStep(TensorSums):
         """EEst of the step, and the cotangents of each of ``params`` from those of EEst and the new state."""
         numbers = of_step.unbind()
         ks, pullbacks = self._taken(params, numbers, u, self.tableau.stages)
-        by_stage = _none(ks)
-        _add_sum(by_stage, self.of_solution, by_solution, numbers)
+        by_stage = self._by_solution(ks, by_solution, numbers)
         EEst, by_u = self._estimate(numbers, u, ks, by_estimate, by_stage)
         _, *by_params = self._swept(pullbacks, by_stage, by_u, numbers, first=int(frozen))
         return EEst, *by_params
+
+    def _by_solution(
+        self, ks: Sequence[torch.Tensor], cotangent: torch.Tensor, numbers: Tensors
+    ) -> list[torch.Tensor | None]:
+        """The stages' cotangents, but for what they are to each other, from that of the new state."""
+        by_stage = _none(ks)
+        _add_sum(by_stage, self.of_solution, cotangent, numbers)
+        return by_stage
 
     def _estimate(
         self,
