@@ -3,13 +3,17 @@
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Its functions keep the group there is at their first import, as a default. Imported later (by the first
+# optimizer), the group's threads outlive it and, now and then, abort the process at its end.
+import torch.distributed.nn
 
 from pylocalreg.errors import LocalRegError, OptionError, TeamError
 
@@ -158,8 +162,6 @@ def joined(device: str = "cpu", limit: float = LIMIT) -> Iterator[Team]:
         raise TeamError(f"the other processes did not come within {limit:g} seconds ({error})") from error
     try:
         yield Team(dist.get_rank(), dist.get_world_size(), place)
-        with suppress(RuntimeError):  # a rank that is gone is waited for no longer
-            dist.barrier()  # gloo aborts a process, one time in four, that leaves while another still works
     finally:
         dist.destroy_process_group()
 
