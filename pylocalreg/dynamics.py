@@ -215,13 +215,14 @@ class LayerDynamics(torch.nn.Module):
         """
         p = self.p
         if is_compiling() or torch._C._len_torch_function_stack():
-            return self._split(p)  # another may be given in its place
+            return self.split(p)  # another may be given in its place
         key = (id(p), p.data_ptr(), p._version, torch.is_grad_enabled())
         if self._unpacked is None or self._unpacked[0] != key:
-            self._unpacked = key, self._split(p)
+            self._unpacked = key, self.split(p)
         return self._unpacked[1]
 
-    def _split(self, p: torch.Tensor) -> list[torch.Tensor]:
+    def split(self, p: torch.Tensor) -> list[torch.Tensor]:
+        """Views of a vector laid out as ``p``, as `tensors` gives them."""
         return [x.view(s) for x, s in zip(torch.split(p, self.sizes), self.shapes, strict=True)]
 
     def forward(self, t: torch.Tensor, u: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:

@@ -9,11 +9,15 @@ class GradientSum:
     """Summed in place; None for a parameter that nothing depends on."""
 
     def __init__(self, count: int) -> None:
-        self.tensors: list[torch.Tensor | None] = [None] * count
+        self._sums: list[torch.Tensor | None] = [None] * count
+
+    @property
+    def tensors(self) -> list[torch.Tensor | None]:
+        return self._sums
 
     def add(self, gradients: Sequence[torch.Tensor | None]) -> None:
         for i, gradient in enumerate(gradients):
             if gradient is not None:
-                present = self.tensors[i]
+                present = self._sums[i]
                 # autograd may hand out one tensor for several parameters: own the one written to
-                self.tensors[i] = gradient.clone() if present is None else present.add_(gradient)
+                self._sums[i] = gradient.clone() if present is None else present.add_(gradient)

@@ -11,7 +11,7 @@ from pylocalreg.compiled_steps import CompiledSteps
 from pylocalreg.engines.base import Problem, StepCotangent, Trajectory
 from pylocalreg.engines.torch_engine.captured import Captured, CudaGraph, Graph
 from pylocalreg.engines.torch_engine.explicit_rk.attempt import Attempt, Attempted, EagerAttempt
-from pylocalreg.engines.torch_engine.explicit_rk.kept import KeepingAttempt
+from pylocalreg.engines.torch_engine.explicit_rk.kept import keeping_attempt
 from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
 from pylocalreg.engines.torch_engine.explicit_rk.tensor_step import TensorStep, TensorSums
 from pylocalreg.engines.torch_engine.functional import NotFunctionalError, Tensors, functional
@@ -133,7 +133,7 @@ def attempts(f: RightHandSide, tableau: Tableau, u0: torch.Tensor, problem: Prob
     """For the steps of one solve from ``u0``."""
     steps = problem.compiled
     if steps is None:
-        eager = KeepingAttempt if problem.keep_stages else EagerAttempt
+        eager = keeping_attempt if problem.keep_stages else EagerAttempt
         return eager(f, tableau, u0, problem)
     step = tensor_step(steps, f, tableau, problem)
     if step is not None:

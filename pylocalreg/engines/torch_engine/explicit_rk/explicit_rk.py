@@ -8,11 +8,13 @@ from pylocalreg.engines.torch_engine.error_norm import stiffness
 from pylocalreg.engines.torch_engine.explicit_rk.attempt import Attempt
 from pylocalreg.engines.torch_engine.explicit_rk.compiled import attempts
 from pylocalreg.engines.torch_engine.explicit_rk.compiled_estimate import compiled_estimate
+from pylocalreg.engines.torch_engine.explicit_rk.narrow_chain import narrow_chain
+from pylocalreg.engines.torch_engine.explicit_rk.narrow_stepper import NarrowStepper
 from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
 from pylocalreg.engines.torch_engine.explicit_rk.retake import ExplicitRKRetake
 from pylocalreg.engines.torch_engine.explicit_rk.reversed_at_once import replay
 from pylocalreg.engines.torch_engine.explicit_rk.step import add_interpolant_stages, combine, estimate_of_step
-from pylocalreg.engines.torch_engine.method import Record
+from pylocalreg.engines.torch_engine.method import Record, Stepper
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import Tableau
 
@@ -37,7 +39,11 @@ class ExplicitRK:
         beta2 = own if beta2 is None else beta2
         return Constants(1 / self.order - 3 * beta2 / 4, beta2)
 
-    def stepper(self, f: RightHandSide, u0: torch.Tensor, problem: Problem) -> "ExplicitRKStepper":
+    def stepper(self, f: RightHandSide, u0: torch.Tensor, problem: Problem) -> Stepper:
+        if problem.compiled is not None:
+            chain = narrow_chain(f, self.tableau, u0, problem)
+            if chain is not None:
+                return NarrowStepper(chain, f, self.tableau, u0, problem)
         return ExplicitRKStepper(f, self.tableau, attempts(f, self.tableau, u0, problem))
 
     def dense_output(self, t: float, u: torch.Tensor, dt: float, record: Record, time: float) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Steps whose calls of f keep their graphs, so that the discrete adjoint need not take them again."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -9,6 +9,7 @@ import torch
 
 from pylocalreg.engines.base import Problem
 from pylocalreg.engines.torch_engine.explicit_rk.attempt import Attempted, EagerAttempt
+from pylocalreg.engines.torch_engine.explicit_rk.narrow_chain import HiddenCall, NarrowChain, narrow_chain
 from pylocalreg.engines.torch_engine.explicit_rk.step import combine
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import Tableau
@@ -31,7 +32,17 @@ class Call:
 class StepGraph:
     """The calls of a step's stages; None where a stage was not called with a graph."""
 
-    calls: list[Call | None]
+    calls: Sequence[Call | HiddenCall | None]
+
+
+def keeping_attempt(
+    f: RightHandSide, tableau: Tableau, u: torch.Tensor, problem: Problem
+) -> "KeepingAttempt":
+    """For the steps of one solve from ``u``."""
+    chain = narrow_chain(f, tableau, u, problem)
+    if chain is None:
+        return KeepingAttempt(f, tableau, u, problem)
+    return NarrowKeepingAttempt(chain, f, tableau, u, problem)
 
 
 class KeepingAttempt(EagerAttempt):
@@ -44,8 +55,8 @@ class KeepingAttempt(EagerAttempt):
         if problem.keep_stages == "auto":
             self.left, self.bytes = AUTO, _Bytes(problem.params)
         self.graph: StepGraph | None = None
-        self.first: tuple[torch.Tensor, Call] | None = None
-        self.following: tuple[torch.Tensor, Call] | None = None
+        self.first: tuple[torch.Tensor, Call | HiddenCall] | None = None
+        self.following: tuple[torch.Tensor, Call | HiddenCall] | None = None
 
     def __call__(
         self, t: float, u: torch.Tensor, dt: float, k1: torch.Tensor, spare: torch.Tensor | None
@@ -56,12 +67,11 @@ class KeepingAttempt(EagerAttempt):
         tableau, ks, first = self.tableau, [k1], self.first
         calls = [first[1] if first is not None and first[0] is k1 else None]
 
-        def stage(time: float, state: torch.Tensor) -> Call:
+        def stage(time: float, state: torch.Tensor) -> Call | HiddenCall:
             with torch.enable_grad():
-                leaf = state.detach().requires_grad_()
-                call = Call(leaf, self._counted(lambda: self.f.owned(time, leaf)))
+                call, k = self._counted(lambda: self._call(time, state))
             calls.append(call)
-            ks.append(call.output.detach())
+            ks.append(k)
             return call
 
         for c, a in tableau.inner_rows:
@@ -75,6 +85,12 @@ class KeepingAttempt(EagerAttempt):
             return u_new, ks, float("nan")
         combine(None, tableau.btilde, ks, dt, out=self.error)
         return u_new, ks, self.error_norm(self.error, u_new)
+
+    def _call(self, t: float, u: torch.Tensor) -> tuple[Call | HiddenCall, torch.Tensor]:
+        """f at (t, u) with its graph, and what it gave."""
+        leaf = u.detach().requires_grad_()
+        call = Call(leaf, self.f.owned(t, leaf))
+        return call, call.output.detach()
 
     def advance(self) -> None:
         super().advance()
@@ -90,6 +106,21 @@ class KeepingAttempt(EagerAttempt):
             return call()
         with torch.autograd.graph.saved_tensors_hooks(self.bytes, lambda x: x):
             return call()
+
+
+class NarrowKeepingAttempt(KeepingAttempt):
+    """Of a chain that is narrower than its state: of a call, what is among its hidden values."""
+
+    def __init__(
+        self, chain: NarrowChain, f: RightHandSide, tableau: Tableau, u: torch.Tensor, problem: Problem
+    ) -> None:
+        super().__init__(f, tableau, u, problem)
+        self.chain = chain
+
+    def _call(self, t: float, u: torch.Tensor) -> tuple[HiddenCall, torch.Tensor]:
+        self.f.nfe += 1
+        call = self.chain.call_of(self.chain.rows(u), t)
+        return call, self.chain.k(call).view_as(u)
 
 
 class _Bytes:

@@ -98,7 +98,7 @@ class ExplicitRKReplay(Replay):
         """Take a step from ``u`` again, up to this many stages, but for those whose graphs were kept."""
         t, dt, tableau = self.trajectory.t[index], self.trajectory.dt[index], self.tableau
         kept = self.trajectory.memory.get(index)
-        calls: list[Call | None] = []
+        calls: Sequence[object] = []
         if isinstance(kept, StepGraph):  # it serves once: a second backward takes the step again
             calls, self.trajectory.memory[index] = kept.calls, None
         if not self._stages:
@@ -112,7 +112,7 @@ class ExplicitRKReplay(Replay):
         with torch.enable_grad():  # the sums are of tensors that want none, and have no graph
             for i in range(stages):
                 call = calls[i] if i < len(calls) else None
-                if call is not None:
+                if isinstance(call, Call):
                     self.inputs.append(call.input)
                     self.graphs.append(call.output)
                     self.k.append(call.output.detach())

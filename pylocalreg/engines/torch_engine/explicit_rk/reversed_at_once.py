@@ -11,6 +11,8 @@ from pylocalreg.engines.torch_engine.explicit_rk.compiled import (
     equal_but_for_rounding,
     tensor_step,
 )
+from pylocalreg.engines.torch_engine.explicit_rk.narrow_chain import narrow_chain
+from pylocalreg.engines.torch_engine.explicit_rk.narrow_replay import NarrowReplay
 from pylocalreg.engines.torch_engine.explicit_rk.one_call import (
     ROWS,
     has_outputs,
@@ -29,6 +31,9 @@ from pylocalreg.engines.torch_engine.tableaus import Tableau
 
 def replay(f: RightHandSide, tableau: Tableau, problem: Problem, trajectory: Trajectory) -> ExplicitRKReplay:
     """For reversing the trajectory's steps."""
+    chain = narrow_chain(f, tableau, trajectory.u[trajectory.naccept], problem)
+    if chain is not None:
+        return NarrowReplay(chain, f, tableau, problem, trajectory)
     steps = problem.compiled
     step = None if steps is None else tensor_step(steps, f, tableau, problem)
     if steps is None or step is None:

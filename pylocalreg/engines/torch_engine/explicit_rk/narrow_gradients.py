@@ -1,0 +1,82 @@
+"""Gradients by the parameters of a chain that is narrower than its state, summed over a solve's steps."""
+
+from collections.abc import Sequence
+
+import torch
+
+from pylocalreg.engines.torch_engine.explicit_rk.narrow_chain import HiddenCall, NarrowChain, in_time
+from pylocalreg.engines.torch_engine.explicit_rk.step import combine
+from pylocalreg.engines.torch_engine.gradient_sum import GradientSum
+
+Sum = tuple[Sequence[float], torch.Tensor]
+"""Weights, and the cotangent of dt * sum_i weights_i k_i."""
+
+
+class NarrowGradients(GradientSum):
+    """By the one flat vector. The letters are those of `NarrowReplay`."""
+
+    def __init__(self, chain: NarrowChain, count: int) -> None:
+        super().__init__(count)
+        self.chain = chain
+        self.by_p = torch.zeros_like(chain.layers.p)
+        (self.by_W_in, self.by_b_in), *self.between, (self.by_W_out, self.by_b_out) = chain.by_layer(
+            self.by_p
+        )
+        # of the products that are among hidden values, the sums over all calls
+        self.of_h = torch.zeros_like(chain.both)
+        self.of_g = [torch.zeros_like(b) for b in self.by_b_in]
+        self.added = False
+
+    def add_call(
+        self,
+        call: HiddenCall,
+        z_bar: torch.Tensor,
+        by_between: Sequence[torch.Tensor | None],
+        g: torch.Tensor | None,
+    ) -> None:
+        """What is found of a call by itself."""
+        _add_biases(self.by_b_in, (1.0, call.t), z_bar)
+        sums = (x for weight, biases in self.between for x in (weight, *biases))
+        for total, gradient in zip(sums, by_between, strict=True):
+            if gradient is not None:
+                total.add_(gradient)
+        if g is not None:
+            self.of_h.addmm_(call.h.T, g)
+            _add_biases(self.of_g, (1.0, call.t), g)
+
+    def add_step(
+        self,
+        u: torch.Tensor,
+        z_bar: torch.Tensor,
+        sums: Sequence[Sum],
+        calls: Sequence[HiddenCall],
+        dt: float,
+    ) -> None:
+        """What is found of a whole step from ``u``, ``z_bar`` the sum over its calls."""
+        self.added = True
+        self.by_W_in.addmm_(u.T, z_bar)
+        for weights, c in sums:
+            self.by_W_out.addmm_(combine(None, weights, [call.h for call in calls], dt).T, c)
+            _add_biases(self.by_b_out, [dt * x for x in in_time(weights, calls)], c)
+
+    @property
+    def tensors(self) -> list[torch.Tensor | None]:
+        """Each step's x_i is u and the k_j before it, and its k_bar_i has g_i W_in': here are their parts."""
+        beside = super().tensors
+        if not self.added:
+            return beside
+        chain, total = self.chain, self.by_p.clone()
+        (by_W_in, _), *_, (by_W_out, by_b_out) = chain.by_layer(total)
+        by_W_in.addmm_(chain.W_out.T, self.of_h)
+        by_W_out.addmm_(self.of_h, chain.W_in.T)
+        for b, by_b, of_g in zip(chain.b_out, by_b_out, self.of_g, strict=True):
+            by_W_in.addr_(b, of_g)
+            by_b.addmv_(chain.W_in, of_g)
+        return [total if x is None else total.add_(x) for x in beside]
+
+
+def _add_biases(biases: Sequence[torch.Tensor], weights: Sequence[float], cotangent: torch.Tensor) -> None:
+    """Add to the cotangents of b and b_by_t that of rows of weights_0 b + weights_1 b_by_t."""
+    of_rows = cotangent.sum(0)
+    for b, weight in zip(biases, weights, strict=False):
+        b.add_(of_rows, alpha=weight)
