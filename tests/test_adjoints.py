@@ -186,7 +186,7 @@ def test_against_finite_differences(
     assert float(sum(terms)) == pytest.approx(numeric, abs=tolerance * size)
 
 
-@settings(derandomize=True, deadline=None, max_examples=30)
+@settings(derandomize=True, deadline=None, max_examples=20)
 @given(
     shape=shapes,
     tspan=spans,

@@ -61,7 +61,7 @@ def assert_same_steps(one: plr.NeuralODE, other: plr.NeuralODE, u0: torch.Tensor
     return assert_same(one, other, u0)
 
 
-@pytest.mark.parametrize("solver", ["BS3", "DP5", "Tsit5", "Vern7"])
+@pytest.mark.parametrize("solver", ["BS3", "Vern7"])
 def test_every_method(done: Done, solver: str) -> None:
     assert_same_steps(*pair(solver=solver), normal(4, 3))
     assert done.solves == [True, True]
@@ -71,13 +71,13 @@ def test_every_method(done: Done, solver: str) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"tspan": (1.0, -0.5)},
-        {"tspan": (-2.0, 0.25), "saveat": [-2.0, 0.25]},
-        {"dt": 1.0, "abstol": 1e-7, "reltol": 1e-7},
-        {"dtmax": 0.05},
-        {"gamma": 0.7, "qmin": 0.3, "qmax": 2.0, "qsteady_max": 1.2},
-        {"regularizer": plr.LocalRegularizer("biased", generator=torch.Generator())},
-        {"adjoint": "backsolve"},
+        {"tspan": (1.0, -0.5), "gamma": 0.7, "qmin": 0.3, "qmax": 2.0, "qsteady_max": 1.2},
+        {"tspan": (-2.0, 0.25), "saveat": [-2.0, 0.25], "dtmax": 0.05},
+        {"dt": 1.0, "abstol": 1e-7, "reltol": 1e-7, "solver": "DP5"},
+        {
+            "regularizer": plr.LocalRegularizer("biased", generator=torch.Generator()),
+            "adjoint": "backsolve",
+        },
     ],
 )
 def test_every_option(done: Done, options: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Mutated files: whoever reads one says in an error of ours that it is none, or reads what it says.
 
-``PYLOCALREG_FILES=2000`` mutates so many of each kind; by default 60.
+``PYLOCALREG_FILES=2000`` mutates so many of each kind; by default 40.
 """
 
 import gzip
@@ -29,7 +29,7 @@ from tests.test_data import RECORD, idx, write_cifar10
 from tests.test_faults import stopped
 from tests.toy import run, toy
 
-FILES = int(os.environ.get("PYLOCALREG_FILES", "60"))
+FILES = int(os.environ.get("PYLOCALREG_FILES", "40"))
 SECONDS = 10.0  # of the processor's time for one file, which takes some milliseconds
 
 TOKENS = (

@@ -16,7 +16,7 @@ import torchdiffeq
 import pylocalreg as plr
 from pylocalreg.errors import LocalRegError
 
-CASES = int(os.environ.get("PYLOCALREG_HOSTILE", "150"))
+CASES = int(os.environ.get("PYLOCALREG_HOSTILE", "100"))
 PARTS = 10
 NAN, INF = math.nan, math.inf
 SOLVERS = ("Tsit5", "BS3", "DP5", "Vern7", "VCAB3", "VCABM3", "Rodas5P")

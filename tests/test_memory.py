@@ -38,8 +38,11 @@ def test_growth(contestant: Contestant) -> None:
         assert most - more == pytest.approx(2 * (more - few), rel=0.1)
 
 
-@each
-@pytest.mark.parametrize("name", ["unbiased", "biased"])
+@pytest.mark.parametrize(
+    ("contestant", "name"),
+    [(contestant, ("unbiased", "biased")[i % 2]) for i, contestant in enumerate(CONTESTANTS)],
+    ids=lambda of: getattr(of, "name", of),
+)
 def test_regularization_adds_the_same_for_any_number_of_steps(contestant: Contestant, name: str) -> None:
     regularizer = REGULARIZERS[name]
     added = [
