@@ -118,6 +118,7 @@ def test_what_was_kept_of_the_solve(options: dict[str, Any], calls: list[int]) -
     [
         (lambda g: plr.LocalRegularizer("biased", generator=g), False),
         (lambda g: plr.LocalRegularizer("biased", through_state=True, samples=3, generator=g), False),
+        (lambda g: plr.LocalRegularizer("unbiased", samples=2, generator=g), False),
         (lambda g: plr.GlobalRegularizer(), False),
         (lambda g: plr.LocalRegularizer("biased", gradient="frozen", generator=g), True),
         (lambda g: plr.GlobalRegularizer("stiffness"), True),
@@ -134,6 +135,16 @@ def test_an_estimate_alone() -> None:
     u0 = normal(40, 24).requires_grad_()
     ours, right = (gradients(node(u0).regularization, node, u0) for node in (known, unknown))  # type: ignore[arg-type]
     assert_close(ours, right, rtol=1e-7)
+
+
+def test_second_derivatives_of_an_estimate() -> None:
+    found = []
+    for node in pair(regularizer=lambda g: plr.LocalRegularizer("unbiased", generator=g)):
+        value = node(normal(40, 24)).regularization
+        assert value is not None
+        (first,) = torch.autograd.grad(value, list(node.parameters()), create_graph=True)
+        found.append([first.detach(), *torch.autograd.grad(first.square().sum(), list(node.parameters()))])
+    assert_close(found[0], found[1], rtol=1e-7)
 
 
 def test_one_of_the_gradients_alone() -> None:

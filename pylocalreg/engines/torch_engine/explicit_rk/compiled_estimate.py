@@ -1,8 +1,5 @@
 """The error estimate of one step and its gradient by the parameters, in one compiled call."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import torch
 
 from pylocalreg.engines.base import Gradient, Problem
@@ -11,12 +8,11 @@ from pylocalreg.engines.torch_engine.explicit_rk.compiled import (
     equal_but_for_rounding,
     tensor_step,
 )
+from pylocalreg.engines.torch_engine.explicit_rk.computed import Gradients, with_gradients
 from pylocalreg.engines.torch_engine.explicit_rk.step import differentiable_step, estimate_of_step
 from pylocalreg.engines.torch_engine.functional import Tensors
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import Tableau
-
-Gradients = Sequence[torch.Tensor | None]
 
 
 def compiled_estimate(
@@ -69,7 +65,7 @@ def compiled_estimate(
 
     with torch.no_grad():
         computed = compute()
-    return None if computed is None else _Estimate.apply(computed, again, *problem.params)  # type: ignore[no-any-return, no-untyped-call]
+    return None if computed is None else with_gradients(computed, again, problem.params)
 
 
 def _of_solution(
@@ -89,27 +85,3 @@ def _of_solution(
         if not u_new.requires_grad:
             return [None for _ in params]
         return torch.autograd.grad(u_new, params, torch.ones_like(u), allow_unused=True)
-
-
-class _Estimate(torch.autograd.Function):
-    """What was ``computed``, value and gradients; computed ``again`` where those are differentiated."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        computed: tuple[torch.Tensor, Gradients],
-        again: Callable[[], torch.Tensor],
-        *params: torch.Tensor,
-    ) -> torch.Tensor:
-        value, ctx.gradients = computed
-        ctx.again, ctx.params = again, params
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, by_value: torch.Tensor) -> Any:  # type: ignore[override]
-        if torch.is_grad_enabled():
-            gradients: Tensors = torch.autograd.grad(
-                ctx.again(), ctx.params, by_value, create_graph=True, allow_unused=True
-            )
-            return None, None, *gradients
-        return None, None, *(None if x is None else x * by_value for x in ctx.gradients)

@@ -9,6 +9,7 @@ from pylocalreg.engines.torch_engine.explicit_rk.attempt import Attempt
 from pylocalreg.engines.torch_engine.explicit_rk.compiled import attempts
 from pylocalreg.engines.torch_engine.explicit_rk.compiled_estimate import compiled_estimate
 from pylocalreg.engines.torch_engine.explicit_rk.narrow_chain import narrow_chain
+from pylocalreg.engines.torch_engine.explicit_rk.narrow_estimate import narrow_estimate
 from pylocalreg.engines.torch_engine.explicit_rk.narrow_stepper import NarrowStepper
 from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
 from pylocalreg.engines.torch_engine.explicit_rk.retake import ExplicitRKRetake
@@ -66,9 +67,10 @@ class ExplicitRK:
         gradient: Gradient,
     ) -> torch.Tensor:
         if quantity == "error":
-            value = compiled_estimate(f, self.tableau, t, u, dt, problem, gradient)
-            if value is not None:
-                return value
+            for estimate in (narrow_estimate, compiled_estimate):
+                value = estimate(f, self.tableau, t, u, dt, problem, gradient)
+                if value is not None:
+                    return value
         return estimate_of_step(f, self.tableau, quantity, t, u, dt, problem, gradient)
 
 

@@ -1,6 +1,7 @@
 """Gradients by the parameters of a chain that is narrower than its state, summed over a solve's steps."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -8,12 +9,26 @@ from pylocalreg.engines.torch_engine.explicit_rk.narrow_chain import HiddenCall,
 from pylocalreg.engines.torch_engine.explicit_rk.step import combine
 from pylocalreg.engines.torch_engine.gradient_sum import GradientSum
 
-Sum = tuple[Sequence[float], torch.Tensor]
-"""Weights, and the cotangent of dt * sum_i weights_i k_i."""
+
+@dataclass(frozen=True)
+class Sum:
+    """The cotangent of dt * sum_i weights_i k_i, and what it gives a stage's hidden values."""
+
+    weights: Sequence[float]
+    cotangent: torch.Tensor
+    by_h: torch.Tensor
+
+    @classmethod
+    def of(cls, chain: NarrowChain, weights: Sequence[float], cotangent: torch.Tensor) -> "Sum":
+        return cls(weights, cotangent, cotangent @ chain.W_out.T)
+
+    def __add__(self, other: "Sum") -> "Sum":
+        """Both, where the weights are the same."""
+        return Sum(self.weights, self.cotangent + other.cotangent, self.by_h + other.by_h)
 
 
 class NarrowGradients(GradientSum):
-    """By the one flat vector. The letters are those of `NarrowReplay`."""
+    """By the one flat vector. The letters are those of `NarrowStep`."""
 
     def __init__(self, chain: NarrowChain, count: int) -> None:
         super().__init__(count)
@@ -55,9 +70,10 @@ class NarrowGradients(GradientSum):
         """What is found of a whole step from ``u``, ``z_bar`` the sum over its calls."""
         self.added = True
         self.by_W_in.addmm_(u.T, z_bar)
-        for weights, c in sums:
-            self.by_W_out.addmm_(combine(None, weights, [call.h for call in calls], dt).T, c)
-            _add_biases(self.by_b_out, [dt * x for x in in_time(weights, calls)], c)
+        for s in sums:
+            hidden = combine(None, s.weights, [call.h for call in calls], dt)
+            self.by_W_out.addmm_(hidden.T, s.cotangent)
+            _add_biases(self.by_b_out, [dt * x for x in in_time(s.weights, calls)], s.cotangent)
 
     @property
     def tensors(self) -> list[torch.Tensor | None]:

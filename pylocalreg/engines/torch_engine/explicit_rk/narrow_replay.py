@@ -1,30 +1,21 @@
 """Steps of a chain that is narrower than its state, reversed among its hidden values."""
 
-import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from pylocalreg.engines.base import Problem, StepCotangent, Trajectory
-from pylocalreg.engines.torch_engine.error_norm import scaled_rms
 from pylocalreg.engines.torch_engine.explicit_rk.kept import StepGraph
-from pylocalreg.engines.torch_engine.explicit_rk.narrow_chain import HiddenCall, NarrowChain, at
+from pylocalreg.engines.torch_engine.explicit_rk.narrow_chain import HiddenCall, NarrowChain
 from pylocalreg.engines.torch_engine.explicit_rk.narrow_gradients import NarrowGradients, Sum
+from pylocalreg.engines.torch_engine.explicit_rk.narrow_step import NarrowStep
 from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
-from pylocalreg.engines.torch_engine.explicit_rk.step import combine
-from pylocalreg.engines.torch_engine.pulled_back import pulled_back
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import Tableau
 
 
 class NarrowReplay(ExplicitRKReplay):
-    """With x_i the states that stages are evaluated at, z_i = x_i W_in, bars for cotangents, c_s for those
-    of sums of the stages by weights w_s:
-
-    k_bar_i = dt sum_s w_si c_s + g_i W_in', where g_i = dt sum_{j>i} a_ji z_bar_j. So h_bar_i =
-    k_bar_i W_out' is found among the hidden values, and of sum_i x_i' z_bar_i and sum_i h_i' k_bar_i, the
-    gradients by W_in and W_out, all that is of the state's size can be taken out of the sums.
-    """
+    """But for those with the stiffness estimate, or whose first stage is held constant: call by call."""
 
     def __init__(
         self,
@@ -36,8 +27,9 @@ class NarrowReplay(ExplicitRKReplay):
     ) -> None:
         super().__init__(f, tableau, problem, trajectory)
         self.chain = chain
-        self.gradients = NarrowGradients(chain, len(problem.params))
-        self.grad_params = self.gradients
+        self.gradients = NarrowGradients(chain, len(problem.params)) if problem.params else None
+        if self.gradients is not None:
+            self.grad_params = self.gradients
 
     def reverse(
         self,
@@ -49,89 +41,54 @@ class NarrowReplay(ExplicitRKReplay):
     ) -> torch.Tensor | None:
         if estimate is not None and (estimate.quantity != "error" or estimate.gradient == "frozen"):
             return super().reverse(index, u, adjoint, inside, estimate)
-        self._take_hidden(index, u, bool(inside), estimate is not None)
-        t, rows = self.trajectory.t[index], self.chain.rows
-        of_solution: list[Sum] = [
-            (self.tableau.interpolant_weights((time - t) / self.dt), rows(cotangent))
+        chain, tableau, rows = self.chain, self.tableau, self.chain.rows
+        step = self._step(index, rows(u), bool(inside), estimate is not None)
+        t, dt = self.trajectory.t[index], step.dt
+        sums = [
+            Sum.of(chain, tableau.interpolant_weights((time - t) / dt), rows(cotangent))
             for time, cotangent in inside
         ]
         if adjoint is not None:
-            of_solution.append((self.tableau.b, rows(adjoint)))
+            sums.append(Sum.of(chain, tableau.b, rows(adjoint)))
+        by_u: torch.Tensor | None = None
         if estimate is None:
-            z_bar = self._sweep(of_solution)
+            z_bar = step.sweep(sums, self.gradients)
         else:
-            by_u, of_estimate = self._of_estimate(estimate)
+            after = self.trajectory.u.get(index + 1)
+            _, by_error, by_u, by_new = step.estimate(
+                self.problem, estimate.cotangent, None if after is None else rows(after)
+            )
+            of_error, of_new = Sum.of(chain, tableau.btilde, by_error), Sum.of(chain, tableau.b, by_new)
+            joint = [*sums, of_new] if adjoint is None else [*sums[:-1], sums[-1] + of_new]
             # one sweep for the parameters of both
-            z_bar = self._sweep([*of_solution, *of_estimate], keep_graph=not estimate.through_state)
-            if not estimate.through_state:
-                if not of_solution:
+            z_bar = step.sweep([*joint, of_error], self.gradients, keep_graph=not estimate.through_state)
+            if estimate.through_state:
+                by_u.add_(by_new)
+            else:
+                if not sums:
                     return None
-                z_bar = self._sweep(of_solution, to_params=False)
+                z_bar, by_u = step.sweep(sums), None
         adjoint = torch.zeros_like(u) if adjoint is None else adjoint.contiguous()
         for _, cotangent in inside:
             adjoint.add_(cotangent)
-        if estimate is not None and estimate.through_state:
+        if by_u is not None:
             adjoint.add_(by_u.view_as(u))
-        rows(adjoint).addmm_(z_bar, self.chain.W_in.T)
+        rows(adjoint).addmm_(z_bar, chain.W_in.T)
         return adjoint
 
-    def _take_hidden(self, index: int, u: torch.Tensor, interpolated: bool, estimated: bool) -> None:
-        """The calls of a step from ``u``, as many as are needed."""
-        chain, tableau = self.chain, self.tableau
+    def _step(self, index: int, u: torch.Tensor, interpolated: bool, estimated: bool) -> NarrowStep:
+        """The step of this index, with as many stages as are needed."""
+        chain, tableau, memory = self.chain, self.tableau, self.trajectory.memory
+        t, dt = self.trajectory.t[index], self.trajectory.dt[index]
         stages = tableau.stages if estimated else len(tableau.b)
         if interpolated:
             stages = len(tableau.interpolant)
-        self.rows, self.dt, t = chain.rows(u), self.trajectory.dt[index], self.trajectory.t[index]
-        kept = self.trajectory.memory.get(index)
-        with torch.enable_grad():
-            if isinstance(kept, StepGraph) and len(kept.calls) == stages:
-                self.trajectory.memory[index] = None  # it serves once: a second backward takes the step again
-                self.calls = [call for call in kept.calls if isinstance(call, HiddenCall)]
-                if len(self.calls) < stages:  # the first stage was called without a graph
-                    self.calls.insert(0, chain.call_of(self.rows, t))
-            else:
-                of_u = self.rows @ chain.W_in
-                first = chain.call(of_u + at(chain.b_in, t), t)
-                self.calls = chain.calls(first, of_u, tableau, t, self.dt, stages)
-
-    def _of_estimate(self, step: StepCotangent) -> tuple[torch.Tensor, list[Sum]]:
-        """From the cotangent of the step's estimate those of its state and of sums of its stages."""
-        tableau, chain, problem = self.tableau, self.chain, self.problem
-        error = chain.sum_of(tableau.btilde, self.calls, self.dt).requires_grad_()
-        u_new = chain.sum_of(tableau.b, self.calls, self.dt).add_(self.rows).requires_grad_()
-        u = self.rows.detach().requires_grad_()
-        with torch.enable_grad():
-            value = scaled_rms(error, u, u_new, problem.abstol, problem.reltol) * abs(self.dt)
-        by_error, by_u, by_u_new = torch.autograd.grad(value, (error, u, u_new), step.cotangent)
-        return by_u.add_(by_u_new), [(tableau.btilde, by_error), (tableau.b, by_u_new)]
-
-    def _sweep(self, sums: Sequence[Sum], to_params: bool = True, keep_graph: bool = False) -> torch.Tensor:
-        """sum_i z_bar_i; adds the gradients by parameters."""
-        chain, calls, dt, a = self.chain, self.calls, self.dt, self.tableau.a
-        to_params = to_params and bool(self.params)
-        of_sums = [(weights, c @ chain.W_out.T) for weights, c in sums]
-        z_bars: dict[int, torch.Tensor] = {}
-        for i in reversed(range(len(calls))):
-            h_bar = _weighted(((weights[i], x) for weights, x in of_sums if i < len(weights)), dt)
-            g = _weighted(((a[j - 1][i], z_bar) for j, z_bar in z_bars.items()), dt)
-            if g is not None:
-                h_bar = g @ chain.both.T if h_bar is None else h_bar.addmm_(g, chain.both.T)
-            if h_bar is None:
-                continue
-            between = chain.between if to_params else ()
-            wanted = calls[i].given, *(x for weight, biases in between for x in (weight, *biases))
-            z_bar, *by_between = pulled_back(calls[i].output, wanted, h_bar, keep_graph)
-            assert z_bar is not None
-            z_bars[i] = z_bar
-            if to_params:
-                self.gradients.add_call(calls[i], z_bar, by_between, g)
-        total = functools.reduce(torch.add, z_bars.values())
-        if to_params:
-            self.gradients.add_step(self.rows, total, sums, calls, dt)
-        return total
-
-
-def _weighted(terms: Iterable[tuple[float, torch.Tensor]], dt: float) -> torch.Tensor | None:
-    """dt times the sum of the terms by their weights; None where all of these are 0."""
-    there = [(weight, x) for weight, x in terms if weight]
-    return combine(None, [weight for weight, _ in there], [x for _, x in there], dt) if there else None
+        kept = memory.get(index)
+        if not (isinstance(kept, StepGraph) and len(kept.calls) == stages):
+            return NarrowStep.taken(chain, tableau, t, u, dt, stages)
+        memory[index] = None  # it serves once: a second backward takes the step again
+        calls = [call for call in kept.calls if isinstance(call, HiddenCall)]
+        if len(calls) < stages:  # the first stage was called without a graph
+            with torch.enable_grad():
+                calls.insert(0, chain.call_of(u, t))
+        return NarrowStep(chain, tableau, u, dt, calls)

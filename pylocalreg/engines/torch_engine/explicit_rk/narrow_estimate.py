@@ -1,0 +1,43 @@
+"""The error estimate of one step of a chain that is narrower than its state, with its gradient."""
+
+import torch
+
+from pylocalreg.engines.base import Gradient, Problem
+from pylocalreg.engines.torch_engine.explicit_rk.computed import with_gradients
+from pylocalreg.engines.torch_engine.explicit_rk.narrow_chain import narrow_chain
+from pylocalreg.engines.torch_engine.explicit_rk.narrow_gradients import NarrowGradients, Sum
+from pylocalreg.engines.torch_engine.explicit_rk.narrow_step import NarrowStep
+from pylocalreg.engines.torch_engine.explicit_rk.step import estimate_of_step
+from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+from pylocalreg.engines.torch_engine.tableaus import Tableau
+
+
+def narrow_estimate(
+    f: RightHandSide,
+    tableau: Tableau,
+    t: float,
+    u: torch.Tensor,
+    dt: float,
+    problem: Problem,
+    gradient: Gradient,
+) -> torch.Tensor | None:
+    """As `estimate_of_step`, of the error; None where the dynamics are no such chain, or another gradient
+    than the exact one by the parameters alone is wanted.
+    """
+    if gradient != "exact" or u.requires_grad or not (torch.is_grad_enabled() and problem.params):
+        return None
+    chain = narrow_chain(f, tableau, u, problem)
+    if chain is None:
+        return None
+    with torch.no_grad():
+        step = NarrowStep.taken(chain, tableau, t, chain.rows(u), dt, tableau.stages)
+        value, by_error, _, by_new = step.estimate(problem, None)
+        gradients = NarrowGradients(chain, len(problem.params))
+        sums = Sum.of(chain, tableau.btilde, by_error), Sum.of(chain, tableau.b, by_new)
+        step.sweep(sums, gradients)
+    f.nfe += tableau.stages
+
+    def again() -> torch.Tensor:
+        return estimate_of_step(f, tableau, "error", t, u, dt, problem, gradient)
+
+    return with_gradients((value, gradients.tensors), again, problem.params)
