@@ -4,8 +4,14 @@ import pytest
 import torch
 
 import pylocalreg as plr
-from pylocalreg.engines.torch_engine.error_norm import mean_square, rms, scaled_rms, stiffness
-from tests.conftest import normal
+from pylocalreg.engines.torch_engine.error_norm import (
+    mean_square,
+    rms,
+    scaled_rms,
+    scaled_rms_reversed,
+    stiffness,
+)
+from tests.conftest import assert_close, normal
 from tests.julia import ENGINES
 
 F64 = torch.float64
@@ -111,3 +117,18 @@ def test_stiffness_of_an_sde_without_a_drift(regularizer: plr.Regularizer, engin
                 p.mul_(scale if "diffusion" in name else 0)
         u0 = normal(4, 2).requires_grad_()
         assert_nothing(node(u0), [u0, *node.parameters()])
+
+
+def test_its_derivatives_by_hand_are_those_by_autograd() -> None:
+    error, u, u_new = (normal(6, 4, seed=seed) for seed in range(3))
+    u_new[0], u_new[1], error[2] = u[0], -u[1], 0
+    u[3] = u_new[3] = 0
+    leaves = [x.requires_grad_() for x in (error, u, u_new)]
+    value = scaled_rms(error, u, u_new, 1e-3, 1e-2)
+    right = torch.autograd.grad(value, leaves, torch.tensor(2.5))
+    with torch.no_grad():
+        given, *ours = scaled_rms_reversed(error, u, u_new, 1e-3, 1e-2, 2.5)
+        none = scaled_rms_reversed(torch.zeros(3), torch.ones(3), torch.ones(3), 1e-3, 1e-2, 1.0)
+    torch.testing.assert_close(given, value.detach(), rtol=0, atol=0)
+    assert_close(ours, list(right), rtol=1e-13)
+    assert not any(x.any() for x in none)

@@ -61,3 +61,25 @@ def scaled_rms(
 ) -> torch.Tensor:
     """EEst as a differentiable scalar tensor."""
     return rms(error / (abstol + torch.maximum(u.abs(), u_new.abs()) * reltol))
+
+
+def scaled_rms_reversed(
+    error: torch.Tensor,
+    u: torch.Tensor,
+    u_new: torch.Tensor,
+    abstol: float,
+    reltol: float,
+    cotangent: torch.Tensor | float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`scaled_rms`, and from its cotangent those of ``error``, ``u`` and ``u_new``: as by autograd."""
+    of_u, of_new = u.abs(), u_new.abs()
+    scale = torch.maximum(of_u, of_new).mul_(reltol).add_(abstol)
+    scaled = error / scale
+    norm: torch.Tensor = torch.linalg.vector_norm(scaled)
+    root = error.numel() ** 0.5
+    factor = cotangent / (root * norm.masked_fill(norm == 0, math.inf))
+    by_error = scaled.div(scale).mul_(factor)
+    by_larger = scaled.mul_(by_error).mul_(-reltol)
+    share = torch.heaviside(of_new.sub_(of_u), error.new_full((), 0.5))  # equal ones have a half each
+    by_new = torch.sgn(u_new).mul_(by_larger).mul_(share)
+    return norm / root, by_error, torch.sgn(u).mul_(by_larger).mul_(1 - share), by_new

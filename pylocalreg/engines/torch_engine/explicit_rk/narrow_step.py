@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from pylocalreg.engines.base import Problem
-from pylocalreg.engines.torch_engine.error_norm import scaled_rms
+from pylocalreg.engines.torch_engine.error_norm import scaled_rms_reversed
 from pylocalreg.engines.torch_engine.explicit_rk.narrow_chain import HiddenCall, NarrowChain, at
 from pylocalreg.engines.torch_engine.explicit_rk.narrow_gradients import NarrowGradients, Sum
 from pylocalreg.engines.torch_engine.explicit_rk.step import combine
@@ -44,7 +44,7 @@ class NarrowStep:
             return cls(chain, tableau, u, dt, chain.calls(first, of_u, tableau, t, dt, stages))
 
     def estimate(
-        self, problem: Problem, cotangent: torch.Tensor | None, u_new: torch.Tensor | None = None
+        self, problem: Problem, cotangent: torch.Tensor | float, u_new: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """EEst * abs(dt), and from its ``cotangent`` those of dt * sum_i btilde_i k_i, of the state and of
         ``u_new``, the state after the step, if that is known.
@@ -53,11 +53,11 @@ class NarrowStep:
         if u_new is None:
             u_new = chain.sum_of(tableau.b, self.calls, dt).add_(self.u)
         error = chain.sum_of(tableau.btilde, self.calls, dt)
-        error, u, u_new = (x.detach().requires_grad_() for x in (error, self.u, u_new))
-        with torch.enable_grad():
-            value = scaled_rms(error, u, u_new, problem.abstol, problem.reltol) * abs(dt)
-        by_error, by_u, by_u_new = torch.autograd.grad(value, (error, u, u_new), cotangent)
-        return value.detach(), by_error, by_u, by_u_new
+        EEst, *cotangents = scaled_rms_reversed(
+            error, self.u, u_new, problem.abstol, problem.reltol, cotangent * abs(dt)
+        )
+        by_error, by_u, by_new = cotangents
+        return EEst * abs(dt), by_error, by_u, by_new
 
     def sweep(
         self, sums: Sequence[Sum], gradients: NarrowGradients | None = None, keep_graph: bool = False

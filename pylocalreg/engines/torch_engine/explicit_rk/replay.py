@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from pylocalreg.engines.base import Problem, StepCotangent, Trajectory
-from pylocalreg.engines.torch_engine.error_norm import scaled_rms, stiffness
+from pylocalreg.engines.torch_engine.error_norm import scaled_rms_reversed, stiffness
 from pylocalreg.engines.torch_engine.explicit_rk.kept import Call, StepGraph
 from pylocalreg.engines.torch_engine.explicit_rk.step import combine
 from pylocalreg.engines.torch_engine.gradient_sum import GradientSum
@@ -186,12 +186,11 @@ class ExplicitRKReplay(Replay):
             self._add_sum(cotangents, difference, by_f)
             self._add_sum(cotangents, tableau.stiffness, by_apart)
             return torch.zeros_like(self.u)
-        error = combine(None, tableau.btilde, k, self.dt).requires_grad_()
-        u = self.u.detach().requires_grad_()
-        u_new = combine(self.u, tableau.b, k, self.dt).requires_grad_()
-        with torch.enable_grad():
-            value = scaled_rms(error, u, u_new, self.problem.abstol, self.problem.reltol) * abs(self.dt)
-        by_error, by_u, by_u_new = torch.autograd.grad(value, (error, u, u_new), step.cotangent)
+        error = combine(None, tableau.btilde, k, self.dt)
+        u_new = combine(self.u, tableau.b, k, self.dt)
+        tolerances = self.problem.abstol, self.problem.reltol
+        cotangent = step.cotangent * abs(self.dt)
+        _, by_error, by_u, by_new = scaled_rms_reversed(error, self.u, u_new, *tolerances, cotangent)
         self._add_sum(cotangents, tableau.btilde, by_error)
-        self._add_sum(cotangents, tableau.b, by_u_new)
-        return by_u.add_(by_u_new)
+        self._add_sum(cotangents, tableau.b, by_new)
+        return by_u.add_(by_new)
