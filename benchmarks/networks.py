@@ -5,6 +5,10 @@ with one hidden layer of 100 or 50 tanh, float32, tolerances 1e-5, t in [0, 1], 
 All contestants have the same weights, and run in turns, so that what else the machine does hits all of them
 alike. On one thread the clock is the process's CPU time, on several, or beside a GPU, the wall's.
 
+pylocalreg is given a description of layers, and takes steps of the network among its hidden values where
+these are fewer than the state's. A module of the user's own, of which nothing is known, is called for each
+stage, and has rows of its own. The tables' calls are counted by a hook, for which every call is made.
+
 The stack's controller is careful: at one tolerance its error is some 30 times below the others', for about
 twice the calls of f. So the forward solves show their error, and torchdiffeq also runs at the tolerance with
 which its error comes to pylocalreg's. torchode steps every sample of the batch by itself; all others take
@@ -47,6 +51,8 @@ F_ALONE, PYLOCALREG, DISCRETE, INTERPOLATING = (
 KEEPING = "pylocalreg discrete, keep_stages=True"
 COMPILED, COMPILED_DISCRETE = "pylocalreg, compile=True", "pylocalreg discrete, compile=True"
 FAST, FAST_DISCRETE = "pylocalreg, fast options", "pylocalreg discrete, fast options"
+OWN, OWN_COMPILED = "pylocalreg, own module", "pylocalreg, own module, compile=True"
+OWN_FAST = "pylocalreg, own module, fast options"
 FAST_OPTIONS: dict[str, Any] = {"compile": True, "dt": "last", "controller": "PID", "landing": "even"}
 SETTLED = 4  # solves after which dt="last" is what it stays
 COMPILED_VANILLA, COMPILED_BIASED = "vanilla, compile=True", "biased, compile=True"
@@ -150,7 +156,19 @@ def training(field: torch.nn.Module, solve: Callable[[], torch.Tensor]) -> Run:
     return training_step(field, lambda: solve().square().mean())
 
 
-def pylocalreg_node(field: LayerDynamics, **options: Any) -> plr.NeuralODE:
+class OwnModule(torch.nn.Module):
+    """The same f, as a module of which nothing is known."""
+
+    def __init__(self, field: LayerDynamics) -> None:
+        super().__init__()
+        self.field = field
+
+    def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        k: torch.Tensor = self.field(t, u)
+        return k
+
+
+def pylocalreg_node(field: torch.nn.Module, **options: Any) -> plr.NeuralODE:
     return plr.NeuralODE(field, abstol=TOLERANCE, reltol=TOLERANCE, engine="torch", **options)
 
 
@@ -168,9 +186,11 @@ def f_alone(field: LayerDynamics, x: torch.Tensor) -> Contestant:
     return of_torch(F_ALONE, field, run)
 
 
-def pylocalreg_forward(name: str, **options: Any) -> Callable[[LayerDynamics, torch.Tensor], Contestant]:
+def pylocalreg_forward(
+    name: str, own: bool = False, **options: Any
+) -> Callable[[LayerDynamics, torch.Tensor], Contestant]:
     def contestant(field: LayerDynamics, x: torch.Tensor) -> Contestant:
-        node = pylocalreg_node(field, **options)
+        node = pylocalreg_node(OwnModule(field) if own else field, **options)
         with torch.no_grad():
             nfe = [node(x).stats.nfe for _ in range(SETTLED)][-1]  # no hook sees compiled calls
         return Contestant(name, forward(lambda: node(x).u), lambda: nfe)
@@ -178,10 +198,13 @@ def pylocalreg_forward(name: str, **options: Any) -> Callable[[LayerDynamics, to
     return contestant
 
 
-def pylocalreg_training(name: str, **options: Any) -> Callable[[LayerDynamics, torch.Tensor], Contestant]:
+def pylocalreg_training(
+    name: str, own: bool = False, **options: Any
+) -> Callable[[LayerDynamics, torch.Tensor], Contestant]:
     def contestant(field: LayerDynamics, x: torch.Tensor) -> Contestant:
-        counted = pylocalreg_node(field, **{**options, "compile": False})  # no hook sees compiled calls
-        node = pylocalreg_node(field, **options)
+        f = OwnModule(field) if own else field
+        counted = pylocalreg_node(f, **{**options, "compile": False})  # no hook sees compiled calls
+        node = pylocalreg_node(f, **options)
         run, timed = training(field, lambda: counted(x).u), training(field, lambda: node(x).u)
         for _ in range(SETTLED):
             run()
@@ -374,6 +397,8 @@ CONTESTS = (
             pylocalreg_forward(PYLOCALREG),
             pylocalreg_forward(COMPILED, compile=True),
             pylocalreg_forward(FAST, **FAST_OPTIONS),
+            pylocalreg_forward(OWN_COMPILED, own=True, compile=True),
+            pylocalreg_forward(OWN_FAST, own=True, **FAST_OPTIONS),
             torchdiffeq_forward,
             torchdiffeq_forward_equal,
             torchode_forward,
@@ -394,6 +419,9 @@ CONTESTS = (
             pylocalreg_training(KEEPING, adjoint="discrete", keep_stages=True),
             pylocalreg_training(COMPILED_DISCRETE, adjoint="discrete", compile=True),
             pylocalreg_training(FAST_DISCRETE, adjoint="discrete", **FAST_OPTIONS),
+            pylocalreg_training(OWN, own=True, adjoint="discrete"),
+            pylocalreg_training(OWN_COMPILED, own=True, adjoint="discrete", compile=True),
+            pylocalreg_training(OWN_FAST, own=True, adjoint="discrete", **FAST_OPTIONS),
             pylocalreg_training(INTERPOLATING, adjoint="interpolating"),
             torchdiffeq_training,
             torchdiffeq_training_equal,

@@ -24,9 +24,13 @@ WORTH = 1 << 21
 def narrow_chain(
     f: RightHandSide, tableau: Tableau, u: torch.Tensor, problem: Problem
 ) -> "NarrowChain | None":
-    """The dynamics as one; None where they are none, or steps from ``u`` are sooner taken call by call."""
+    """The dynamics as one; None where they are none, or steps from ``u`` are sooner taken call by call: on a
+    GPU, where launches count and not products, always.
+    """
     layers = f.f
-    if not isinstance(layers, LayerDynamics) or torch._C._len_torch_function_stack():
+    if u.device.type != "cpu" or not isinstance(layers, LayerDynamics):
+        return None
+    if torch._C._len_torch_function_stack():
         return None
     try:
         functional(layers, problem.params)
