@@ -127,8 +127,10 @@ def test_its_derivatives_by_hand_are_those_by_autograd() -> None:
     value = scaled_rms(error, u, u_new, 1e-3, 1e-2)
     right = torch.autograd.grad(value, leaves, torch.tensor(2.5))
     with torch.no_grad():
-        given, *ours = scaled_rms_reversed(error, u, u_new, 1e-3, 1e-2, 2.5)
-        none = scaled_rms_reversed(torch.zeros(3), torch.ones(3), torch.ones(3), 1e-3, 1e-2, 1.0)
+        given, by_error, by_new, by_u = scaled_rms_reversed(error, u, u_new, 1e-3, 1e-2, 2.5)
+        none = scaled_rms_reversed(torch.zeros(3), torch.ones(3), torch.ones(3), 1e-3, 1e-2, 1.0, to_u=False)
+    assert by_u is not None
     torch.testing.assert_close(given, value.detach(), rtol=0, atol=0)
-    assert_close(ours, list(right), rtol=1e-13)
-    assert not any(x.any() for x in none)
+    assert_close([by_error, by_u, by_new], list(right), rtol=1e-13)
+    assert none[3] is None
+    assert not any(x.any() for x in none[:3])

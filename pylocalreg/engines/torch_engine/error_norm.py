@@ -70,8 +70,11 @@ def scaled_rms_reversed(
     abstol: float,
     reltol: float,
     cotangent: torch.Tensor | float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`scaled_rms`, and from its cotangent those of ``error``, ``u`` and ``u_new``: as by autograd."""
+    to_u: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """`scaled_rms`, and from its cotangent those of ``error``, ``u_new`` and, if it is wanted, ``u``: as by
+    autograd.
+    """
     of_u, of_new = u.abs(), u_new.abs()
     scale = torch.maximum(of_u, of_new).mul_(reltol).add_(abstol)
     scaled = error / scale
@@ -82,4 +85,5 @@ def scaled_rms_reversed(
     by_larger = scaled.mul_(by_error).mul_(-reltol)
     share = torch.heaviside(of_new.sub_(of_u), error.new_full((), 0.5))  # equal ones have a half each
     by_new = torch.sgn(u_new).mul_(by_larger).mul_(share)
-    return norm / root, by_error, torch.sgn(u).mul_(by_larger).mul_(1 - share), by_new
+    by_u = torch.sgn(u).mul_(by_larger).mul_(1 - share) if to_u else None
+    return norm / root, by_error, by_new, by_u

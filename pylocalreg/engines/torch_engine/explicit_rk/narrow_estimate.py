@@ -31,7 +31,7 @@ def narrow_estimate(
         return None
     with torch.no_grad():
         step = NarrowStep.taken(chain, tableau, t, chain.rows(u), dt, tableau.stages)
-        value, by_error, _, by_new = step.estimate(problem, 1.0)
+        value, by_error, by_new, _ = step.estimate(problem, 1.0)
         gradients = NarrowGradients(chain, len(problem.params))
         sums = Sum.of(chain, tableau.btilde, by_error), Sum.of(chain, tableau.b, by_new)
         step.sweep(sums, gradients)

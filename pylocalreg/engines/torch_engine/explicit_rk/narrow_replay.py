@@ -55,19 +55,22 @@ class NarrowReplay(ExplicitRKReplay):
             z_bar = step.sweep(sums, self.gradients)
         else:
             after = self.trajectory.u.get(index + 1)
-            _, by_error, by_u, by_new = step.estimate(
-                self.problem, estimate.cotangent, None if after is None else rows(after)
+            _, by_error, by_new, by_u = step.estimate(
+                self.problem,
+                estimate.cotangent,
+                None if after is None else rows(after),
+                to_u=estimate.through_state,
             )
             of_error, of_new = Sum.of(chain, tableau.btilde, by_error), Sum.of(chain, tableau.b, by_new)
             joint = [*sums, of_new] if adjoint is None else [*sums[:-1], sums[-1] + of_new]
             # one sweep for the parameters of both
             z_bar = step.sweep([*joint, of_error], self.gradients, keep_graph=not estimate.through_state)
-            if estimate.through_state:
+            if by_u is not None:
                 by_u.add_(by_new)
+            elif sums:
+                z_bar = step.sweep(sums)
             else:
-                if not sums:
-                    return None
-                z_bar, by_u = step.sweep(sums), None
+                return None
         adjoint = torch.zeros_like(u) if adjoint is None else adjoint.contiguous()
         for _, cotangent in inside:
             adjoint.add_(cotangent)

@@ -44,20 +44,23 @@ class NarrowStep:
             return cls(chain, tableau, u, dt, chain.calls(first, of_u, tableau, t, dt, stages))
 
     def estimate(
-        self, problem: Problem, cotangent: torch.Tensor | float, u_new: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """EEst * abs(dt), and from its ``cotangent`` those of dt * sum_i btilde_i k_i, of the state and of
-        ``u_new``, the state after the step, if that is known.
+        self,
+        problem: Problem,
+        cotangent: torch.Tensor | float,
+        u_new: torch.Tensor | None = None,
+        to_u: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """EEst * abs(dt), and from its ``cotangent`` those of dt * sum_i btilde_i k_i, of the state after the
+        step, which may be known as ``u_new``, and, if it is wanted, of the state before it.
         """
         chain, tableau, dt = self.chain, self.tableau, self.dt
         if u_new is None:
             u_new = chain.sum_of(tableau.b, self.calls, dt).add_(self.u)
-        error = chain.sum_of(tableau.btilde, self.calls, dt)
-        EEst, *cotangents = scaled_rms_reversed(
-            error, self.u, u_new, problem.abstol, problem.reltol, cotangent * abs(dt)
+        error, tolerances = chain.sum_of(tableau.btilde, self.calls, dt), (problem.abstol, problem.reltol)
+        EEst, by_error, by_new, by_u = scaled_rms_reversed(
+            error, self.u, u_new, *tolerances, cotangent * abs(dt), to_u=to_u
         )
-        by_error, by_u, by_new = cotangents
-        return EEst * abs(dt), by_error, by_u, by_new
+        return EEst * abs(dt), by_error, by_new, by_u
 
     def sweep(
         self, sums: Sequence[Sum], gradients: NarrowGradients | None = None, keep_graph: bool = False

@@ -190,7 +190,8 @@ class ExplicitRKReplay(Replay):
         u_new = combine(self.u, tableau.b, k, self.dt)
         tolerances = self.problem.abstol, self.problem.reltol
         cotangent = step.cotangent * abs(self.dt)
-        _, by_error, by_u, by_new = scaled_rms_reversed(error, self.u, u_new, *tolerances, cotangent)
+        _, by_error, by_new, by_u = scaled_rms_reversed(error, self.u, u_new, *tolerances, cotangent)
+        assert by_u is not None
         self._add_sum(cotangents, tableau.btilde, by_error)
         self._add_sum(cotangents, tableau.b, by_new)
         return by_u.add_(by_new)
