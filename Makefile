@@ -35,6 +35,7 @@ serve: $(VENV)/ready-docs
 BENCH := docs/records/bench
 bench: $(VENV)/ready-bench
 	$(BIN)/python -m benchmarks.networks --threads 1 --json $(BENCH)/mnist-1.json
+	$(BIN)/python -m benchmarks.networks --threads 2 --json $(BENCH)/mnist-2.json
 	$(BIN)/python -m benchmarks.networks --shape small --json $(BENCH)/small-1.json
 	$(BIN)/python -m benchmarks.sde --json $(BENCH)/sde.json
 	$(BIN)/python -m benchmarks.memory --json $(BENCH)/memory.json

@@ -122,6 +122,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "gradients": lambda: reproduction.gradient_table(lines("reproduction.jsonl")),
     "precisions": lambda: reproduction.training_table(lines("reproduction.jsonl")),
     "mnist-1": lambda: page.shape(figures_of("mnist-1.json")),
+    "mnist-2": lambda: page.shape(figures_of("mnist-2.json")),
     "small-1": lambda: page.shape(figures_of("small-1.json")),
     "mnist-gpu": lambda: page.shape(figures_of("mnist-gpu.json")),
     "sde": lambda: page.sde(figures_of("sde.json")),
