@@ -37,6 +37,10 @@ class Mutant:
         return f"{self.file}: {self.old.strip()!r} -> {self.new.strip()!r}"
 
 
+def mutants() -> list[Mutant]:
+    return [Mutant(**entry) for entry in yaml.safe_load((ROOT / "tests/mutants.yaml").read_text())]
+
+
 def copied(folder: Path) -> None:
     """The tree as git would commit it."""
     listed = subprocess.run(
@@ -90,7 +94,7 @@ def verdict(folder: Path, mutant: Mutant, passing: dict[str, bool]) -> str:
 
 
 def main(word: str = "") -> int:
-    every = [Mutant(**entry) for entry in yaml.safe_load((ROOT / "tests/mutants.yaml").read_text())]
+    every = mutants()
     chosen = [mutant for mutant in every if word in str(mutant)]
     found: Counter[str] = Counter()
     wrong = 0
