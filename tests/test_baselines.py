@@ -288,7 +288,14 @@ def test_taynode_of_a_known_solution(tspan: tuple[float, float], order: int) -> 
 
 @pytest.mark.parametrize(
     ("name", "adjoint"),
-    [(("TayNODE", "RNODE")[i % 2], adjoint) for i, adjoint in enumerate(ADJOINTS)],
+    [
+        pytest.param(
+            ("TayNODE", "RNODE")[i % 2],
+            adjoint,
+            marks=pytest.mark.thorough if adjoint == "quadrature" else (),
+        )
+        for i, adjoint in enumerate(ADJOINTS)
+    ],
 )
 def test_integrals_against_finite_differences(name: str, adjoint: plr.Adjoint) -> None:
     """With a time-dependent network, a loss beside it, and saved times that leave out the end."""

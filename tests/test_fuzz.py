@@ -1,6 +1,6 @@
 """Random problems: each ends in a right answer or in a typed error, and none hangs.
 
-``PYLOCALREG_FUZZ=7`` takes seven times 300 of them; by default three times.
+``PYLOCALREG_FUZZ=7`` takes seven times 300 of them; by default twice.
 
 Right is judged by LSODA (ODEPACK) at a tight tolerance. Two more copies of the problem, started a little
 apart, travel with it: how far they part is the growth of an error made on the way, and the derivative.
@@ -25,7 +25,7 @@ from pylocalreg.engines.torch_engine.methods import ODE_METHODS
 
 Array = npt.NDArray[np.float64]
 
-CHUNKS = int(os.environ.get("PYLOCALREG_FUZZ", "3"))
+CHUNKS = int(os.environ.get("PYLOCALREG_FUZZ", "2"))
 CASES = 300 * CHUNKS
 MAXITERS = 300
 SECONDS = 10.0  # of the processor's time for one case, which takes some 10 ms

@@ -540,7 +540,10 @@ def test_discrete_gradient_and_finite_differences(solver: str) -> None:
     assert ours == pytest.approx((8 * (above - below) - (two_above - two_below)) / (12 * eps), rel=1e-7)
 
 
-@pytest.mark.parametrize(("solver", "jacobian"), [("Rodas5", "system"), ("Rodas5P", "per_sample")])
+@pytest.mark.parametrize(
+    ("solver", "jacobian"),
+    [pytest.param("Rodas5", "system", marks=pytest.mark.thorough), ("Rodas5P", "per_sample")],
+)
 def test_adjoints_agree(solver: str, jacobian: Jacobian) -> None:
     u0, w = normal(2, 3).requires_grad_(), normal(3, 2, 3, seed=1)
     by_adjoint = {}
