@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -162,6 +162,8 @@ def joined(device: str = "cpu", limit: float = LIMIT) -> Iterator[Team]:
         raise TeamError(f"the other processes did not come within {limit:g} seconds ({error})") from error
     try:
         yield Team(dist.get_rank(), dist.get_world_size(), place)
+        with suppress(RuntimeError):  # a rank that is gone is waited for no longer
+            dist.barrier()  # torch 2.2 hangs where one leaves after another gave it up
     finally:
         dist.destroy_process_group()
 
