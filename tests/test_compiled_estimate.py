@@ -9,7 +9,7 @@ import torch
 
 import pylocalreg as plr
 from pylocalreg.engines.torch_engine import inductor
-from pylocalreg.engines.torch_engine.explicit_rk import compiled_estimate, explicit_rk, one_call, step
+from pylocalreg.engines.torch_engine.explicit_rk import explicit_rk, one_call, step
 from tests.conftest import Net, assert_close, normal
 from tests.test_at_once import Evading, layers
 
@@ -27,8 +27,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         noted.append(1)
         return right(*args)
 
-    for module in (explicit_rk, compiled_estimate):
-        monkeypatch.setattr(module, "estimate_of_step", noting)
+    monkeypatch.setattr(explicit_rk, "estimate_of_step", noting)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         yield noted

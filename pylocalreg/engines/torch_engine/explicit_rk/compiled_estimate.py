@@ -8,8 +8,8 @@ from pylocalreg.engines.torch_engine.explicit_rk.compiled import (
     equal_but_for_rounding,
     tensor_step,
 )
-from pylocalreg.engines.torch_engine.explicit_rk.computed import Gradients, with_gradients
-from pylocalreg.engines.torch_engine.explicit_rk.step import differentiable_step, estimate_of_step
+from pylocalreg.engines.torch_engine.explicit_rk.computed import Gradients
+from pylocalreg.engines.torch_engine.explicit_rk.step import differentiable_step
 from pylocalreg.engines.torch_engine.functional import Tensors
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import Tableau
@@ -23,15 +23,11 @@ def compiled_estimate(
     dt: float,
     problem: Problem,
     gradient: Gradient,
-) -> torch.Tensor | None:
-    """As `estimate_of_step`, of the error; None where it is not compiled, or no gradient by the parameters
-    alone is wanted.
-    """
+) -> tuple[torch.Tensor, Gradients] | None:
+    """R and its gradient by the parameters; None where they are not compiled."""
     steps = problem.compiled
-    if steps is None or not (torch.is_grad_enabled() and problem.params) or u.requires_grad:
-        return None
-    step = tensor_step(steps, f, tableau, problem)
-    if step is None:
+    step = None if steps is None else tensor_step(steps, f, tableau, problem)
+    if steps is None or step is None:
         return None
     frozen = gradient == "frozen"
     function = Function(steps, step, "estimate", frozen, params=step.f.own, once=True)
@@ -49,23 +45,15 @@ def compiled_estimate(
             return None
         return frozenset(i for i, gradient in enumerate(right) if gradient is not None)
 
-    def compute() -> tuple[torch.Tensor, Gradients] | None:
-        given = function(numbers, u, u.new_full((), abs(dt)), zeros)
-        if given is None:
-            return None
-        EEst, *by_params = (x.clone() for x in given) if function.recorded is not None else given
-        wanted = steps.get((*function.key, "used", step.f.names), used)
-        if wanted is None:
-            return None
-        f.nfe += tableau.stages
-        return EEst * abs(dt), [x if i in wanted else None for i, x in enumerate(by_params)]
-
-    def again() -> torch.Tensor:
-        return estimate_of_step(f, tableau, "error", t, u, dt, problem, gradient)
-
-    with torch.no_grad():
-        computed = compute()
-    return None if computed is None else with_gradients(computed, again, problem.params)
+    given = function(numbers, u, u.new_full((), abs(dt)), zeros)
+    if given is None:
+        return None
+    EEst, *by_params = (x.clone() for x in given) if function.recorded is not None else given
+    wanted = steps.get((*function.key, "used", step.f.names), used)
+    if wanted is None:
+        return None
+    f.nfe += tableau.stages
+    return EEst * abs(dt), [x if i in wanted else None for i, x in enumerate(by_params)]
 
 
 def _of_solution(

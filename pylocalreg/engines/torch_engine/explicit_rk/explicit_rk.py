@@ -8,6 +8,7 @@ from pylocalreg.engines.torch_engine.error_norm import stiffness
 from pylocalreg.engines.torch_engine.explicit_rk.attempt import Attempt
 from pylocalreg.engines.torch_engine.explicit_rk.compiled import attempts
 from pylocalreg.engines.torch_engine.explicit_rk.compiled_estimate import compiled_estimate
+from pylocalreg.engines.torch_engine.explicit_rk.computed import with_gradients
 from pylocalreg.engines.torch_engine.explicit_rk.narrow_chain import narrow_chain
 from pylocalreg.engines.torch_engine.explicit_rk.narrow_estimate import narrow_estimate
 from pylocalreg.engines.torch_engine.explicit_rk.narrow_stepper import NarrowStepper
@@ -66,12 +67,17 @@ class ExplicitRK:
         problem: Problem,
         gradient: Gradient,
     ) -> torch.Tensor:
-        if quantity == "error":
-            for estimate in (narrow_estimate, compiled_estimate):
-                value = estimate(f, self.tableau, t, u, dt, problem, gradient)
-                if value is not None:
-                    return value
-        return estimate_of_step(f, self.tableau, quantity, t, u, dt, problem, gradient)
+        def again() -> torch.Tensor:
+            return estimate_of_step(f, self.tableau, quantity, t, u, dt, problem, gradient)
+
+        if quantity == "error" and torch.is_grad_enabled() and problem.params and not u.requires_grad:
+            with torch.no_grad():
+                computed = narrow_estimate(f, self.tableau, t, u, dt, problem, gradient)
+                if computed is None:
+                    computed = compiled_estimate(f, self.tableau, t, u, dt, problem, gradient)
+            if computed is not None:
+                return with_gradients(computed, again, problem.params)
+        return again()
 
 
 class ExplicitRKStepper:

@@ -3,11 +3,10 @@
 import torch
 
 from pylocalreg.engines.base import Gradient, Problem
-from pylocalreg.engines.torch_engine.explicit_rk.computed import with_gradients
+from pylocalreg.engines.torch_engine.explicit_rk.computed import Gradients
 from pylocalreg.engines.torch_engine.explicit_rk.narrow_chain import narrow_chain
 from pylocalreg.engines.torch_engine.explicit_rk.narrow_gradients import NarrowGradients, Sum
 from pylocalreg.engines.torch_engine.explicit_rk.narrow_step import NarrowStep
-from pylocalreg.engines.torch_engine.explicit_rk.step import estimate_of_step
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import Tableau
 
@@ -20,24 +19,19 @@ def narrow_estimate(
     dt: float,
     problem: Problem,
     gradient: Gradient,
-) -> torch.Tensor | None:
-    """As `estimate_of_step`, of the error; None where the dynamics are no such chain, or another gradient
-    than the exact one by the parameters alone is wanted.
+) -> tuple[torch.Tensor, Gradients] | None:
+    """R and its gradient by the parameters; None where the dynamics are no such chain, or another gradient
+    than the exact one is wanted.
     """
-    if gradient != "exact" or u.requires_grad or not (torch.is_grad_enabled() and problem.params):
+    if gradient != "exact":
         return None
     chain = narrow_chain(f, tableau, u, problem)
     if chain is None:
         return None
-    with torch.no_grad():
-        step = NarrowStep.taken(chain, tableau, t, chain.rows(u), dt, tableau.stages)
-        value, by_error, by_new, _ = step.estimate(problem, 1.0)
-        gradients = NarrowGradients(chain, len(problem.params))
-        sums = Sum.of(chain, tableau.btilde, by_error), Sum.of(chain, tableau.b, by_new)
-        step.sweep(sums, gradients)
+    step = NarrowStep.taken(chain, tableau, t, chain.rows(u), dt, tableau.stages)
+    value, by_error, by_new, _ = step.estimate(problem, 1.0)
+    gradients = NarrowGradients(chain, len(problem.params))
+    sums = Sum.of(chain, tableau.btilde, by_error), Sum.of(chain, tableau.b, by_new)
+    step.sweep(sums, gradients)
     f.nfe += tableau.stages
-
-    def again() -> torch.Tensor:
-        return estimate_of_step(f, tableau, "error", t, u, dt, problem, gradient)
-
-    return with_gradients((value, gradients.tensors), again, problem.params)
+    return value, gradients.tensors
