@@ -133,6 +133,20 @@ def test_small_products_are_sums_in_the_kernel_and_large_ones_are_left() -> None
     assert inductor._addmm(c, a, b, beta=2) is NotImplemented
 
 
+def test_tanh_in_single_precision_is_a_quotient() -> None:
+    x = torch.cat([torch.linspace(-12, 12, 200_001), torch.logspace(-30, 38, 20_001)])
+    given, right = inductor._tanh(x), torch.tanh(x.double())
+    assert given.dtype is torch.float32
+    assert float(given.abs().max()) <= 1
+    ulp = torch.finfo(torch.float32).eps * torch.exp2(right.abs().log2().floor().clamp(min=-126))
+    assert float(((given - right).abs() / ulp).max()) < 7
+    special = inductor._tanh(torch.tensor([torch.inf, -torch.inf, torch.nan, 0.0]))
+    torch.testing.assert_close(
+        special, torch.tensor([1.0, -1.0, torch.nan, 0.0]), equal_nan=True, rtol=0, atol=0
+    )
+    assert inductor._tanh(x.double()) is NotImplemented
+
+
 def test_states_of_several_parts(traced: None) -> None:
     def f(t: torch.Tensor, u: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {"x": u["v"], "v": -u["x"] * (1 + t)}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from pylocalreg.engines.torch_engine.functional import Tensors
+from pylocalreg.engines.torch_engine.rational_tanh import rational_tanh
 
 Compiled = Callable[..., Sequence[Any]]
 
@@ -41,7 +42,8 @@ BACKEND: Callable[[torch.fx.GraphModule, Sequence[Any]], Compiled] = inductor
 def _decompositions() -> dict[Any, Any]:
     from torch._inductor.decomposition import select_decomp_table
 
-    own = {torch.ops.aten.mm.default: _mm, torch.ops.aten.addmm.default: _addmm}
+    aten = torch.ops.aten
+    own = {aten.mm.default: _mm, aten.addmm.default: _addmm, aten.tanh.default: _tanh}
     return {**select_decomp_table(), **own}
 
 
@@ -60,6 +62,11 @@ def _addmm(c: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, beta: float = 1
     if product is NotImplemented or (beta, alpha) != (1, 1):
         return NotImplemented
     return c + product
+
+
+def _tanh(x: torch.Tensor) -> Any:
+    single = x.device.type == "cpu" and x.dtype is torch.float32
+    return rational_tanh(x) if single else NotImplemented
 
 
 COMPILES_ONCE = "2.9"
