@@ -10,7 +10,7 @@ import torch
 
 import pylocalreg as plr
 from pylocalreg.engines.torch_engine import inductor
-from pylocalreg.engines.torch_engine.explicit_rk import at_once, one_call, tensor_solve
+from pylocalreg.engines.torch_engine.explicit_rk import at_once, one_call, tensor_loop
 from pylocalreg.engines.torch_engine.explicit_rk.reversed_at_once import AtOnceReplay
 from pylocalreg.engines.torch_engine.explicit_rk.tensor_control import NUMBERS, fastpower
 from pylocalreg.engines.torch_engine.fastpower import fastpower as right_fastpower
@@ -89,7 +89,7 @@ def test_every_option(done: Done, options: dict[str, Any]) -> None:
 
 
 def test_more_steps_than_one_call_has_room_for(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (at_once, tensor_solve):
+    for module in (at_once, tensor_loop):
         monkeypatch.setattr(module, "STEPS", 3)
     stats = assert_same_steps(*pair(dt=0.3, abstol=1e-8, reltol=1e-8), normal(4, 3))
     assert stats.naccept > 6
@@ -123,7 +123,7 @@ def test_times_inside_the_span(done: Done) -> None:
 def test_a_time_at_which_a_step_ends_and_more_steps_than_one_call_has_room_for(
     done: Done, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (at_once, tensor_solve):
+    for module in (at_once, tensor_loop):
         monkeypatch.setattr(module, "STEPS", 3)
     with torch.no_grad():
         ends = pair()[0](normal(4, 3)).steps.t.tolist()

@@ -192,6 +192,6 @@ def test_plr_compile_and_what_it_refuses(traced: None) -> None:
     assert_same(one, other, normal(4, 3))
     assert pickle.loads(pickle.dumps(other)).compiled is not None
     with pytest.raises(plr.errors.OptionError, match="Tsit5"):
-        plr.NeuralODE(Net(3), engine="torch", solver="Rodas5", compile=True)
+        plr.NeuralODE(Net(3), engine="torch", solver="AB3", compile=True)
     with pytest.raises(plr.errors.OptionError, match="NeuralODE"):
         plr.compile(Net(3))  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from pylocalreg.engines.base import Adjoint, Jacobian, Keep, KeepStages, Quantity
 from pylocalreg.engines.torch_engine.adjoints import ADJOINTS
 from pylocalreg.engines.torch_engine.methods import METHODS, ODE_METHODS, REGISTERED, SDE_METHODS
+from pylocalreg.engines.torch_engine.rosenbrock import ROSENBROCK_TABLEAUS
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
 from pylocalreg.errors import OptionError
 
@@ -75,7 +76,7 @@ def check_choices(where: str, adjoint: str, jacobian: Jacobian | None) -> None:
 
 def check_compile(engine: str, solver: str) -> None:
     """Raise `OptionError` where there are no steps that ``compile=True`` could compile."""
-    able = sorted(TABLEAUS)
+    able = sorted([*TABLEAUS, *ROSENBROCK_TABLEAUS])
     if engine != "torch" or solver not in able:
         raise OptionError(
             f"compile=True: engine={engine!r} with solver={str(solver)!r} has no steps to compile; leave it "

@@ -29,6 +29,7 @@ from pylocalreg.engines.torch_engine.integrate import SCALARS, integrate
 from pylocalreg.engines.torch_engine.methods import METHODS
 from pylocalreg.engines.torch_engine.one_sided import on_side
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+from pylocalreg.engines.torch_engine.rosenbrock import Rosenbrock
 from pylocalreg.errors import DoubleBackwardError
 from pylocalreg.precision import full_precision
 from pylocalreg.progress import following
@@ -71,7 +72,7 @@ class TorchEngine:
         f = RightHandSide.of(problem)
         with following(problem) as update:
             method = METHODS[problem.solver]
-            if isinstance(method, ExplicitRK) and watch is None and update is None:
+            if isinstance(method, ExplicitRK | Rosenbrock) and watch is None and update is None:
                 trajectory = solved_at_once(f, method, problem, u0, times, keep)
                 if trajectory is not None:
                     return trajectory
@@ -81,7 +82,7 @@ class TorchEngine:
     def repeat(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], stacked: bool) -> Repeat:
         method = METHODS[problem.solver]
         at_once: Callable[[torch.Tensor], Trajectory | None] | None = None
-        if isinstance(method, ExplicitRK) and not problem.progress:
+        if isinstance(method, ExplicitRK | Rosenbrock) and not problem.progress:
             at_once = repeated_at_once(RightHandSide.of(problem), method, problem, u0, times)
 
         def again(u0: torch.Tensor) -> tuple[torch.Tensor, Stats, Steps, None]:

@@ -1,6 +1,7 @@
 """Functions compiled by ``torch.compile``: one kernel for what is many passes over memory one by one."""
 
 import functools
+import logging
 import operator
 import platform
 import threading
@@ -26,13 +27,25 @@ def inductor(graph: torch.fx.GraphModule, examples: Sequence[Any]) -> Compiled:
     from torch._inductor.compile_fx import compile_fx  # which takes seconds to import
 
     loops = any(node.target is torch.ops.higher_order.while_loop for node in graph.graph.nodes)
-    compiled: Compiled = compile_fx(  # type: ignore[assignment]
-        graph,
-        examples,  # type: ignore[arg-type]
-        config_patches={"cpp_wrapper": loops},  # else Python would run the loop
-        decompositions=_decompositions(),
-    )
+    _log.addFilter(_without_shims)
+    try:
+        compiled: Compiled = compile_fx(  # type: ignore[assignment]
+            graph,
+            examples,  # type: ignore[arg-type]
+            config_patches={"cpp_wrapper": loops},  # else Python would run the loop
+            decompositions=_decompositions(),
+        )
+    finally:
+        _log.removeFilter(_without_shims)
     return compiled
+
+
+_log = logging.getLogger("torch._inductor.ir")
+
+
+def _without_shims(record: logging.LogRecord) -> bool:
+    """Leaves out that a loop calls Python for what has no C interface: a factorization, once a step."""
+    return "c-shim" not in record.getMessage()
 
 
 BACKEND: Callable[[torch.fx.GraphModule, Sequence[Any]], Compiled] = inductor

@@ -94,10 +94,15 @@ def units(u: torch.Tensor, jacobian: Jacobian) -> torch.Tensor:
 
 
 def counted_calls(u: torch.Tensor, jacobian: Jacobian) -> int:
+    """As `calls_of_linearization`."""
+    return calls_of_linearization(_unknowns(u, jacobian))
+
+
+def calls_of_linearization(unknowns: int) -> int:
     """What the stack's nf counts for df/du and df/dt: a call for each chunk of at most 12 directions
     (ForwardDiff.jl), and one.
     """
-    return math.ceil(_unknowns(u, jacobian) / 12) + 1
+    return math.ceil(unknowns / 12) + 1
 
 
 def _unknowns(u: torch.Tensor, jacobian: Jacobian) -> int:

@@ -2,16 +2,16 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from pylocalreg.compiled_steps import CompiledSteps
 from pylocalreg.engines.base import Calls, Keep, Problem, StepOptions, Trajectory
-from pylocalreg.engines.torch_engine.controller import PIControl, control
-from pylocalreg.engines.torch_engine.explicit_rk.explicit_rk import ExplicitRK
+from pylocalreg.engines.torch_engine.controller import Constants, PIControl, control
 from pylocalreg.engines.torch_engine.explicit_rk.one_call import (
     has_outputs,
     inner,
@@ -21,14 +21,33 @@ from pylocalreg.engines.torch_engine.explicit_rk.one_call import (
     padded,
     quietly,
 )
-from pylocalreg.engines.torch_engine.explicit_rk.tensor_solve import STEPS, TensorSolve, of_output
-from pylocalreg.engines.torch_engine.functional import NotFunctionalError, functional
+from pylocalreg.engines.torch_engine.explicit_rk.tensor_loop import STEPS, TensorLoop
+from pylocalreg.engines.torch_engine.functional import NotFunctionalError
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+
+
+class Method(Hashable, Protocol):
+    """One whose solves can be made so: see `method.Method`."""
+
+    @property
+    def order(self) -> float: ...
+
+    @property
+    def adaptive_order(self) -> float: ...
+
+    def constants(self, beta2: float | None) -> Constants: ...
+
+    def loop(self, f: RightHandSide, problem: Problem, u0: torch.Tensor) -> TensorLoop | None:
+        """For solves from states like ``u0``; None where there is none.
+
+        Raises:
+            NotFunctionalError: the dynamics can not be taken so.
+        """
 
 
 def solved_at_once(
     f: RightHandSide,
-    method: ExplicitRK,
+    method: Method,
     problem: Problem,
     u0: torch.Tensor,
     times: Sequence[float],
@@ -42,7 +61,7 @@ def solved_at_once(
 
 
 def repeated_at_once(
-    f: RightHandSide, method: ExplicitRK, problem: Problem, u0: torch.Tensor, times: Sequence[float]
+    f: RightHandSide, method: Method, problem: Problem, u0: torch.Tensor, times: Sequence[float]
 ) -> Callable[[torch.Tensor], Trajectory | None] | None:
     """As `solved_at_once` with nothing kept, for one solve after the other from states like ``u0``: what they
     share is made once.
@@ -53,28 +72,28 @@ def repeated_at_once(
 
 def _prepared(
     f: RightHandSide,
-    method: ExplicitRK,
+    method: Method,
     problem: Problem,
     u0: torch.Tensor,
     times: Sequence[float],
     keep: Keep,
 ) -> "_AtOnce | None":
     """None where such solves are not made here."""
-    if problem.compiled is None or not _done_here(method, problem, u0, times, keep):
+    if problem.compiled is None or not _done_here(problem, u0, keep):
         return None
     pi = _pi(method, u0.dtype, problem.steps)
     if pi is None:
         return None
     try:
-        step = TensorSolve(functional(f.f, problem.params), method.tableau)
+        step = method.loop(f, problem, u0)
     except NotFunctionalError:
+        return None
+    if step is None or not has_outputs(step, inner(times, problem)):
         return None
     return _AtOnce(step, problem, problem.compiled, pi, u0, times)
 
 
-def _done_here(
-    method: ExplicitRK, problem: Problem, u0: torch.Tensor, times: Sequence[float], keep: Keep
-) -> bool:
+def _done_here(problem: Problem, u0: torch.Tensor, keep: Keep) -> bool:
     options = problem.steps
     return (
         is_small(u0)
@@ -83,12 +102,11 @@ def _done_here(
         and not (options.dtmin or options.tstops or options.landing != "cut")
         and keep.states in ("all", "end")
         and not (keep.stages or keep.stiffness)
-        and has_outputs(method.tableau, inner(times, problem))
     )
 
 
 @functools.lru_cache
-def _pi(method: ExplicitRK, dtype: torch.dtype, options: StepOptions) -> tuple[float, ...] | None:
+def _pi(method: Method, dtype: torch.dtype, options: StepOptions) -> tuple[float, ...] | None:
     """The numbers of the PI controller, its old error first; None where it is another."""
     T = np.float32 if dtype is torch.float32 else np.float64
     own, orders = method.constants(options.beta2), (method.order, method.adaptive_order)
@@ -101,7 +119,7 @@ class _AtOnce:
 
     def __init__(
         self,
-        step: TensorSolve,
+        step: TensorLoop,
         problem: Problem,
         steps: CompiledSteps,
         pi: Sequence[float],
@@ -110,7 +128,7 @@ class _AtOnce:
     ) -> None:
         self.step, self.problem, self.steps, self.times = step, problem, steps, times
         self.inside = inner(times, problem)
-        self.asked, self.of_output = padded(self.inside, problem), of_output(step.tableau)
+        self.asked = padded(self.inside, problem)
         self.old_error, *control = pi
         tolerances = problem.abstol, problem.reltol
         self.fixed = problem.tspan[1], _dtmax(problem, u0.dtype), *tolerances, math.sqrt(u0.numel()), *control
@@ -118,24 +136,24 @@ class _AtOnce:
     @torch.no_grad()
     def solve(self, u0: torch.Tensor, keep: Keep) -> Trajectory | None:
         """None where it can not be compiled, or comes to no good end."""
-        what = f"solves by {self.step.tableau.name} at once"
+        what = f"solves by {self.step.name} at once"
         return quietly(self.steps, what, lambda: self._solve(u0, keep))
 
     def _solve(self, u0: torch.Tensor, keep: Keep) -> Trajectory | None:
-        problem, tableau, inside = self.problem, self.step.tableau, self.inside
+        problem, step, inside = self.problem, self.step, self.inside
         t, t_end = problem.tspan
         dt, old_error, u = problem.dt, self.old_error, u0
         keeping = keep.states == "all" or keep.sample is not None
         trajectory, every, outputs = Trajectory(), list[torch.Tensor](), {t: u0}
-        key = known(self.step.f, u0, self.asked)
+        key = known(step.f, u0, self.asked)
         while t != t_end:
-            function = one_call(self.steps, self.step, "solve", dt is None, keeping, bool(inside))
+            function = one_call(self.steps, step, "solve", dt is None, keeping, bool(inside))
             left = problem.maxiters - trajectory.naccept - trajectory.nreject
             numbers = torch.from_numpy(
                 np.array((t, dt or 0.0, old_error, not trajectory.t, left, *self.fixed))
             )
-            start, shared = t, (self.of_output, self.asked)
-            told, u, end, *kept = function(key, (self.step,), self.step.of_method, numbers, *shared, u)
+            start, shared = t, (step.of_output, self.asked)
+            told, u, end, *kept = function(key, (step,), step.of_method, numbers, *shared, u)
             naccept, nreject, t, dt, old_error, total, *rows = told.tolist()
             count = int(naccept)
             if not math.isfinite(total) or (count < STEPS and t != t_end):
@@ -159,8 +177,8 @@ class _AtOnce:
         trajectory.outputs = [end if time == t_end else outputs[time].clone() for time in self.times]
         if keep.restarts:
             trajectory.saved = dict(zip(self.times, trajectory.outputs, strict=True))
-        tried = trajectory.naccept + trajectory.nreject
-        trajectory.nf = tried * (tableau.stages - tableau.fsal) + tableau.fsal + 2 * (problem.dt is None)
+        calls = step.calls(trajectory.naccept, trajectory.nreject, u0)
+        trajectory.nf = calls + 2 * (problem.dt is None)
         trajectory.calls = Calls(trajectory.nf)
         return trajectory
 

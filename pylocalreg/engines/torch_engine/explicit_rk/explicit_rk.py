@@ -16,6 +16,8 @@ from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
 from pylocalreg.engines.torch_engine.explicit_rk.retake import ExplicitRKRetake
 from pylocalreg.engines.torch_engine.explicit_rk.reversed_at_once import replay
 from pylocalreg.engines.torch_engine.explicit_rk.step import add_interpolant_stages, combine, estimate_of_step
+from pylocalreg.engines.torch_engine.explicit_rk.tensor_solve import TensorSolve
+from pylocalreg.engines.torch_engine.functional import functional
 from pylocalreg.engines.torch_engine.method import Record, Stepper
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import Tableau
@@ -47,6 +49,9 @@ class ExplicitRK:
             if chain is not None:
                 return NarrowStepper(chain, f, self.tableau, u0, problem)
         return ExplicitRKStepper(f, self.tableau, attempts(f, self.tableau, u0, problem))
+
+    def loop(self, f: RightHandSide, problem: Problem, u0: torch.Tensor) -> TensorSolve:
+        return TensorSolve(functional(f.f, problem.params), self.tableau)
 
     def dense_output(self, t: float, u: torch.Tensor, dt: float, record: Record, time: float) -> torch.Tensor:
         return combine(u, self.tableau.interpolant_weights((time - t) / dt), record, dt)

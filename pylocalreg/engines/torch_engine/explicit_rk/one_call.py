@@ -8,10 +8,9 @@ import torch
 from pylocalreg.compiled_steps import CompiledSteps
 from pylocalreg.engines.base import Problem
 from pylocalreg.engines.torch_engine.explicit_rk.compiled import GRAPHS
-from pylocalreg.engines.torch_engine.explicit_rk.tensor_solve import TensorSolve, of_output
+from pylocalreg.engines.torch_engine.explicit_rk.tensor_loop import TensorLoop
 from pylocalreg.engines.torch_engine.functional import Functional
 from pylocalreg.engines.torch_engine.inductor import AcrossSolves, fused
-from pylocalreg.engines.torch_engine.tableaus import Tableau
 
 T = TypeVar("T")
 
@@ -32,9 +31,9 @@ def inner(times: Iterable[float], problem: Problem) -> list[float]:
     return [time for time in times if time not in problem.tspan]
 
 
-def has_outputs(tableau: Tableau, inner: Sequence[object]) -> bool:
+def has_outputs(step: TensorLoop, inner: Sequence[object]) -> bool:
     """Whether a step's own stages give the states at these times, and there are not too many."""
-    return not inner or (len(inner) <= TIMES and len(of_output(tableau)) > 0)
+    return not inner or (len(inner) <= TIMES and len(step.of_output) > 0)
 
 
 def padded(inner: Sequence[float], problem: Problem) -> torch.Tensor:
@@ -54,9 +53,9 @@ def quietly(steps: CompiledSteps, what: str, call: Callable[[], T]) -> T | None:
         return None
 
 
-def one_call(steps: CompiledSteps, step: TensorSolve, method: str, *first: bool) -> AcrossSolves:
+def one_call(steps: CompiledSteps, step: TensorLoop, method: str, *first: bool) -> AcrossSolves:
     """A method of ``step``, given ``first``."""
-    key = step.tableau.name, step.f.hooks, method, *first
+    key = step.name, step.f.hooks, method, *first
     return steps.get(key, lambda: AcrossSolves(fused(method, *first, loops=True)))
 
 

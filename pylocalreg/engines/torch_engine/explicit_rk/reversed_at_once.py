@@ -23,7 +23,7 @@ from pylocalreg.engines.torch_engine.explicit_rk.one_call import (
     quietly,
 )
 from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
-from pylocalreg.engines.torch_engine.explicit_rk.tensor_solve import TensorSolve, of_output
+from pylocalreg.engines.torch_engine.explicit_rk.tensor_solve import TensorSolve
 from pylocalreg.engines.torch_engine.functional import Tensors
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import Tableau
@@ -62,20 +62,21 @@ class AtOnceReplay(CompiledReplay):
         adjoint: torch.Tensor | None,
         outputs: Sequence[tuple[float, torch.Tensor]],
     ) -> torch.Tensor | None:
-        if not has_outputs(self.tableau, outputs):
+        step = TensorSolve(self.step.f, self.tableau)
+        if not has_outputs(step, outputs):
             return None
         what = f"the adjoint of solves by {self.tableau.name} at once"
-        return quietly(self.steps, what, lambda: self._run(first, stop, adjoint, outputs))
+        return quietly(self.steps, what, lambda: self._run(step, first, stop, adjoint, outputs))
 
     def _run(
         self,
+        step: TensorSolve,
         first: int,
         stop: int,
         adjoint: torch.Tensor | None,
         outputs: Sequence[tuple[float, torch.Tensor]],
     ) -> torch.Tensor:
         trajectory, tableau, saving = self.trajectory, self.tableau, bool(outputs)
-        step = TensorSolve(self.step.f, tableau)
         taken = [*range(first, stop), *[first] * (-(stop - first) % ROWS)]
         ends = [*trajectory.t[1:], self.problem.tspan[1]]
         rows = np.array([(trajectory.t[i], trajectory.dt[i], ends[i]) for i in taken])
@@ -92,7 +93,7 @@ class AtOnceReplay(CompiledReplay):
             return function(
                 key,
                 (step, step.f.own),
-                *(step.of_method, of_output(tableau), torch.tensor(stop - first), torch.from_numpy(rows)),
+                *(step.of_method, step.of_output, torch.tensor(stop - first), torch.from_numpy(rows)),
                 *(states, by_end, times, at_times),
             )
 

@@ -1,93 +1,14 @@
-"""A whole solve with adaptive steps as one function of tensors, for a compiler: its loop, and what chooses
-the steps, are in the function too.
-"""
+"""Solves by an explicit Runge-Kutta method, and their adjoints, as functions of tensors."""
 
 import functools
-from collections.abc import Sequence
 
 import torch
 
-from pylocalreg.engines.torch_engine.explicit_rk.tensor_control import NUMBERS, TensorPI, first_step, spacing
+from pylocalreg.engines.torch_engine.explicit_rk.tensor_control import NUMBERS
+from pylocalreg.engines.torch_engine.explicit_rk.tensor_loop import LoopNumbers, Outputs, TensorLoop
 from pylocalreg.engines.torch_engine.explicit_rk.tensor_step import TensorStep, TensorSums
 from pylocalreg.engines.torch_engine.functional import Functional, Tensors
 from pylocalreg.engines.torch_engine.tableaus import Tableau
-
-STEPS = 64
-"""Accepted steps of one call: what has room in its record."""
-
-
-class _Numbers:
-    """What a call of `TensorSolve.solve` is given, in the state's dtype.
-
-    Of one tensor they are views; a loop's function may be given one alone, and takes it apart itself.
-    """
-
-    def __init__(
-        self, tableau: Tableau, of_method: torch.Tensor, of_call: torch.Tensor, T: torch.dtype
-    ) -> None:
-        stages = tableau.stages
-        self.nodes, self.weights = of_method[:stages], of_method[stages : -1 - len(NUMBERS)]
-        order, *own = of_method[-1 - len(NUMBERS) :].unbind()
-        *at_start, t_end, dtmax, abstol, reltol, self.root = of_call[:10].unbind()
-        self.at_start = [x.to(T) for x in at_start]
-        self.order, self.t_end, self.dtmax = order.to(T), t_end.to(T), dtmax.to(T)
-        self.abstol, self.reltol = abstol.to(T), reltol.to(T)
-        self.control = TensorPI(own, *(x.to(T) for x in of_call[10:].unbind()))
-
-    def next_size(self, t: torch.Tensor, dt: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What is proposed, what of it is tried, and whether that lands on the end."""
-        direction = torch.sign(self.t_end - t)
-        proposed, distance = torch.minimum(dt.abs(), self.dtmax), (self.t_end - t).abs()
-        gap = 100 * spacing(torch.maximum(t.abs(), self.t_end.abs()))
-        tried = direction * torch.minimum(proposed, distance)
-        return direction * proposed, tried, ~(proposed + gap < distance)
-
-    def of_step(self, t: torch.Tensor, dt: torch.Tensor) -> torch.Tensor:
-        """As `TensorSums.numbers_of`."""
-        t, dt = t.double(), dt.double()
-        times, weights = t + self.nodes * dt, self.weights * dt
-        tolerances = torch.stack((self.abstol, self.reltol))
-        return torch.cat((times.to(tolerances.dtype), weights.to(tolerances.dtype), tolerances))
-
-
-class _Outputs:
-    """Dense output of a step from ``t`` of size ``dt`` to ``t_next``, at ``times``, in double precision."""
-
-    def __init__(
-        self,
-        coefficients: torch.Tensor,
-        times: torch.Tensor,
-        t: torch.Tensor,
-        dt: torch.Tensor,
-        t_next: torch.Tensor,
-    ) -> None:
-        t, dt, t_next = t.double(), dt.double(), t_next.double()
-        direction = torch.sign(dt)
-        after, before = direction * (times - t) > 0, direction * (times - t_next) < 0
-        self.at_end, self.inside = times == t_next, after & before
-        theta = ((times - t) / dt).unsqueeze(1)
-        weights = torch.zeros_like(coefficients[0] * theta)
-        for coefficient in reversed(coefficients.unbind()):
-            weights = (weights + coefficient) * theta
-        self.weights = weights * dt
-        """A row for each time, of the stages' weights."""
-
-    def of(self, u: torch.Tensor, ks: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The states, whatever they are where a time is not inside."""
-        columns = self.weights.to(u.dtype).unbind(1)
-        for k, column in zip(ks, columns, strict=True):
-            u = torch.addcmul(u, k, column.reshape(-1, *[1] * k.dim()))
-        return u
-
-    def pulled_back(self, cotangents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-        """Of the states at the times: what they add to the cotangents of the step's end, of its start, and of
-        its stages.
-        """
-        T, flat = cotangents.dtype, cotangents.reshape(len(cotangents), -1)
-        inside = self.inside.to(T).unsqueeze(1)
-        rows = torch.cat((self.at_end.to(T).unsqueeze(1), inside, self.weights.to(T) * inside), 1)
-        end, start, *by_stage = (rows.t() @ flat).reshape(-1, *cotangents.shape[1:]).unbind()
-        return end, start, by_stage
 
 
 @functools.lru_cache
@@ -106,93 +27,40 @@ def _of_method(tableau: Tableau) -> torch.Tensor:
     return torch.tensor(numbers, dtype=torch.float64, device="cpu")
 
 
-class TensorSolve(TensorStep):
-    """Steps of a method through ``f``, one after the other: the loop of `integrate`, without its errors."""
+class TensorSolve(TensorStep, TensorLoop):
+    """See `TensorLoop`."""
 
     def __init__(self, f: Functional, tableau: Tableau) -> None:
         super().__init__(f, tableau)
-        self.of_method = _of_method(tableau)
+        self.name, self.fsal = tableau.name, tableau.fsal
+        self.of_method, self.of_output = _of_method(tableau), of_output(tableau)
 
-    def solve(
+    def attempted(
         self,
-        automatic: bool,
-        keeping: bool,
-        saving: bool,
         of_method: torch.Tensor,
-        of_call: torch.Tensor,
-        of_output: torch.Tensor,
-        times: torch.Tensor,
-        u0: torch.Tensor,
-    ) -> Tensors:
-        """Steps to the end, or until there are `STEPS`; with an ``automatic`` first one dt is not looked at.
+        numbers: LoopNumbers,
+        t: torch.Tensor,
+        dt: torch.Tensor,
+        u: torch.Tensor,
+        k1: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Tensors]:
+        nodes, weights = self._apart(of_method)
+        times, of_sums = t.double() + nodes * dt.double(), weights * dt.double()
+        tolerances = torch.stack((numbers.abstol, numbers.reltol))
+        of_step = torch.cat((times.to(u.dtype), of_sums.to(u.dtype), tolerances))
+        norm, u_new, *ks = self.attempt(of_step, u, k1)
+        return norm, u_new, ks[-1], (k1, *ks)
 
-        ``of_call``, in double precision: where the call starts (t, dt, the controller's old error, whether no
-        step was accepted yet) and how many steps it may try; t_end, dtmax, abstol, reltol, the root of the
-        number of elements, and the fields of `TensorPI` after the first.
+    def unit(self, dt: torch.Tensor) -> torch.Tensor:
+        return dt
 
-        Gives what was counted and where it ended (naccept, nreject, t, dt, the old error), the sum of the
-        state there, and behind that t, dt and EEst of the accepted steps, row by row; that state, twice; the
-        states that the accepted steps start from, if they are kept; and those at the ``times`` that these
-        steps pass, if they are saved.
-        """
-        from torch._higher_order_ops import while_loop  # which old versions do not have
+    def calls(self, naccept: int, nreject: int, u: torch.Tensor) -> int:
+        return (naccept + nreject) * (self.tableau.stages - self.fsal) + self.fsal
 
-        T, tableau = u0.dtype, self.tableau
-        numbers = _Numbers(tableau, of_method, of_call, T)
-        t, dt, old_error, *_ = (x.clone() for x in numbers.at_start)
-
-        def call(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-            return self.f((), t, u).clone()
-
-        def measure(x: torch.Tensor) -> torch.Tensor:
-            norm: torch.Tensor = torch.linalg.vector_norm(x / (u0.abs() * numbers.reltol + numbers.abstol))
-            return norm / numbers.root.to(T)
-
-        k1 = call(t, u0)
-        if automatic:
-            dt = first_step(call, t, numbers.t_end, numbers.dtmax, numbers.order, measure, u0, k1)
-
-        def goes_on(naccept, nreject, t, dt, old_error, u, k1, record, states, saved):  # type: ignore[no-untyped-def]
-            numbers = _Numbers(tableau, of_method, of_call, T)
-            _, tried, _ = numbers.next_size(t, dt)
-            moves = (t + tried != t) & dt.isfinite()
-            return (
-                (naccept < STEPS) & (naccept + nreject < numbers.at_start[-1]) & (t != numbers.t_end) & moves
-            )
-
-        def step(naccept, nreject, t, dt, old_error, u, k1, record, states, saved):  # type: ignore[no-untyped-def]
-            numbers = _Numbers(tableau, of_method, of_call, T)
-            proposed, tried, lands = numbers.next_size(t, dt)
-            if not tableau.fsal:
-                k1 = call(t, u)
-            norm, u_new, *ks = self.attempt(numbers.of_step(t, tried), u, k1)
-            error = (norm.double() / numbers.root).to(T)
-            first = (numbers.at_start[3] > 0) & (naccept == 0)
-            accepted, dt, old_error = numbers.control.propose(tried, proposed, error, old_error, first)
-            here = (torch.arange(STEPS, device=u.device) == naccept) & accepted
-            record = torch.where(here.unsqueeze(1), torch.stack((t, tried, error)), record)
-            states = torch.where(here.reshape(-1, *[1] * u.dim()), u, states) if keeping else states.clone()
-            t_next = torch.where(lands, numbers.t_end, t + tried)
-            if saving:
-                outputs = _Outputs(of_output, times, t, tried, t_next)
-                at_end, inside = (x.reshape(-1, *[1] * u.dim()) for x in (outputs.at_end, outputs.inside))
-                passed = torch.where(at_end, u_new, outputs.of(u, (k1, *ks)))
-                saved = torch.where((at_end | inside) & accepted, passed, saved)
-            else:
-                saved = saved.clone()
-            t, u = torch.where(accepted, t_next, t), torch.where(accepted, u_new, u)
-            k1 = torch.where(accepted, ks[-1], k1) if tableau.fsal else k1
-            return naccept + accepted, nreject + ~accepted, t, dt, old_error, u, k1, record, states, saved
-
-        count = torch.zeros((), dtype=torch.int64, device=u0.device)
-        record = u0.new_zeros(STEPS, 3)
-        states = u0.new_zeros(STEPS, *u0.shape) if keeping else u0.new_zeros(0)
-        saved = u0.new_zeros(len(times), *u0.shape) if saving else u0.new_zeros(0)
-        start = (count, count.clone(), t, dt, old_error, u0.clone(), k1, record, states, saved)
-        naccept, nreject, t, dt, old_error, u, _, *kept = while_loop(goes_on, step, start)  # type: ignore[no-untyped-call]
-        record, states, saved = kept
-        ended = torch.stack([x.double() for x in (naccept, nreject, t, dt, old_error, u.sum())])
-        return torch.cat((ended, record.double().reshape(-1))), u, u.clone(), states, saved
+    def _apart(self, of_method: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The nodes, and the weights of all sums."""
+        stages = self.tableau.stages
+        return of_method[:stages], of_method[stages : -1 - len(NUMBERS)]
 
     def reverse_solve(
         self,
@@ -213,7 +81,7 @@ class TensorSolve(TensorStep):
         """
         from torch._higher_order_ops import while_loop
 
-        T, stages = states.dtype, self.tableau.stages
+        T = states.dtype
 
         def left(i, adjoint, *by_params):  # type: ignore[no-untyped-def]
             return i >= 0
@@ -221,10 +89,10 @@ class TensorSolve(TensorStep):
         def step(i, adjoint, *by_params):  # type: ignore[no-untyped-def]
             t, dt, t_next = torch.index_select(rows, 0, i.reshape(1)).squeeze(0).unbind()
             u = torch.index_select(states, 0, i.reshape(1)).squeeze(0)
-            nodes, weights = t + of_method[:stages] * dt, of_method[stages : -1 - len(NUMBERS)] * dt
-            of_step = torch.cat((nodes.to(T), weights.to(T), of_method.new_zeros(2).to(T)))
+            nodes, weights = self._apart(of_method)
+            of_step = torch.cat(((t + nodes * dt).to(T), (weights * dt).to(T), of_method.new_zeros(2).to(T)))
             if saving:
-                outputs = _Outputs(of_output, times, t, dt, t_next)
+                outputs = Outputs(of_output, times, t, dt, t_next, dt)
                 given = self.reverse_with(outputs.pulled_back(at_times), params, of_step, u, adjoint)
             else:
                 given = self.reverse(params, of_step, u, adjoint)

@@ -31,9 +31,9 @@ class _Layout:
         stages = tableau.stages
         rows: list[Row] = [(0.0, ()), *zip(tableau.c[: stages - 1], tableau.a[: stages - 1], strict=True)]
         layout = [0.0 for _ in range(stages)]
-        self.of_stage: list[dict[int, int]] = [_placed(a, layout) for _, a in rows]
-        self.of_solution = _placed(tableau.b, layout)
-        self.of_error = _placed(tableau.btilde, layout)
+        self.of_stage: list[dict[int, int]] = [placed(a, layout) for _, a in rows]
+        self.of_solution = placed(tableau.b, layout)
+        self.of_error = placed(tableau.btilde, layout)
         self.weights = np.array(layout)
         self.nodes = np.array([c for c, _ in rows])
 
@@ -65,11 +65,11 @@ class TensorSums:
 
     def stage(self, i: int, of_step: torch.Tensor, u: torch.Tensor, *ks: torch.Tensor) -> Tensors:
         """The state at which the stage of index ``i`` is evaluated."""
-        return (_sum(u, self.of_stage[i], ks, of_step.unbind()),)
+        return (weighted_sum(u, self.of_stage[i], ks, of_step.unbind()),)
 
     def solution(self, of_step: torch.Tensor, u: torch.Tensor, *ks: torch.Tensor) -> Tensors:
         """The new state."""
-        return (_sum(u, self.of_solution, ks, of_step.unbind()),)
+        return (weighted_sum(u, self.of_solution, ks, of_step.unbind()),)
 
     def norm(self, of_step: torch.Tensor, u: torch.Tensor, u_new: torch.Tensor, *ks: torch.Tensor) -> Tensors:
         """The square root of sum (error / scale)^2; NaN where the method has no estimate."""
@@ -81,7 +81,7 @@ class TensorSums:
         if not self.of_error:
             return u.new_full((), math.nan)
         scale = numbers[-2] + torch.maximum(u.abs(), u_new.abs()) * numbers[-1]
-        norm: torch.Tensor = torch.linalg.vector_norm(_sum(None, self.of_error, ks, numbers) / scale)
+        norm: torch.Tensor = torch.linalg.vector_norm(weighted_sum(None, self.of_error, ks, numbers) / scale)
         return norm
 
 
@@ -97,8 +97,8 @@ class TensorStep(TensorSums):
         tableau, ks, numbers = self.tableau, [k1], of_step.unbind()
         seen: set[int] = set()
         for i in range(1, tableau.stages - tableau.fsal):
-            ks.append(self._owned(numbers[i], _sum(u, self.of_stage[i], ks, numbers), seen))
-        u_new = _sum(u, self.of_solution, ks, numbers)
+            ks.append(self._owned(numbers[i], weighted_sum(u, self.of_stage[i], ks, numbers), seen))
+        u_new = weighted_sum(u, self.of_solution, ks, numbers)
         if tableau.fsal:
             ks.append(self._owned(numbers[tableau.stages - 1], u_new, seen))
         return self._norm(numbers, u, u_new, ks), u_new, *ks[1:]
@@ -193,8 +193,8 @@ class TensorStep(TensorSums):
         """EEst, and from its cotangent that of ``u``; adds those of the stages, but for what they are to each
         other.
         """
-        error = _sum(None, self.of_error, ks, numbers)
-        u_new = _sum(u, self.of_solution, ks, numbers)
+        error = weighted_sum(None, self.of_error, ks, numbers)
+        u_new = weighted_sum(u, self.of_solution, ks, numbers)
 
         def of_state(error: torch.Tensor, u: torch.Tensor, u_new: torch.Tensor) -> torch.Tensor:
             return scaled_rms(error, u, u_new, numbers[-2], numbers[-1])
@@ -212,7 +212,7 @@ class TensorStep(TensorSums):
         ks: list[torch.Tensor] = []
         pullbacks: list[Pullback] = []
         for i in range(stages):
-            stage = _sum(u, self.of_stage[i], ks, numbers) if i else u
+            stage = weighted_sum(u, self.of_stage[i], ks, numbers) if i else u
 
             def at(params: Tensors, stage: torch.Tensor, t: torch.Tensor = numbers[i]) -> torch.Tensor:
                 return self.f(params, t, stage)
@@ -255,7 +255,7 @@ class TensorStep(TensorSums):
         return k
 
 
-def _sum(
+def weighted_sum(
     u: torch.Tensor | None, places: dict[int, int], ks: Sequence[torch.Tensor], numbers: Tensors
 ) -> torch.Tensor:
     """``u`` and the stages by the weights at these places."""
@@ -266,7 +266,7 @@ def _sum(
     return total
 
 
-def _placed(weights: Sequence[float], layout: list[float]) -> dict[int, int]:
+def placed(weights: Sequence[float], layout: list[float]) -> dict[int, int]:
     """Put the weights that are not 0 behind what ``layout`` has: the places they get, by stage."""
     places = {}
     for j, weight in enumerate(weights):

@@ -8,6 +8,7 @@ from pylocalreg.engines.base import Gradient, Problem, Quantity, Trajectory
 from pylocalreg.engines.torch_engine.controller import Constants, usual_betas
 from pylocalreg.engines.torch_engine.error_norm import ErrorNorm
 from pylocalreg.engines.torch_engine.explicit_rk.step import combine
+from pylocalreg.engines.torch_engine.functional import functional
 from pylocalreg.engines.torch_engine.linearization import Linearization
 from pylocalreg.engines.torch_engine.method import Record
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
@@ -15,9 +16,13 @@ from pylocalreg.engines.torch_engine.rosenbrock.replay import RosenbrockReplay
 from pylocalreg.engines.torch_engine.rosenbrock.retake import RosenbrockRetake
 from pylocalreg.engines.torch_engine.rosenbrock.step import differentiable_step, estimate_of_stages
 from pylocalreg.engines.torch_engine.rosenbrock.tableau import RosenbrockTableau
+from pylocalreg.engines.torch_engine.rosenbrock.tensor_solve import EEST_SINGULAR, LARGEST, RosenbrockSolve
 
 QSTEADY_MAX = 6 / 5  # a step that would shrink by less stays as it is
-EEST_SINGULAR = 2.0
+UNCOMPILED = (
+    f"a solve by a Rosenbrock method is compiled whole, from states of up to {LARGEST} numbers in a system, "
+    "on the CPU, with the PI controller, without tstops, events and progress, of dynamics that can be traced"
+)
 
 
 class Rosenbrock:
@@ -35,7 +40,18 @@ class Rosenbrock:
     def constants(self, beta2: float | None) -> Constants:
         return Constants(*usual_betas(self.order), qsteady_max=QSTEADY_MAX)
 
+    def loop(self, f: RightHandSide, problem: Problem, u0: torch.Tensor) -> RosenbrockSolve | None:
+        """Raises JacobianError too: the dynamics are looked at where the solve starts."""
+        if problem.jacobian != "system" or u0.numel() > LARGEST:
+            return None
+        solve = RosenbrockSolve(functional(f.f, problem.params), self.tableau)
+        with torch.no_grad():
+            f.linearized_again(problem.tspan[0], u0, problem.jacobian)
+        return solve
+
     def stepper(self, f: RightHandSide, u0: torch.Tensor, problem: Problem) -> "RosenbrockStepper":
+        if problem.compiled is not None:
+            problem.compiled.refuse(f"steps by {self.name}", UNCOMPILED)
         return RosenbrockStepper(f, self.tableau, u0, problem)
 
     def dense_output(self, t: float, u: torch.Tensor, dt: float, record: Record, time: float) -> torch.Tensor:
