@@ -36,23 +36,35 @@ Solve = Callable[[float], tuple[Array, int]]
 
 
 class Field(torch.nn.Module):
-    """A problem's f as the torch packages call it, counted."""
+    """A problem's f as the torch packages call it."""
 
     def __init__(self, problem: TestProblem) -> None:
         super().__init__()
         self.f = problem.field(torch)
+
+    def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        du: torch.Tensor = self.f(u)
+        return du
+
+
+class Counted(Field):
+    """For packages that do not count."""
+
+    def __init__(self, problem: TestProblem) -> None:
+        super().__init__(problem)
         self.calls = 0
 
     def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         self.calls += 1
-        du: torch.Tensor = self.f(u)
-        return du
+        return super().forward(t, u)
 
 
 Engine = Literal["torch", "julia", "julia function"]
 
 
-def of_pylocalreg(solver: str, engine: Engine = "torch") -> Callable[[TestProblem], Solve]:
+def of_pylocalreg(
+    solver: str, engine: Engine = "torch", compile: bool = False
+) -> Callable[[TestProblem], Solve]:
     """``"julia"`` calls the PyTorch function back, ``"julia function"`` takes the problem in Julia."""
 
     def build(problem: TestProblem) -> Solve:
@@ -61,16 +73,17 @@ def of_pylocalreg(solver: str, engine: Engine = "torch") -> Callable[[TestProble
         if engine == "julia function":
             field = plr.julia.function(problem.julia, file=JULIA).double()
 
+        node = plr.NeuralODE(
+            field,
+            (0.0, problem.end),
+            solver=solver,
+            engine="torch" if engine == "torch" else "julia",
+            adjoint="interpolating",  # not taken here; the default has no FBDF
+            compile=compile,
+        )
+
         def solve(tolerance: float) -> tuple[Array, int]:
-            node = plr.NeuralODE(
-                field,
-                (0.0, problem.end),
-                solver=solver,
-                abstol=_absolute(problem, tolerance),
-                reltol=tolerance,
-                engine="torch" if engine == "torch" else "julia",
-                adjoint="interpolating",  # not taken here; the default has no FBDF
-            )
+            node.abstol, node.reltol = _absolute(problem, tolerance), tolerance
             with torch.no_grad():
                 solution = node(u0)
             return solution.u.numpy(), solution.stats.nfe
@@ -86,7 +99,7 @@ def of_torchdiffeq(method: str) -> Callable[[TestProblem], Solve]:
         u0, times = torch.from_numpy(problem.u0), torch.tensor([0.0, problem.end], dtype=torch.float64)
 
         def solve(tolerance: float) -> tuple[Array, int]:
-            field = Field(problem)
+            field = Counted(problem)
             atol = _absolute(problem, tolerance)
             with torch.no_grad():
                 u = torchdiffeq.odeint(field, u0, times, rtol=tolerance, atol=atol, method=method)[-1]
@@ -103,7 +116,7 @@ def of_torchode(problem: TestProblem) -> Solve:
     zero, end = torch.zeros(1, dtype=torch.float64), torch.full((1,), problem.end, dtype=torch.float64)
 
     def solve(tolerance: float) -> tuple[Array, int]:
-        field = Field(problem)
+        field = Counted(problem)
         term = torchode.ODETerm(lambda t, u: field(t, u[0])[None])
         atol = _absolute(problem, tolerance)
         controller = torchode.IntegralController(atol=atol, rtol=tolerance, term=term)
@@ -174,6 +187,8 @@ def _absolute(problem: TestProblem, tolerance: float) -> float:
 EXPLICIT: dict[str, Callable[[TestProblem], Solve]] = {
     "pylocalreg Tsit5": of_pylocalreg("Tsit5"),
     "pylocalreg Vern7": of_pylocalreg("Vern7"),
+    "pylocalreg Tsit5, compile=True": of_pylocalreg("Tsit5", compile=True),
+    "pylocalreg Vern7, compile=True": of_pylocalreg("Vern7", compile=True),
     "pylocalreg Tsit5, Julia engine": of_pylocalreg("Tsit5", "julia"),
     "pylocalreg Tsit5, Julia function": of_pylocalreg("Tsit5", "julia function"),
     "pylocalreg Vern7, Julia function": of_pylocalreg("Vern7", "julia function"),
@@ -188,6 +203,7 @@ EXPLICIT: dict[str, Callable[[TestProblem], Solve]] = {
 STIFF: dict[str, Callable[[TestProblem], Solve]] = {
     "pylocalreg Rosenbrock23": of_pylocalreg("Rosenbrock23"),
     "pylocalreg Rodas5P": of_pylocalreg("Rodas5P"),
+    "pylocalreg Rodas5P, compile=True": of_pylocalreg("Rodas5P", compile=True),
     "pylocalreg Rodas5P, Julia engine": of_pylocalreg("Rodas5P", "julia"),
     "pylocalreg Rodas5P, Julia function": of_pylocalreg("Rodas5P", "julia function"),
     "pylocalreg FBDF, Julia function": of_pylocalreg("FBDF", "julia function"),
@@ -292,7 +308,7 @@ def draw(runs: Sequence[dict[str, Any]], output: Path) -> None:
     plt: Any = importlib.import_module("matplotlib.pyplot")
     names = [name for name in PROBLEMS if any(run["problem"] == name for run in runs)]
     figure, axes = plt.subplots(2, len(names) // 2 + 1, figsize=(18, 9), layout="constrained")
-    colors = {contestant: plt.get_cmap("tab20")(i) for i, contestant in enumerate((*EXPLICIT, *STIFF))}
+    colors = {contestant: plt.get_cmap("tab20")(i % 20) for i, contestant in enumerate((*EXPLICIT, *STIFF))}
     lines: dict[str, Any] = {}
     for axis, name in zip(axes.flat, names, strict=False):
         for contestant in STIFF if PROBLEMS[name].stiff else EXPLICIT:

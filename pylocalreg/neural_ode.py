@@ -111,7 +111,8 @@ class NeuralODE(NeuralDE):
         event: an `Event`, or several: where a condition crosses zero the solve ends, or the state changes.
         compile: fuse what a step does beside the dynamics, and the dynamics with it where they can be
             traced; on a GPU record it as a CUDA graph. For the explicit Runge-Kutta methods of the embedded
-            engine. The same steps within rounding; docs/speed.md says what it takes and when it falls back.
+            engine, and for Rosenbrock methods on small systems. The same steps within rounding;
+            docs/speed.md says what it takes and when it falls back.
         keep_stages: keep what the pullbacks of the calls of f need, so that the discrete adjoint takes no
             step again: a training step makes no second evaluations, for the memory of all of them.
             ``"auto"`` keeps those of the first steps, up to 256 MiB. For the explicit Runge-Kutta methods
