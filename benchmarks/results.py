@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks import choices, digits, floor, loose, memory, page, reproduction, work_precision
 from benchmarks.records import read
 from pylocalreg.experiments import figures, paper, records, tables
-from pylocalreg.experiments.comparison import EXPERIMENTS, compare
+from pylocalreg.experiments.comparison import compare
 from pylocalreg.experiments.files import write_text
 from pylocalreg.experiments.metrics import METRICS
 from pylocalreg.experiments.records import Record
@@ -72,7 +72,7 @@ def summary() -> str:
             kind = METRICS[comparison.any_run.metric]
             ours, theirs = (kind.written(one.spread("test_score").mean) for one in (method, vanilla))
             rows.append(
-                f"| {EXPERIMENTS[comparison.experiment]}, {method.label} {_runs(len(method.runs))} "
+                f"| {comparison.title}, {method.label} {_runs(len(method.runs))} "
                 f"| {method.ratio(vanilla, 'test_nfe'):.2f} | {ours}, vanilla's {theirs} "
                 f"| {method.ratio(vanilla, 'train_seconds'):.2f} "
                 f"| {1 / method.ratio(vanilla, 'prediction_seconds'):.1f} times faster |"

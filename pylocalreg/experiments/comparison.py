@@ -83,6 +83,14 @@ class Comparison:
         return self.methods[0].any_run
 
     @property
+    def compiled(self) -> bool:
+        return self.any_run.device.endswith(", compiled")
+
+    @property
+    def title(self) -> str:
+        return EXPERIMENTS[self.experiment] + (", compiled" if self.compiled else "")
+
+    @property
     def conditions(self) -> str:
         run = self.any_run
         train, solver = run.settings["train"], run.settings["solver"]
@@ -129,7 +137,7 @@ def compare(records: Sequence[Record]) -> list[Comparison]:
         groups.setdefault(_conditions(record), []).append(record)
     order = list(EXPERIMENTS)
     found = [Comparison(group[0].experiment, _methods(group)) for group in groups.values()]
-    return sorted(found, key=lambda comparison: order.index(comparison.experiment))
+    return sorted(found, key=lambda comparison: (order.index(comparison.experiment), comparison.compiled))
 
 
 def paper_row(record: Record) -> str:

@@ -109,7 +109,7 @@ def _costs(comparisons: Sequence[Comparison], paper: Paper) -> Any:
                 if printed is not None:
                     axis.plot(at, printed, "kD", markersize=4)
         axis.axhline(1, color="0.3", linewidth=1)
-        names = [(EXPERIMENTS[c.experiment], c.any_run.data) for c, _ in shown]
+        names = [(c.title, c.any_run.data) for c, _ in shown]
         wrapped = ["\n".join(fill(text, CHARACTERS // len(shown)) for text in name) for name in names]
         axis.set(title=f"{title}, ratio to vanilla's", xticks=range(len(shown)), yscale="log")
         axis.set_xticklabels(wrapped, fontsize=7)
@@ -173,7 +173,7 @@ def _training(comparisons: Sequence[Comparison], number: int) -> Any:
                 label=method.label,
             )
         left.set(
-            title=EXPERIMENTS[comparison.experiment],
+            title=comparison.title,
             xlabel="training step",
             ylabel=f"validation {metric.label}",
         )

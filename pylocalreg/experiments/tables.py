@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from pylocalreg.errors import CheckpointError
 from pylocalreg.experiments.comparison import (
-    EXPERIMENTS,
     METHODS,
     OF_THE_PAPER,
     Comparison,
@@ -120,7 +119,7 @@ def _section(comparison: Comparison, paper: Paper) -> Section:
     if comparison.experiment in OF_THE_PAPER:
         rows.append(_abstract(paper))
     return Section(
-        EXPERIMENTS[comparison.experiment],
+        comparison.title,
         comparison.conditions,
         ("method", f"train {label}", f"test {label}", *HEADER),
         tuple(rows),
