@@ -10,7 +10,7 @@ import pylocalreg as plr
 from pylocalreg.errors import LocalRegError
 from tests.sde import ADAPTIVE, METHODS, NOISES
 
-CASES = int(os.environ.get("FUZZ_CASES", "300"))
+CASES = int(os.environ.get("PYLOCALREG_SDE_FUZZ", "300"))
 
 
 class Field(torch.nn.Module):
