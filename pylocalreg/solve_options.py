@@ -28,6 +28,7 @@ OWN = (
     "reltol",
 )
 """What is an argument of the module."""
+LIMITER = "what takes a step again asks the algorithm; give it as the algorithm's own argument, by code"
 KEPT = {
     "calck": "the states inside the steps are computed by it",
     "callback": "the states are read at every step, which events change",
@@ -37,6 +38,8 @@ KEPT = {
     "save_idxs": "what a solution keeps is what its adjoint needs",
     "save_on": "what a solution keeps is what its adjoint needs",
     "save_start": "what a solution keeps is what its adjoint needs",
+    "stage_limiter": LIMITER,
+    "step_limiter": LIMITER,
     "userdata": "it is not read",
     "verbose": "what goes wrong is raised",
 }

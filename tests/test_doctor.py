@@ -19,6 +19,7 @@ from tests.julia import needs_julia
 ROOT = Path(__file__).parents[1]
 LOCALREG = ROOT / "julia" / "LocalReg"
 RAN = Path(__file__).parent / "data" / "julia_versions.json"
+NEWEST = Path(__file__).parent / "data" / "julia_newest_versions.json"
 
 
 def without_julia(*args: str, **env: str) -> "subprocess.CompletedProcess[str]":
@@ -104,12 +105,27 @@ def test_the_versions_of_julia_are_the_same_everywhere() -> None:
     ran = json.loads(RAN.read_text())["julia"]["version"]
     assert f"LocalReg takes Julia {oldest} and {newest}" in text
     assert f"juliapkg installs one of {installed.replace(' - ', ' to ')}" in text
-    assert f"the tests ran on {ran}" in text
-    assert set(re.findall(r"\b1\.1\d\b(?:\.\d+)?", text)) == {oldest, newest, f"{oldest}.3", ran}
+    last = json.loads(NEWEST.read_text())["julia"]["version"]
+    assert f"the tests ran on {ran}, a Julia of one's own, and on {last}." in text
+    assert set(re.findall(r"\b1\.1\d\b(?:\.\d+)?", text)) == {oldest, newest, f"{oldest}.3", ran, last}
     for version in (ran, f"{oldest}.3", f"{newest}.7"):
         assert _of_another_julia(version) == ""
     assert JULIA in _of_another_julia("1.9.4")
     assert JULIA in _of_another_julia("1.12.0")
+
+
+def test_the_newest_versions_that_were_run_are_within_the_bounds() -> None:
+    """They end with the oldest ones' first number that is not 0, and docs/julia.md names them."""
+    oldest, newest = json.loads(RAN.read_text()), json.loads(NEWEST.read_text())
+    assert set(oldest) == set(newest)
+    text = (ROOT / "docs" / "julia.md").read_text()
+    assert f"OrdinaryDiffEqCore {newest['OrdinaryDiffEqCore']['version']}" in text
+    for name, row in newest.items():
+        assert row.get("uuid") == oldest[name].get("uuid")
+        first, last = ([int(part) for part in of[name]["version"].split(".")] for of in (oldest, newest))
+        kept = next(i for i, part in enumerate(first) if part > 0) + 1
+        assert first <= last
+        assert first[:kept] == last[:kept], name
 
 
 def test_the_oldest_versions_are_those_that_were_run() -> None:

@@ -83,6 +83,8 @@ WRONG: dict[str, tuple[Any, str]] = {
     "options, a list": (lambda: node(solve_options=[1]), "give a dict"),
     "own option": (lambda: node(solve_options={"dtmax": 0.1}), "dtmax="),
     "kept option": (lambda: node(solve_options={"save_everystep": True}), "adjoint needs"),
+    "kept limiter": (lambda: node(solve_options={"step_limiter": 1}), "the algorithm's own argument"),
+    "kept stage limiter": (lambda: node(solve_options={"stage_limiter": 1}), "by code"),
     "kept callback": (lambda: node(solve_options={"callback": 1}), "pylocalreg's"),
     "option's value": (lambda: node(solve_options={"d_discontinuities": "soon"}), "sequence of numbers"),
     "option's value, none": (lambda: node(solve_options={"force_dtmin": None}), "give a number"),
