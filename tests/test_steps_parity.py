@@ -30,8 +30,8 @@ def name(case: dict[str, Any]) -> str:
 
 
 def clamps_first_step(engine: str) -> bool:
-    """Whether this stack's automatic first step is no longer than the way to the first stop; that of the stack
-    that wrote the numbers is (OrdinaryDiffEq.jl #4254, after OrdinaryDiffEqCore 4.14.3).
+    """Whether this stack's automatic first step is no longer than the way to the first stop, as it was not in
+    the stack that wrote the numbers (OrdinaryDiffEq.jl #4254, after OrdinaryDiffEqCore 4.14.3).
     """
     if engine != "julia":
         return False
