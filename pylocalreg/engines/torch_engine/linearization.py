@@ -74,10 +74,7 @@ def linearize(f: Dynamics, t: float, u: torch.Tensor, jacobian: Jacobian) -> Den
         JacobianError: ``f`` can not be differentiated so.
     """
     n = _unknowns(u, jacobian)
-    by_u = torch.cat([units(u, jacobian), u.new_zeros(1, *u.shape)])
-    by_t = u.new_zeros(n + 1)
-    by_t[-1] = 1
-    along = directional(f, t, u, by_t, by_u)
+    along = directional(f, t, u, *directions(u, jacobian))
     columns = along[:-1]
     J = columns.reshape(n, n).T if jacobian == "system" else columns.reshape(n, -1, n).permute(1, 2, 0)
     return DenseLinearization(J, along[-1])
@@ -91,6 +88,13 @@ def units(u: torch.Tensor, jacobian: Jacobian) -> torch.Tensor:
         return unit.view(n, *u.shape)
     # samples do not depend on each other: one direction serves the same feature of all
     return unit.unsqueeze(1).expand(n, len(u), n).reshape(n, *u.shape)
+
+
+def directions(u: torch.Tensor, jacobian: Jacobian) -> tuple[torch.Tensor, torch.Tensor]:
+    """Those of `directional` that give df/du, and behind it df/dt."""
+    by_u = units(u, jacobian)
+    by_t = torch.cat([u.new_zeros(len(by_u)), u.new_ones(1)])
+    return by_t, torch.cat([by_u, u.new_zeros(1, *u.shape)])
 
 
 def counted_calls(u: torch.Tensor, jacobian: Jacobian) -> int:

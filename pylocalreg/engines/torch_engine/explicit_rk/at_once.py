@@ -29,6 +29,8 @@ from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 class Method(Hashable, Protocol):
     """One whose solves can be made so: see `method.Method`."""
 
+    name: str
+
     @property
     def order(self) -> float: ...
 
@@ -79,7 +81,9 @@ def _prepared(
     keep: Keep,
 ) -> "_AtOnce | None":
     """None where such solves are not made here."""
-    if problem.compiled is None or not _done_here(problem, u0, keep):
+    if problem.compiled is None or problem.compiled.refused(_what(method.name)):
+        return None
+    if not _done_here(problem, u0, keep):
         return None
     pi = _pi(method, u0.dtype, problem.steps)
     if pi is None:
@@ -91,6 +95,11 @@ def _prepared(
     if step is None or not has_outputs(step, inner(times, problem)):
         return None
     return _AtOnce(step, problem, problem.compiled, pi, u0, times)
+
+
+def _what(name: str) -> str:
+    """What is refused where solves by this method can not be compiled."""
+    return f"solves by {name} at once"
 
 
 def _done_here(problem: Problem, u0: torch.Tensor, keep: Keep) -> bool:
@@ -136,8 +145,7 @@ class _AtOnce:
     @torch.no_grad()
     def solve(self, u0: torch.Tensor, keep: Keep) -> Trajectory | None:
         """None where it can not be compiled, or comes to no good end."""
-        what = f"solves by {self.step.name} at once"
-        return quietly(self.steps, what, lambda: self._solve(u0, keep))
+        return quietly(self.steps, _what(self.step.name), lambda: self._solve(u0, keep))
 
     def _solve(self, u0: torch.Tensor, keep: Keep) -> Trajectory | None:
         problem, step, inside = self.problem, self.step, self.inside

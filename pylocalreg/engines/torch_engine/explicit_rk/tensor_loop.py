@@ -21,6 +21,7 @@ class LoopNumbers:
     """
 
     def __init__(self, of_method: torch.Tensor, of_call: torch.Tensor, T: torch.dtype) -> None:
+        self.of_method = of_method
         order, *own = of_method[-1 - len(NUMBERS) :].unbind()
         *at_start, t_end, dtmax, abstol, reltol, self.root = of_call[:10].unbind()
         self.at_start = [x.to(T) for x in at_start]
@@ -96,7 +97,6 @@ class TensorLoop(ABC):
     @abstractmethod
     def attempted(
         self,
-        of_method: torch.Tensor,
         numbers: LoopNumbers,
         t: torch.Tensor,
         dt: torch.Tensor,
@@ -167,7 +167,7 @@ class TensorLoop(ABC):
             proposed, tried, lands = numbers.next_size(t, dt)
             if not self.fsal:
                 k1 = call(t, u)
-            norm, u_new, last, stages = self.attempted(of_method, numbers, t, tried, u, k1)
+            norm, u_new, last, stages = self.attempted(numbers, t, tried, u, k1)
             error = (norm.double() / numbers.root).to(T)
             first = (numbers.at_start[3] > 0) & (naccept == 0)
             accepted, dt, old_error = numbers.control.propose(tried, proposed, error, old_error, first)

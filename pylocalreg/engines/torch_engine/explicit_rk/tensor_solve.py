@@ -37,14 +37,13 @@ class TensorSolve(TensorStep, TensorLoop):
 
     def attempted(
         self,
-        of_method: torch.Tensor,
         numbers: LoopNumbers,
         t: torch.Tensor,
         dt: torch.Tensor,
         u: torch.Tensor,
         k1: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Tensors]:
-        nodes, weights = self._apart(of_method)
+        nodes, weights = self._apart(numbers.of_method)
         times, of_sums = t.double() + nodes * dt.double(), weights * dt.double()
         tolerances = torch.stack((numbers.abstol, numbers.reltol))
         of_step = torch.cat((times.to(u.dtype), of_sums.to(u.dtype), tolerances))

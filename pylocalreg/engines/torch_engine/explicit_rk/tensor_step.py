@@ -80,9 +80,7 @@ class TensorSums:
     ) -> torch.Tensor:
         if not self.of_error:
             return u.new_full((), math.nan)
-        scale = numbers[-2] + torch.maximum(u.abs(), u_new.abs()) * numbers[-1]
-        norm: torch.Tensor = torch.linalg.vector_norm(weighted_sum(None, self.of_error, ks, numbers) / scale)
-        return norm
+        return scaled_norm(weighted_sum(None, self.of_error, ks, numbers), u, u_new, *numbers[-2:])
 
 
 class TensorStep(TensorSums):
@@ -253,6 +251,16 @@ class TensorStep(TensorSums):
             return k.clone()
         seen.add(memory)
         return k
+
+
+def scaled_norm(
+    error: torch.Tensor, u: torch.Tensor, u_new: torch.Tensor, abstol: torch.Tensor, reltol: torch.Tensor
+) -> torch.Tensor:
+    """The square root of sum (error / scale)^2."""
+    norm: torch.Tensor = torch.linalg.vector_norm(
+        error / (abstol + torch.maximum(u.abs(), u_new.abs()) * reltol)
+    )
+    return norm
 
 
 def weighted_sum(

@@ -6,9 +6,9 @@ import torch
 
 from pylocalreg.engines.torch_engine.explicit_rk.tensor_control import NUMBERS
 from pylocalreg.engines.torch_engine.explicit_rk.tensor_loop import LoopNumbers, TensorLoop
-from pylocalreg.engines.torch_engine.explicit_rk.tensor_step import placed, weighted_sum
+from pylocalreg.engines.torch_engine.explicit_rk.tensor_step import placed, scaled_norm, weighted_sum
 from pylocalreg.engines.torch_engine.functional import Functional
-from pylocalreg.engines.torch_engine.linearization import calls_of_linearization
+from pylocalreg.engines.torch_engine.linearization import calls_of_linearization, directions
 from pylocalreg.engines.torch_engine.rosenbrock.tableau import RosenbrockTableau
 
 LARGEST = 32
@@ -43,14 +43,13 @@ class RosenbrockSolve(TensorLoop):
 
     def attempted(
         self,
-        of_method: torch.Tensor,
         numbers: LoopNumbers,
         t: torch.Tensor,
         dt: torch.Tensor,
         u: torch.Tensor,
         k1: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-        T, stages, layout = u.dtype, self.stages, self.layout
+        T, stages, layout, of_method = u.dtype, self.stages, self.layout, numbers.of_method
         weights = of_method.to(T).unbind()
         times = (t.double() + of_method[:stages] * dt.double()).to(T).unbind()
         of_dT = (of_method[stages : 2 * stages] * dt.double()).to(T).unbind()
@@ -68,8 +67,8 @@ class RosenbrockSolve(TensorLoop):
                 rhs = weighted_sum(rhs, layout.gamma_C[i - 1], z, weights)
             z.append(system.solve(rhs))
         u_new = weighted_sum(flat, layout.b, z, weights)
-        scale = numbers.abstol + torch.maximum(flat.abs(), u_new.abs()) * numbers.reltol
-        norm: torch.Tensor = torch.linalg.vector_norm(weighted_sum(None, layout.btilde, z, weights) / scale)
+        error = weighted_sum(None, layout.btilde, z, weights)
+        norm = scaled_norm(error, flat, u_new, numbers.abstol, numbers.reltol)
         bad = ~norm.isfinite() & (system.info != 0)
         norm = torch.where(bad, EEST_SINGULAR * numbers.root.to(T), norm)
         of_output = [x.reshape(u.shape) for x in z[: len(self.of_output[0])]]
@@ -84,18 +83,16 @@ class RosenbrockSolve(TensorLoop):
         return of_stages + naccept * calls_of_linearization(u.numel())
 
     def _linearized(self, t: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """df/du as a matrix and df/dt, flat."""
+        """df/du as a matrix and df/dt, flat: `linearize` without its lock, which no compiler takes."""
 
-        def along(direction: torch.Tensor) -> torch.Tensor:
-            _, by_u, *_ = torch.func.jvp(lambda x: self.f((), t, x), (u,), (direction,))
-            derivative: torch.Tensor = by_u
+        def along(direction: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+            _, by_both, *_ = torch.func.jvp(lambda t, u: self.f((), t, u), (t, u), direction)
+            derivative: torch.Tensor = by_both.to(u.dtype)  # as in `derivative_along`
             return derivative
 
         n = u.numel()
-        units = torch.eye(n, dtype=u.dtype, device=u.device).reshape(n, *u.shape)
-        columns = torch.vmap(along)(units).reshape(n, n)
-        _, dT, *_ = torch.func.jvp(lambda x: self.f((), x, u), (t,), (torch.ones_like(t),))
-        return columns.t(), dT.reshape(-1)
+        derivatives = torch.vmap(along)(directions(u, "system")).reshape(n + 1, n)
+        return derivatives[:-1].t(), derivatives[-1]
 
 
 class _System:
