@@ -631,9 +631,9 @@ def main() -> None:
     for title, field in scales.items():
         results[title] = [hold(contest, field, x, rounds, options.shape) for contest in CONTESTS]
         print_results(title, results[title])
-    if options.json:
-        figures = {**setting, "shape": shape.title, "scales": results}
-        write_text(options.json, json.dumps(figures, indent=2) + "\n")
+        if options.json:  # a run on a borrowed device may end before the second
+            figures = {**setting, "shape": shape.title, "scales": results}
+            write_text(options.json, json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

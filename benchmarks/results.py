@@ -124,6 +124,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "mnist-1": lambda: page.shape(figures_of("mnist-1.json")),
     "mnist-2": lambda: page.shape(figures_of("mnist-2.json")),
     "small-1": lambda: page.shape(figures_of("small-1.json")),
+    "mnist-h100": lambda: page.shape(figures_of("mnist-h100.json")),
     "mnist-gpu": lambda: page.shape(figures_of("mnist-gpu.json")),
     "sde": lambda: page.sde(figures_of("sde.json")),
     "memory": lambda: memory.table(figures_of("memory.json")),

@@ -216,7 +216,7 @@ class LayerDynamics(torch.nn.Module):
         p = self.p
         if is_compiling() or torch._C._len_torch_function_stack():
             return self.split(p)  # another may be given in its place
-        key = (id(p), p.data_ptr(), p._version, torch.is_grad_enabled())
+        key = (id(p), p.data_ptr(), p._version, p.requires_grad, torch.is_grad_enabled())
         if self._unpacked is None or self._unpacked[0] != key:
             self._unpacked = key, self.split(p)
         return self._unpacked[1]

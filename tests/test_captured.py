@@ -4,6 +4,7 @@ On the CPU the graph is a stand-in that runs the function again; what the memory
 the same. With a GPU the tests run there too, with the real one.
 """
 
+import copy
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -211,7 +212,6 @@ class Branching(Net):
 @pytest.mark.parametrize(
     "dynamics",
     [
-        torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3)),
         torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout()),
         Branching(3),
     ],
@@ -229,6 +229,75 @@ def test_what_can_not_be_recorded_runs_as_it_is(device: str, dynamics: torch.nn.
         u = run(other)
     assert len(said) == 1
     torch.testing.assert_close(u, run(one), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_counts_what_a_solve_computes_alone(device: str, training: bool) -> None:
+    """What is recorded, looked at and compared leaves no trace in running statistics."""
+    layers = plr.Chain(plr.Dense(3, 3), plr.BatchNorm(3, "tanh"), plr.Dense(3, 3))
+    field = plr.NeuralODE(layers, engine="torch").double().train(training).dynamics
+    one, other = pair(device, field)
+    start = copy.deepcopy(field.state_dict())
+
+    def statistics(node: plr.NeuralODE) -> dict[str, torch.Tensor]:
+        field.load_state_dict(start)
+        for seed in range(2):
+            node(normal(4, 3, seed=seed).to(device)).u.sum().backward()
+        return copy.deepcopy(field.state_dict())
+
+    torch.testing.assert_close(statistics(other), statistics(one), rtol=1e-9, atol=1e-10)
+    assert_same(one, other, normal(4, 3).to(device))
+    # the gradient of a solve with fixed statistics has copies of its own, elsewhere each time
+    assert kept(other) == 2 if training else kept(other) > 2
+
+
+def test_the_adjoint_of_pytorchs_batch_norm_is_not_recorded(device: str) -> None:
+    """It writes to its statistics in a call that is differentiated."""
+    field = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3)).double()
+    one, other = pair(device, field)
+    with pytest.warns(UserWarning, match="the adjoint of steps of Tsit5 runs uncompiled"):
+        assert_same(one, other, normal(4, 3).to(device))
+    assert kept(other) == 1
+
+
+def test_buffers_that_are_replaced(device: str) -> None:
+    class Counting(Net):
+        calls: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__(3)
+            self.register_buffer("calls", torch.zeros((), dtype=torch.float64))
+
+        def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+            self.calls = self.calls + 1
+            k: torch.Tensor = super().forward(t, u)
+            return k
+
+    field = Counting()
+    one, other = pair(device, field)
+    u = one(normal(4, 3).to(device)).u
+    before = float(field.calls)
+    with pytest.warns(UserWarning, match="in the place of their buffers"):
+        again = other(normal(4, 3).to(device)).u
+    torch.testing.assert_close(again, u, rtol=0, atol=0)
+    assert float(field.calls) == 2 * before
+
+
+def test_a_parameter_that_is_frozen_and_thawed(device: str) -> None:
+    field = Net(3)
+    one, other = pair(device, field)
+    u0 = normal(4, 3).to(device)
+    for frozen in ("w1", "w2", None):
+        for name, p in field.named_parameters():
+            p.requires_grad_(name != frozen)
+        for node in (one, other):
+            node.zero_grad()
+            node(u0).u.sum().backward()
+            gradients = {name: p.grad for name, p in field.named_parameters()}
+            if node is one:
+                right = gradients
+        assert [name for name, g in gradients.items() if g is None] == [frozen] * (frozen is not None)
+        torch.testing.assert_close(gradients, right, rtol=1e-9, atol=1e-12)
 
 
 def test_an_unused_parameter_has_no_gradient(device: str) -> None:

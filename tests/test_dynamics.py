@@ -117,6 +117,15 @@ def test_wrong_descriptions(build: Any, error: type[Exception], message: str) ->
         build()
 
 
+def test_a_layer_that_is_frozen_and_thawed() -> None:
+    """Calls of one's own, beside solves: the views of the parameters are those of the moment."""
+    layers = LayerDynamics(plr.Chain(plr.Dense(3, 4, "tanh"), plr.Dense(4, 3)))
+    t, u = torch.zeros(()), torch.ones(2, 3)
+    for frozen in (False, True, False):
+        layers.requires_grad_(not frozen)
+        assert layers(t, u).requires_grad is not frozen
+
+
 def test_softplus_is_exact_above_twenty() -> None:
     """PyTorch's own takes x for it there, 2e-9 too little, and the stack does not."""
     x = torch.tensor([19.9, 20.1, 25.0, 60.0], dtype=torch.float64, requires_grad=True)

@@ -16,6 +16,7 @@ from pylocalreg.engines.torch_engine.explicit_rk.replay import ExplicitRKReplay
 from pylocalreg.engines.torch_engine.explicit_rk.tensor_step import TensorStep, TensorSums
 from pylocalreg.engines.torch_engine.functional import NotFunctionalError, Tensors, functional
 from pylocalreg.engines.torch_engine.inductor import AcrossSolves, InOneSolve, fused
+from pylocalreg.engines.torch_engine.kept_buffers import kept_buffers
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import Tableau
 
@@ -102,17 +103,18 @@ class Function:
         assert isinstance(self.step, TensorStep)
         numbers, u, *_ = tensors
         f = self.step.f
-        if any(True for _ in f.module.buffers()):
-            raise NotFunctionalError("the dynamics have buffers, which a CUDA graph would write to")
         like = tuple(u.shape), u.dtype, u.device, threading.get_ident()
-        self.key = *self.made_for, like, f.reads(numbers[0].to(u.device), u)
+        wanted = f.names if self.params else ()
+        with kept_buffers(f.module), torch.set_grad_enabled(bool(self.params)):  # as it will be called
+            self.key = *self.made_for, like, wanted, f.reads(numbers[0].to(u.device), u)
 
         def record() -> Captured:
             if self.steps.made((*self.made_for, like)) > RECORDINGS:
                 raise NotFunctionalError("the dynamics read other memory in every solve")
             examples = (numbers.to(u.device), *tensors[1:])
             run = partial(getattr(self.step, self.method), *self.first, *self.params)
-            return Captured(run, examples, graph(u.device))
+            with kept_buffers(f.module):
+                return Captured(run, examples, graph(u.device))
 
         return self.steps.get(self.key, record)
 
@@ -282,16 +284,17 @@ class CompiledReplay(ExplicitRKReplay):
             """Which parameters the step depends on; None where what was given is not the step's adjoint: a
             substitution of parameters that the dynamics evade would be zeros without a word.
             """
-            # an estimate's own gradient is known to few digits
-            probed = function(*(tensors[:3] + [torch.zeros_like(x) for x in tensors[3:]]))
-            assert probed is not None
-            plain = ExplicitRKReplay(self.f, self.tableau, self.problem, self.trajectory)
-            by_u = plain.reverse(index, u, adjoint.clone(), (), None)
-            right = [by_u, *plain.grad_params.tensors]
-            if not equal_but_for_rounding(probed, right):
-                function.give_up("what it gives is not the adjoint of a plain step")
-                return None
-            function(*tensors)  # which writes what was given where it was
+            with kept_buffers(self.step.f.module):
+                # an estimate's own gradient is known to few digits
+                probed = function(*(tensors[:3] + [torch.zeros_like(x) for x in tensors[3:]]))
+                assert probed is not None
+                plain = ExplicitRKReplay(self.f, self.tableau, self.problem, self.trajectory)
+                by_u = plain.reverse(index, u, adjoint.clone(), (), None)
+                right = [by_u, *plain.grad_params.tensors]
+                if not equal_but_for_rounding(probed, right):
+                    function.give_up("what it gives is not the adjoint of a plain step")
+                    return None
+                function(*tensors)  # which writes what was given where it was
             return frozenset(i for i, gradient in enumerate(right[1:]) if gradient is not None)
 
         used = self.steps.get((*function.key, "used", self.step.f.names), compared)

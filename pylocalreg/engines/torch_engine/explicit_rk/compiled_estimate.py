@@ -11,6 +11,7 @@ from pylocalreg.engines.torch_engine.explicit_rk.compiled import (
 from pylocalreg.engines.torch_engine.explicit_rk.computed import Gradients
 from pylocalreg.engines.torch_engine.explicit_rk.step import differentiable_step
 from pylocalreg.engines.torch_engine.functional import Tensors
+from pylocalreg.engines.torch_engine.kept_buffers import kept_buffers
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.engines.torch_engine.tableaus import Tableau
 
@@ -37,9 +38,10 @@ def compiled_estimate(
         """Which parameters the step depends on; None where a substitution of parameters misses some. An
         estimate's own gradient is known to few digits: this is the new state's.
         """
-        probed = function(numbers, u, u.new_zeros(()), torch.ones_like(u))
-        assert probed is not None
-        right = _of_solution(f, tableau, t, u, dt, frozen, step.f.own)
+        with kept_buffers(step.f.module):
+            probed = function(numbers, u, u.new_zeros(()), torch.ones_like(u))
+            assert probed is not None
+            right = _of_solution(f, tableau, t, u, dt, frozen, step.f.own)
         if not all(x is None for x in right) and not equal_but_for_rounding(probed[1:], right):
             function.give_up("what it gives is not the gradient of a plain step")
             return None
