@@ -408,6 +408,7 @@ CONTESTS = (
             Target("forward at most 1.25 x NFE calls of f", PYLOCALREG, F_ALONE, 1.25),
             Target("compiled at most 1.10 x NFE calls of f", COMPILED, F_ALONE, 1.10),
             Target("compiled forward at most 2 x diffrax's", COMPILED, DIFFRAX, 2.0, shape="small"),
+            Target("forward by the fast options at most 2 x diffrax's", FAST, DIFFRAX, 2.0, shape="small"),
         ),
     ),
     Contest(
@@ -434,6 +435,13 @@ CONTESTS = (
             Target("training step by the fast options at most torchode's", FAST_DISCRETE, TORCHODE, 1.0),
             Target("training step by the fast options at most diffrax's", FAST_DISCRETE, DIFFRAX, 1.0),
             Target("by default at most 1/2 of odeint's at equal error", DISCRETE, TORCHDIFFEQ_EQUAL, 0.5),
+            Target(
+                "training step by the fast options at most 2.5 x diffrax's",
+                FAST_DISCRETE,
+                DIFFRAX,
+                2.5,
+                shape="small",
+            ),
             Target(
                 "compiled training step at most 2.5 x diffrax's",
                 COMPILED_DISCRETE,

@@ -88,6 +88,27 @@ def test_every_option(done: Done, options: dict[str, Any]) -> None:
     assert ("abstol" in options) == (stats.nreject > 0)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"controller": "PID"},
+        {"controller": plr.PIDController(0.6, -0.2, 0.1, 0.9), "dt": 1.0, "qsteady_max": 1.1},
+        {"controller": "I", "dt": 1.0},
+        {"landing": "even"},
+        {"controller": "PID", "landing": "even", "tspan": (1.0, -0.5), "dtmax": 0.3, "saveat": [0.2]},
+    ],
+)
+@pytest.mark.parametrize("room", [3, pytest.param(64, marks=pytest.mark.thorough)])
+def test_controllers_and_landings(
+    done: Done, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], room: int
+) -> None:
+    for module in (at_once, tensor_loop):
+        monkeypatch.setattr(module, "STEPS", room)
+    stats = assert_same_steps(*pair(abstol=1e-7, reltol=1e-7, **options), normal(4, 3))
+    assert all(done.solves)
+    assert ("dt" in options) == (stats.nreject > 0)
+
+
 def test_more_steps_than_one_call_has_room_for(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (at_once, tensor_loop):
         monkeypatch.setattr(module, "STEPS", 3)
@@ -101,9 +122,8 @@ def test_more_steps_than_one_call_has_room_for(done: Done, monkeypatch: pytest.M
     [
         {"saveat": [0.5], "solver": "Vern7"},
         {"tstops": [0.4]},
-        {"controller": "PID"},
+        {"controller": plr.PIDController(limiter=lambda x: min(x, 3.0))},
         {"dtmin": 1e-4},
-        {"landing": "even"},
     ],
 )
 def test_what_takes_steps_one_by_one(done: Done, options: dict[str, Any]) -> None:

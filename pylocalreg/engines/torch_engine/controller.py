@@ -66,6 +66,11 @@ class Clipped:
     def accept(self, error: Scalar) -> bool:
         return bool(error <= 1)
 
+    def with_betas(self, beta1: Scalar, beta2: Scalar) -> tuple[float, ...]:
+        """What makes it, in the order of `TensorPI`."""
+        of_q = self.smallest_q_first_step, self.smallest_q, self.largest_q, self.qsteady_min, self.qsteady_max
+        return tuple(map(float, (self.gamma, *of_q, beta1, beta2)))
+
     def clipped(self, q: Scalar) -> Scalar:
         smallest_q = self.smallest_q if self.naccept else self.smallest_q_first_step
         return min(max(q, smallest_q), self.largest_q)
@@ -86,9 +91,8 @@ class PIControl(Clipped):
         self.old_error = T(OLD_ERROR_FLOOR)
 
     def numbers(self) -> tuple[float, ...]:
-        """What makes it, in the order of `TensorPI`."""
-        of_q = self.smallest_q_first_step, self.smallest_q, self.largest_q, self.qsteady_min, self.qsteady_max
-        return tuple(map(float, (self.gamma, *of_q, self.beta1, self.beta2)))
+        """As `with_betas`."""
+        return self.with_betas(self.beta1, self.beta2)
 
     def propose(self, dt: Scalar, error: Scalar, accepted: bool) -> Scalar:
         if not accepted:
@@ -110,6 +114,10 @@ class IControl(Clipped):
     def __init__(self, T: type[Scalar], constants: Constants, k: float) -> None:
         super().__init__(T, constants)
         self.exponent = T(1) / T(k)
+
+    def numbers(self) -> tuple[float, ...]:
+        """As `with_betas`: a PI controller whose memory has no weight."""
+        return self.with_betas(self.exponent, self.T(0))
 
     def propose(self, dt: Scalar, error: Scalar, accepted: bool) -> Scalar:
         if not math.isfinite(error):
@@ -137,6 +145,11 @@ class PIDControl:
                 f"{given}: with the method's k = {k:g} a step with EEst = {LARGE:g} would be accepted, "
                 f"{LARGE:g} times the tolerance: raise beta1, or accept_safety towards 1"
             )
+
+    def numbers(self) -> tuple[float, ...]:
+        """What makes it beside the limiter, in the order of `TensorPID`."""
+        safe = self.given.accept_safety, self.qsteady_min, self.qsteady_max
+        return (*self.exponents, *safe, self.smallest)
 
     def accept(self, error: Scalar) -> bool:
         self.inverses[0] = 1 / max(float(error), self.smallest) if math.isfinite(error) else 0.0

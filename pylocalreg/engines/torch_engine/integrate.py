@@ -16,6 +16,7 @@ from pylocalreg.engines.torch_engine.method import Stepper
 from pylocalreg.engines.torch_engine.methods import METHODS
 from pylocalreg.engines.torch_engine.one_sided import on_side
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide, raise_if_not_finite
+from pylocalreg.engines.torch_engine.working_memory import keep_working_memory
 from pylocalreg.errors import NonFiniteError, StepLimitError, StepUnderflowError
 
 SCALARS: dict[torch.dtype, type[Scalar]] = {torch.float32: np.float32, torch.float64: np.float64}
@@ -45,6 +46,7 @@ def integrate(
         StepUnderflowError: the step no longer moves the time, or is shorter than dtmin.
         StepLimitError: ``problem.maxiters`` steps were tried.
     """
+    keep_working_memory(u0)
     method, steps = METHODS[problem.solver], problem.steps
     T = SCALARS[u0.dtype]
     t, t_end = T(problem.tspan[0]), T(problem.tspan[1])

@@ -16,4 +16,4 @@ def evened(step: Scalar, distance: Scalar, dtmin: Scalar, dtmax: Scalar) -> Scal
     steps = math.ceil(distance / most)
     if steps > 2 or step >= distance or distance / 2 <= dtmin:
         return step
-    return distance / steps
+    return distance / type(distance)(steps)

@@ -10,8 +10,16 @@ import numpy as np
 import torch
 
 from pylocalreg.compiled_steps import CompiledSteps
+from pylocalreg.controllers import smooth
 from pylocalreg.engines.base import Calls, Keep, Problem, StepOptions, Trajectory
-from pylocalreg.engines.torch_engine.controller import Constants, PIControl, control
+from pylocalreg.engines.torch_engine.controller import (
+    OLD_ERROR_FLOOR,
+    Constants,
+    IControl,
+    PIControl,
+    PIDControl,
+    control,
+)
 from pylocalreg.engines.torch_engine.explicit_rk.one_call import (
     has_outputs,
     inner,
@@ -21,7 +29,7 @@ from pylocalreg.engines.torch_engine.explicit_rk.one_call import (
     padded,
     quietly,
 )
-from pylocalreg.engines.torch_engine.explicit_rk.tensor_loop import STEPS, TensorLoop
+from pylocalreg.engines.torch_engine.explicit_rk.tensor_loop import STEPS, Steering, TensorLoop
 from pylocalreg.engines.torch_engine.functional import NotFunctionalError
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 
@@ -85,8 +93,8 @@ def _prepared(
         return None
     if not _done_here(problem, u0, keep):
         return None
-    pi = _pi(method, u0.dtype, problem.steps)
-    if pi is None:
+    numbers = _control(method, u0.dtype, problem.steps)
+    if numbers is None:
         return None
     try:
         step = method.loop(f, problem, u0)
@@ -94,7 +102,7 @@ def _prepared(
         return None
     if step is None or not has_outputs(step, inner(times, problem)):
         return None
-    return _AtOnce(step, problem, problem.compiled, pi, u0, times)
+    return _AtOnce(step, problem, problem.compiled, *numbers, u0, times)
 
 
 def _what(name: str) -> str:
@@ -108,19 +116,25 @@ def _done_here(problem: Problem, u0: torch.Tensor, keep: Keep) -> bool:
         is_small(u0)
         and u0.is_contiguous()
         and problem.adaptive
-        and not (options.dtmin or options.tstops or options.landing != "cut")
+        and not (options.dtmin or options.tstops)
         and keep.states in ("all", "end")
         and not (keep.stages or keep.stiffness)
     )
 
 
 @functools.lru_cache
-def _pi(method: Method, dtype: torch.dtype, options: StepOptions) -> tuple[float, ...] | None:
-    """The numbers of the PI controller, its old error first; None where it is another."""
+def _control(
+    method: Method, dtype: torch.dtype, options: StepOptions
+) -> tuple[bool, tuple[float, ...], tuple[float, ...]] | None:
+    """Of the controller: whether it is a PID, its memory and its numbers; None where it is one's own."""
     T = np.float32 if dtype is torch.float32 else np.float64
     own, orders = method.constants(options.beta2), (method.order, method.adaptive_order)
-    pi = control(T, options.controller, own, options.constants, *orders)
-    return (float(pi.old_error), *pi.numbers()) if isinstance(pi, PIControl) else None
+    chosen = control(T, options.controller, own, options.constants, *orders)
+    if isinstance(chosen, PIControl | IControl):
+        return False, (OLD_ERROR_FLOOR,), chosen.numbers()
+    if isinstance(chosen, PIDControl) and chosen.given.limiter is smooth:
+        return True, (1.0, 1.0), chosen.numbers()
+    return None
 
 
 class _AtOnce:
@@ -131,16 +145,18 @@ class _AtOnce:
         step: TensorLoop,
         problem: Problem,
         steps: CompiledSteps,
-        pi: Sequence[float],
+        pid: bool,
+        memory: tuple[float, ...],
+        control: tuple[float, ...],
         u0: torch.Tensor,
         times: Sequence[float],
     ) -> None:
         self.step, self.problem, self.steps, self.times = step, problem, steps, times
         self.inside = inner(times, problem)
         self.asked = padded(self.inside, problem)
-        self.old_error, *control = pi
+        self.pid, self.memory, self.control = pid, memory, control
         tolerances = problem.abstol, problem.reltol
-        self.fixed = problem.tspan[1], _dtmax(problem, u0.dtype), *tolerances, math.sqrt(u0.numel()), *control
+        self.fixed = problem.tspan[1], _dtmax(problem, u0.dtype), *tolerances, math.sqrt(u0.numel())
 
     @torch.no_grad()
     def solve(self, u0: torch.Tensor, keep: Keep) -> Trajectory | None:
@@ -150,19 +166,22 @@ class _AtOnce:
     def _solve(self, u0: torch.Tensor, keep: Keep) -> Trajectory | None:
         problem, step, inside = self.problem, self.step, self.inside
         t, t_end = problem.tspan
-        dt, old_error, u = problem.dt, self.old_error, u0
+        dt, memory, u = problem.dt, self.memory, u0
+        even = problem.steps.landing == "even"
         keeping = keep.states == "all" or keep.sample is not None
         trajectory, every, outputs = Trajectory(), list[torch.Tensor](), {t: u0}
         key = known(step.f, u0, self.asked)
         while t != t_end:
-            function = one_call(self.steps, step, "solve", dt is None, keeping, bool(inside))
+            steering = Steering(self.pid, even, dt is None)
+            function = one_call(self.steps, step, "solve", steering, keeping, bool(inside))
             left = problem.maxiters - trajectory.naccept - trajectory.nreject
             numbers = torch.from_numpy(
-                np.array((t, dt or 0.0, old_error, not trajectory.t, left, *self.fixed))
+                np.array((t, dt or 0.0, not trajectory.t, left, *self.fixed, *memory, *self.control))
             )
             start, shared = t, (step.of_output, self.asked)
             told, u, end, *kept = function(key, (step,), step.of_method, numbers, *shared, u)
-            naccept, nreject, t, dt, old_error, total, *rows = told.tolist()
+            naccept, nreject, t, dt, total, *rows = told.tolist()
+            memory, rows = tuple(rows[: len(memory)]), rows[len(memory) :]
             count = int(naccept)
             if not math.isfinite(total) or (count < STEPS and t != t_end):
                 return None

@@ -53,7 +53,7 @@ def quietly(steps: CompiledSteps, what: str, call: Callable[[], T]) -> T | None:
         return None
 
 
-def one_call(steps: CompiledSteps, step: TensorLoop, method: str, *first: bool) -> AcrossSolves:
+def one_call(steps: CompiledSteps, step: TensorLoop, method: str, *first: Hashable) -> AcrossSolves:
     """A method of ``step``, given ``first``."""
     key = step.name, step.f.hooks, method, *first
     return steps.get(key, lambda: AcrossSolves(fused(method, *first, loops=True)))

@@ -1,23 +1,47 @@
-"""The automatic first step and the PI controller on tensors, each number a scalar of the state's dtype.
+"""The automatic first step, the controllers and the landing on tensors, each number a scalar of the state's
+dtype.
 
-The formulas, and the order of their roundings, are those of `initial_step`, `controller` and `fastpower`.
+The formulas, and the order of their roundings, are those of `initial_step`, `controller`, `landing` and
+`fastpower`.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 
 from pylocalreg.engines.torch_engine.controller import OLD_ERROR_FLOOR
 from pylocalreg.engines.torch_engine.fastpower import EXP2, LOG
+from pylocalreg.engines.torch_engine.landing import STRETCH
 
 NUMBERS = OLD_ERROR_FLOOR, *LOG, *EXP2
 """The formulas' own, which are given as tensors: a compiler takes a module's floats for what may change."""
 
 
+class TensorControl(Protocol):
+    """A controller between two steps; its memory, in double precision, is given and given back."""
+
+    def propose(
+        self,
+        tried: torch.Tensor,
+        proposed: torch.Tensor,
+        error: torch.Tensor,
+        memory: torch.Tensor,
+        first: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Whether the step of size ``tried`` is accepted, the next one, and what to remember.
+
+        An accepted step's size is changed from what was ``proposed`` before its end cut it; ``first`` says
+        that none was accepted before.
+        """
+
+
 @dataclass(frozen=True)
 class TensorPI:
-    """`PIControl` between two steps; its memory, the last accepted error, is given and given back."""
+    """`PIControl`; its memory is the last accepted error."""
+
+    REMEMBERS: ClassVar = 1
 
     numbers: Sequence[torch.Tensor]
     """`NUMBERS`, in double precision."""
@@ -35,26 +59,64 @@ class TensorPI:
         tried: torch.Tensor,
         proposed: torch.Tensor,
         error: torch.Tensor,
-        old_error: torch.Tensor,
+        memory: torch.Tensor,
         first: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Whether the step of size ``tried`` is accepted, the next one, and the error to remember.
-
-        An accepted step's size is changed from what was ``proposed`` before its end cut it; ``first`` says
-        that none was accepted before.
-        """
         accepted = error <= 1
         floor, *of_power = self.numbers
         raised = fastpower(error, self.beta1, of_power)
         rejected_q = torch.minimum(self.largest_q, raised / self.gamma)
         rejected_q = torch.where(error.isfinite(), rejected_q, self.largest_q)
-        q = raised / fastpower(old_error, self.beta2, of_power) / self.gamma
+        q = raised / fastpower(memory[0].to(error.dtype), self.beta2, of_power) / self.gamma
         q = torch.where(error == 0, torch.zeros_like(q), q)
         smallest_q = torch.where(first, self.smallest_q_first_step, self.smallest_q)
         q = torch.minimum(torch.maximum(q, smallest_q), self.largest_q)
         kept = (self.qsteady_min <= q) & (q <= self.qsteady_max)
         dt = torch.where(accepted, torch.where(kept, proposed, proposed / q), tried / rejected_q)
-        return accepted, dt, torch.where(accepted, torch.maximum(error, floor.to(error.dtype)), old_error)
+        return accepted, dt, torch.where(accepted, torch.maximum(error.double(), floor), memory)
+
+
+@dataclass(frozen=True)
+class TensorPID:
+    """`PIDControl` with the limiter `smooth`, its numbers in double precision; its memory are the inverses of
+    the last two accepted errors.
+    """
+
+    REMEMBERS: ClassVar = 2
+
+    beta1: torch.Tensor
+    beta2: torch.Tensor
+    beta3: torch.Tensor
+    accept_safety: torch.Tensor
+    qsteady_min: torch.Tensor
+    qsteady_max: torch.Tensor
+    smallest: torch.Tensor
+
+    def propose(
+        self,
+        tried: torch.Tensor,
+        proposed: torch.Tensor,
+        error: torch.Tensor,
+        memory: torch.Tensor,
+        first: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        finite = error.isfinite()
+        inverse = 1 / torch.maximum(error.double(), self.smallest)
+        inverse = torch.where(finite, inverse, torch.zeros_like(inverse))
+        before, earlier = memory.unbind()
+        power = inverse**self.beta1 * before**self.beta2 * earlier**self.beta3
+        factor = 1 + torch.atan(power - 1)
+        accepted = (factor >= self.accept_safety) & finite
+        kept = (self.qsteady_min <= 1 / factor) & (1 / factor <= self.qsteady_max)
+        scaled = (torch.where(accepted, proposed, tried).double() * factor).to(tried.dtype)
+        dt = torch.where(accepted & kept, proposed, scaled)
+        return accepted, dt, torch.where(accepted, torch.stack((inverse, before)), memory)
+
+
+def evened(step: torch.Tensor, distance: torch.Tensor, dtmax: torch.Tensor) -> torch.Tensor:
+    """`landing.evened`, without a smallest step."""
+    steps = torch.ceil(distance / torch.minimum(step * STRETCH, dtmax))
+    return torch.where((steps > 2) | (step >= distance), step, distance / steps)
 
 
 def fastpower(x: torch.Tensor, y: torch.Tensor, numbers: Sequence[torch.Tensor]) -> torch.Tensor:

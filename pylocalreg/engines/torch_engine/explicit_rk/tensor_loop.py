@@ -4,14 +4,39 @@ the steps, are in the function too.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
-from pylocalreg.engines.torch_engine.explicit_rk.tensor_control import NUMBERS, TensorPI, first_step, spacing
+from pylocalreg.engines.torch_engine.explicit_rk.tensor_control import (
+    NUMBERS,
+    TensorControl,
+    TensorPI,
+    TensorPID,
+    evened,
+    first_step,
+    spacing,
+)
 from pylocalreg.engines.torch_engine.functional import Functional, Tensors
 
 STEPS = 64
 """Accepted steps of one call: what has room in its record."""
+
+
+@dataclass(frozen=True)
+class Steering:
+    """How a loop chooses its steps: a function is compiled for each."""
+
+    pid: bool
+    """Whether the controller is a `TensorPID`, and not a `TensorPI`."""
+    even: bool
+    """Whether the last steps are `evened`."""
+    automatic: bool
+    """Whether the first one is, and dt not looked at."""
+
+    @property
+    def remembers(self) -> int:
+        return (TensorPID if self.pid else TensorPI).REMEMBERS
 
 
 class LoopNumbers:
@@ -20,19 +45,29 @@ class LoopNumbers:
     Of one tensor they are views; a loop's function may be given one alone, and takes it apart itself.
     """
 
-    def __init__(self, of_method: torch.Tensor, of_call: torch.Tensor, T: torch.dtype) -> None:
-        self.of_method = of_method
+    def __init__(
+        self, of_method: torch.Tensor, of_call: torch.Tensor, T: torch.dtype, steering: Steering
+    ) -> None:
+        self.of_method, self.steering = of_method, steering
         order, *own = of_method[-1 - len(NUMBERS) :].unbind()
-        *at_start, t_end, dtmax, abstol, reltol, self.root = of_call[:10].unbind()
-        self.at_start = [x.to(T) for x in at_start]
+        t, dt, first, left, t_end, dtmax, abstol, reltol, self.root = of_call[:9].unbind()
+        self.t, self.dt, self.first, self.left = t.to(T), dt.to(T), first > 0, left
         self.order, self.t_end, self.dtmax = order.to(T), t_end.to(T), dtmax.to(T)
         self.abstol, self.reltol = abstol.to(T), reltol.to(T)
-        self.control = TensorPI(own, *(x.to(T) for x in of_call[10:].unbind()))
+        self.memory = of_call[9 : 9 + steering.remembers]
+        control = of_call[9 + steering.remembers :].unbind()
+        self.control: TensorControl
+        if steering.pid:
+            self.control = TensorPID(*control)
+        else:
+            self.control = TensorPI(own, *(x.to(T) for x in control))
 
     def next_size(self, t: torch.Tensor, dt: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What is proposed, what of it is tried, and whether that lands on the end."""
         direction = torch.sign(self.t_end - t)
         proposed, distance = torch.minimum(dt.abs(), self.dtmax), (self.t_end - t).abs()
+        if self.steering.even:
+            proposed = evened(proposed, distance, self.dtmax)
         gap = 100 * spacing(torch.maximum(t.abs(), self.t_end.abs()))
         tried = direction * torch.minimum(proposed, distance)
         return direction * proposed, tried, ~(proposed + gap < distance)
@@ -117,7 +152,7 @@ class TensorLoop(ABC):
 
     def solve(
         self,
-        automatic: bool,
+        steering: Steering,
         keeping: bool,
         saving: bool,
         of_method: torch.Tensor,
@@ -126,22 +161,22 @@ class TensorLoop(ABC):
         times: torch.Tensor,
         u0: torch.Tensor,
     ) -> Tensors:
-        """Steps to the end, or until there are `STEPS`; with an ``automatic`` first one dt is not looked at.
+        """Steps to the end, or until there are `STEPS`.
 
-        ``of_call``, in double precision: where the call starts (t, dt, the controller's old error, whether no
-        step was accepted yet) and how many steps it may try; t_end, dtmax, abstol, reltol, the root of the
-        number of elements, and the fields of `TensorPI` after the first.
+        ``of_call``, in double precision: where the call starts (t, dt, whether no step was accepted yet) and
+        how many steps it may try; t_end, dtmax, abstol, reltol, the root of the number of elements; the
+        controller's memory, and its fields, of `TensorPI` those after the first.
 
-        Gives what was counted and where it ended (naccept, nreject, t, dt, the old error), the sum of the
-        state there, and behind that t, dt and EEst of the accepted steps, row by row; that state, twice; the
+        Gives what was counted and where it ended (naccept, nreject, t, dt), the sum of the state there, the
+        memory, and behind that t, dt and EEst of the accepted steps, row by row; that state, twice; the
         states that the accepted steps start from, if they are kept; and those at the ``times`` that these
         steps pass, if they are saved.
         """
         from torch._higher_order_ops import while_loop  # which old versions do not have
 
         T = u0.dtype
-        numbers = LoopNumbers(of_method, of_call, T)
-        t, dt, old_error, *_ = (x.clone() for x in numbers.at_start)
+        numbers = LoopNumbers(of_method, of_call, T, steering)
+        t, dt, memory = numbers.t.clone(), numbers.dt.clone(), numbers.memory.clone()
 
         def call(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
             return self.f((), t, u).clone()
@@ -151,26 +186,24 @@ class TensorLoop(ABC):
             return norm / numbers.root.to(T)
 
         k1 = call(t, u0)
-        if automatic:
+        if steering.automatic:
             dt = first_step(call, t, numbers.t_end, numbers.dtmax, numbers.order, measure, u0, k1)
 
-        def goes_on(naccept, nreject, t, dt, old_error, u, k1, record, states, saved):  # type: ignore[no-untyped-def]
-            numbers = LoopNumbers(of_method, of_call, T)
+        def goes_on(naccept, nreject, t, dt, memory, u, k1, record, states, saved):  # type: ignore[no-untyped-def]
+            numbers = LoopNumbers(of_method, of_call, T, steering)
             _, tried, _ = numbers.next_size(t, dt)
             moves = (t + tried != t) & dt.isfinite()
-            return (
-                (naccept < STEPS) & (naccept + nreject < numbers.at_start[-1]) & (t != numbers.t_end) & moves
-            )
+            return (naccept < STEPS) & (naccept + nreject < numbers.left) & (t != numbers.t_end) & moves
 
-        def step(naccept, nreject, t, dt, old_error, u, k1, record, states, saved):  # type: ignore[no-untyped-def]
-            numbers = LoopNumbers(of_method, of_call, T)
+        def step(naccept, nreject, t, dt, memory, u, k1, record, states, saved):  # type: ignore[no-untyped-def]
+            numbers = LoopNumbers(of_method, of_call, T, steering)
             proposed, tried, lands = numbers.next_size(t, dt)
             if not self.fsal:
                 k1 = call(t, u)
             norm, u_new, last, stages = self.attempted(numbers, t, tried, u, k1)
             error = (norm.double() / numbers.root).to(T)
-            first = (numbers.at_start[3] > 0) & (naccept == 0)
-            accepted, dt, old_error = numbers.control.propose(tried, proposed, error, old_error, first)
+            first = numbers.first & (naccept == 0)
+            accepted, dt, memory = numbers.control.propose(tried, proposed, error, memory, first)
             here = (torch.arange(STEPS, device=u.device) == naccept) & accepted
             record = torch.where(here.unsqueeze(1), torch.stack((t, tried, error)), record)
             states = torch.where(here.reshape(-1, *[1] * u.dim()), u, states) if keeping else states.clone()
@@ -184,14 +217,14 @@ class TensorLoop(ABC):
                 saved = saved.clone()
             t, u = torch.where(accepted, t_next, t), torch.where(accepted, u_new, u)
             k1 = torch.where(accepted, last, k1) if self.fsal else k1
-            return naccept + accepted, nreject + ~accepted, t, dt, old_error, u, k1, record, states, saved
+            return naccept + accepted, nreject + ~accepted, t, dt, memory, u, k1, record, states, saved
 
         count = torch.zeros((), dtype=torch.int64, device=u0.device)
         record = u0.new_zeros(STEPS, 3)
         states = u0.new_zeros(STEPS, *u0.shape) if keeping else u0.new_zeros(0)
         saved = u0.new_zeros(len(times), *u0.shape) if saving else u0.new_zeros(0)
-        start = (count, count.clone(), t, dt, old_error, u0.clone(), k1, record, states, saved)
-        naccept, nreject, t, dt, old_error, u, _, *kept = while_loop(goes_on, step, start)  # type: ignore[no-untyped-call]
+        start = (count, count.clone(), t, dt, memory, u0.clone(), k1, record, states, saved)
+        naccept, nreject, t, dt, memory, u, _, *kept = while_loop(goes_on, step, start)  # type: ignore[no-untyped-call]
         record, states, saved = kept
-        ended = torch.stack([x.double() for x in (naccept, nreject, t, dt, old_error, u.sum())])
-        return torch.cat((ended, record.double().reshape(-1))), u, u.clone(), states, saved
+        ended = torch.stack([x.double() for x in (naccept, nreject, t, dt, u.sum())])
+        return torch.cat((ended, memory, record.double().reshape(-1))), u, u.clone(), states, saved
