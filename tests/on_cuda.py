@@ -3,16 +3,26 @@
 PyTorch's default device is the GPU, so that every tensor, module and golden number of the tests lies there.
 What tests alone do is turned: a draw from a CPU generator is made on the CPU and moved, an array made from a
 tensor is copied to the CPU first. The package's own code gets no such help.
-What depends on a CPU's random numbers fails by design: the stack's SDE solves over one path, a dropout mask.
+What is of the CPU alone is left out. What depends on a CPU's random numbers fails by design: the stack's SDE
+solves over one path, paths that a test makes without a device, a dropout mask.
 """
 
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import torch
 
+OF_THE_CPU = (
+    "test_at_once",
+    "test_compiled",
+    "test_memory",
+    "test_narrow",
+    "test_stiff_at_once",
+    "test_working_memory",
+)
 DRAWS = ("rand", "randn", "randint", "randperm", "normal", "multinomial")
 
 
@@ -48,6 +58,10 @@ def _imported(array: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]
         return tensor.cuda() if _of_tests() else tensor
 
     return imported
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    return True if collection_path.stem in OF_THE_CPU else None
 
 
 def pytest_configure() -> None:
