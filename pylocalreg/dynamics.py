@@ -396,6 +396,12 @@ class _OfState(torch.nn.Module):
         return self.f(u)
 
 
+def function_of_state(dynamics: object) -> object:
+    """What dynamics that are given the state alone were made of; None of others."""
+    made = type(dynamics) is _OfState and not is_hooked(dynamics)
+    return dynamics.f if made else None  # type: ignore[attr-defined]
+
+
 def is_described(f: torch.nn.Module) -> bool:
     """Whether dynamics are those of a layer description and nothing else: what they reach is known."""
     of_layers = f.f if isinstance(f, WithInputs) else f

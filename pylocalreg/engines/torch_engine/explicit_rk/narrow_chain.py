@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
-from pylocalreg.dynamics import ACTIVATIONS, Dense, LayerDynamics
+from pylocalreg.dynamics import ACTIVATIONS
 from pylocalreg.engines.base import Problem
+from pylocalreg.engines.torch_engine.explicit_rk.dense_chain import DenseChain, dense_chain
 from pylocalreg.engines.torch_engine.explicit_rk.step import combine
 from pylocalreg.engines.torch_engine.functional import NotFunctionalError, functional
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
@@ -27,28 +28,23 @@ def narrow_chain(
     """The dynamics as one; None where they are none, or steps from ``u`` are sooner taken call by call: on a
     GPU, where launches count and not products, always.
     """
-    layers = f.f
-    if u.device.type != "cpu" or not isinstance(layers, LayerDynamics):
+    if u.device.type != "cpu" or torch._C._len_torch_function_stack():
         return None
-    if torch._C._len_torch_function_stack():
+    layers = dense_chain(f.f, problem.params)
+    if layers is None:
         return None
     try:
-        functional(layers, problem.params)
+        functional(f.f, problem.params)
     except NotFunctionalError:
         return None
     return NarrowChain(layers) if _is_narrow(layers, len(tableau.b), u) else None
 
 
-def _is_narrow(layers: LayerDynamics, stages: int, u: torch.Tensor) -> bool:
-    description = layers.description
-    first, last = description.layers[0], description.layers[-1]
-    if description.injected or not all(isinstance(layer, Dense) for layer in description.layers):
+def _is_narrow(layers: DenseChain, stages: int, u: torch.Tensor) -> bool:
+    if len(layers.activations) == 1 or layers.activations[-1] is not ACTIVATIONS["identity"]:
         return False
-    assert isinstance(first, Dense)
-    assert isinstance(last, Dense)
-    if len(description.layers) == 1 or last.activation != "identity":
-        return False
-    n, into, out = first.inputs, first.outputs, last.inputs
+    (first, _), *_, (last, _) = layers.weights()
+    (n, into), out = first.shape, len(last)
     batch = u.numel() // n
     of_stages = 3 * stages * into * out * batch
     here = n * batch * (3 * into + 2 * out) + of_stages
@@ -76,19 +72,12 @@ class NarrowChain:
     Biases are with the time's row of the weight behind them, where there is one: `at` sums the two.
     """
 
-    def __init__(self, layers: LayerDynamics) -> None:
-        self.layers = layers
-        self.activations = [ACTIVATIONS[layer.activation] for layer in layers.description.layers]
-        weights = self.by_layer(layers.p.detach())
-        (self.W_in, self.b_in), (self.W_out, self.b_out) = weights[0], weights[-1]
-        self.between = [(w.detach().requires_grad_(), _wanting(b)) for w, b in weights[1:-1]]
+    def __init__(self, layers: DenseChain) -> None:
+        self.layers, self.activations = layers, layers.activations
+        (self.W_in, self.b_in), *between, (self.W_out, self.b_out) = layers.weights()
+        self.between = [(w.detach().requires_grad_(), _wanting(b)) for w, b in between]
         self.both = self.W_out @ self.W_in
         self.b_both = [b @ self.W_in for b in self.b_out]
-
-    def by_layer(self, p: torch.Tensor) -> list[tuple[torch.Tensor, list[torch.Tensor]]]:
-        """Each layer's weight and biases: views of a vector laid out as the parameters."""
-        each, size = self.layers.split(p), 3 if self.layers.timed else 2
-        return [(each[i], each[i + 1 : i + size][::-1]) for i in range(0, len(each), size)]
 
     def rows(self, u: torch.Tensor) -> torch.Tensor:
         return u.reshape(-1, len(self.W_in))

@@ -28,15 +28,13 @@ class Sum:
 
 
 class NarrowGradients(GradientSum):
-    """By the one flat vector. The letters are those of `NarrowStep`."""
+    """The letters are those of `NarrowStep`."""
 
     def __init__(self, chain: NarrowChain, count: int) -> None:
         super().__init__(count)
         self.chain = chain
-        self.by_p = torch.zeros_like(chain.layers.p)
-        (self.by_W_in, self.by_b_in), *self.between, (self.by_W_out, self.by_b_out) = chain.by_layer(
-            self.by_p
-        )
+        self.total = chain.layers.zeros()
+        (self.by_W_in, self.by_b_in), *self.between, (self.by_W_out, self.by_b_out) = self.total
         # of the products that are among hidden values, the sums over all calls
         self.of_h = torch.zeros_like(chain.both)
         self.of_g = [torch.zeros_like(b) for b in self.by_b_in]
@@ -81,14 +79,16 @@ class NarrowGradients(GradientSum):
         beside = super().tensors
         if not self.added:
             return beside
-        chain, total = self.chain, self.by_p.clone()
-        (by_W_in, _), *_, (by_W_out, by_b_out) = chain.by_layer(total)
+        chain = self.chain
+        total = [(weight.clone(), [b.clone() for b in biases]) for weight, biases in self.total]
+        (by_W_in, _), *_, (by_W_out, by_b_out) = total
         by_W_in.addmm_(chain.W_out.T, self.of_h)
         by_W_out.addmm_(self.of_h, chain.W_in.T)
         for b, by_b, of_g in zip(chain.b_out, by_b_out, self.of_g, strict=True):
             by_W_in.addr_(b, of_g)
             by_b.addmv_(chain.W_in, of_g)
-        return [total if x is None else total.add_(x) for x in beside]
+        parts = chain.layers.by_parameter(total)
+        return [part if x is None else part.add_(x) for part, x in zip(parts, beside, strict=True)]
 
 
 def _add_biases(biases: Sequence[torch.Tensor], weights: Sequence[float], cotangent: torch.Tensor) -> None:
