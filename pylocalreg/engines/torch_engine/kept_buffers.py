@@ -25,10 +25,9 @@ def kept_buffers(module: torch.nn.Module) -> Iterator[None]:
         for owner, buffers in owners:
             replaced |= any(owner._buffers[name] is not x for name, x in buffers.items())
             owner._buffers.update(buffers)
-        tensors = tuple(x for x, _ in before)
-        # a graph may hold one that nothing was written to, and a replayed write counts for none
-        with torch.no_grad(), _unsafe_preserve_version_counter(tensors):
-            for x, was in before:
+        for x, was in before:
+            # a graph may hold one that nothing was written to, and a replayed write counts for none
+            with torch.no_grad(), _unsafe_preserve_version_counter(x):
                 x.copy_(was)
     if replaced:
         raise NotFunctionalError("the dynamics put other tensors in the place of their buffers")
