@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from pylocalreg.dynamics import ACTIVATIONS, Dense, LayerDynamics, function_of_state, is_hooked
+from pylocalreg.dynamics import ACTIVATIONS, LayerDynamics, function_of_state, is_dense_chain, is_hooked
 from pylocalreg.engines.base import Dynamics
 from pylocalreg.engines.torch_engine.functional import Tensors
 from pylocalreg.observed.observed import Observed
@@ -39,9 +39,7 @@ class DenseChain(ABC):
 def dense_chain(f: Dynamics, params: Tensors) -> DenseChain | None:
     """None where ``f`` is none, or does more than that."""
     if isinstance(f, LayerDynamics):
-        description = f.description
-        described = not description.injected and all(isinstance(layer, Dense) for layer in description.layers)
-        return OfDescription(f) if described else None
+        return OfDescription(f) if is_dense_chain(f) and not f.description.injected else None
     module = function_of_state(f.call) if type(f) is Observed else None
     if type(module) is not nn.Sequential or any(is_hooked(x) for x in module.modules()):
         return None
