@@ -125,7 +125,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "mnist-2": lambda: page.shape(figures_of("mnist-2.json")),
     "small-1": lambda: page.shape(figures_of("small-1.json")),
     "mnist-h100": lambda: page.shape(figures_of("mnist-h100.json")),
-    "mnist-gpu": lambda: page.shape(figures_of("mnist-gpu.json")),
+    "mnist-h100-trained": lambda: page.shape(figures_of("mnist-h100-trained.json")),
     "sde": lambda: page.sde(figures_of("sde.json")),
     "memory": lambda: memory.table(figures_of("memory.json")),
     "peers": lambda: page.against_peers([figures_of("mnist-1.json"), figures_of("small-1.json")]),

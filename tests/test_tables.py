@@ -195,6 +195,17 @@ def test_only_like_runs_are_compared(other: dict[str, Any]) -> None:
     assert len(compare([*RECORDS, _record(seed=3, train_score=99.0, **other)])) == 2
 
 
+def test_a_title_tells_a_gpu_and_compiled_steps() -> None:
+    devices = ["CPU, 1 thread", "CPU, 1 thread, compiled", "NVIDIA H100, compiled", "NVIDIA H100"]
+    titles = {c.any_run.device: c.title for c in compare([_record(device=device) for device in devices])}
+    assert [titles[device] for device in devices] == [
+        "MNIST, neural ODE",
+        "MNIST, neural ODE, compiled",
+        "MNIST, neural ODE, NVIDIA H100, compiled",
+        "MNIST, neural ODE, NVIDIA H100",
+    ]
+
+
 def test_other_settings_of_a_method_are_a_row_of_their_own() -> None:
     record = _record("local_unbiased", 3, train_score=99.0)
     record.settings["methods"] = {"local_unbiased": {"coefficient": {"start": 9.0, "end": 9.0}}}
@@ -237,6 +248,23 @@ def test_figures_are_whole_files(tmp_path: Path) -> None:
         figures.draw(7, RECORDS, tmp_path, NONE)
     with pytest.raises(CheckpointError, match="vanilla"):
         figures.draw(1, RECORDS[:3], tmp_path, NONE)
+
+
+def test_a_method_has_one_colour_in_all_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    colours: dict[str, set[str]] = {}
+    plot = Axes.plot
+
+    def watched(self: Axes, *given: Any, **named: Any) -> Any:
+        if "label" in named:
+            colours.setdefault(named["label"], set()).add(named["color"])
+        return plot(self, *given, **named)
+
+    monkeypatch.setattr(Axes, "plot", watched)
+    elsewhere = [_record(method, device="a GPU") for method in ("vanilla", "local_biased")]
+    figures.draw(3, [*RECORDS, *elsewhere], tmp_path, NONE)
+    assert len(colours) == 3
+    assert all(len(own) == 1 for own in colours.values())
+    assert len(set.union(*colours.values())) == 3
 
 
 def test_the_bars_are_the_ratios(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -88,7 +88,10 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        return EXPERIMENTS[self.experiment] + (", compiled" if self.compiled else "")
+        """The experiment, and the device where it is no CPU."""
+        device = self.any_run.device
+        parts = [EXPERIMENTS[self.experiment], *([] if device.startswith("CPU") else [device.split(", ")[0]])]
+        return ", ".join([*parts, "compiled"] if self.compiled else parts)
 
     @property
     def conditions(self) -> str:

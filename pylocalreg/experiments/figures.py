@@ -157,10 +157,10 @@ def _training(comparisons: Sequence[Comparison], number: int) -> Any:
     if not comparisons:
         raise CheckpointError(f"figure {number} is of {TRAINING[number]}: there is no record of it")
     rows = len(comparisons)
+    colours = _colours([*dict.fromkeys(method.label for c in comparisons for method in c.methods)])
     figure, grid = plt.subplots(rows, 3, figsize=(15, 4.2 * rows), layout="constrained", squeeze=False)
     for comparison, (left, middle, right) in zip(comparisons, grid, strict=True):
         metric = METRICS[comparison.any_run.metric]
-        colours = _colours([method.label for method in comparison.methods])
         for method in comparison.methods:
             colour = colours[method.label]
             _band(left, method, "score", colour)
