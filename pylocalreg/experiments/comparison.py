@@ -89,9 +89,13 @@ class Comparison:
     @property
     def title(self) -> str:
         """The experiment, and the device where it is no CPU."""
-        device = self.any_run.device
-        parts = [EXPERIMENTS[self.experiment], *([] if device.startswith("CPU") else [device.split(", ")[0]])]
-        return ", ".join([*parts, "compiled"] if self.compiled else parts)
+        parts = [EXPERIMENTS[self.experiment]]
+        device = self.any_run.device.split(", ")[0]
+        if device != "CPU":
+            parts.append(device)
+        if self.compiled:
+            parts.append("compiled")
+        return ", ".join(parts)
 
     @property
     def conditions(self) -> str:
