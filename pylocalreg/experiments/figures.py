@@ -88,7 +88,7 @@ def _costs(comparisons: Sequence[Comparison], paper: Paper) -> Any:
         )
     methods = [[method for method in c.methods if method is not vanilla] for c, vanilla in shown]
     labels = list(dict.fromkeys(method.label for beside in methods for method in beside))
-    colours = _colours([*dict.fromkeys(vanilla.label for _, vanilla in shown), *labels])
+    colours = _colours([*(vanilla.label for _, vanilla in shown), *labels])
     panels = {
         "test_nfe": "test NFE",
         "train_seconds": "training time",
@@ -157,7 +157,7 @@ def _training(comparisons: Sequence[Comparison], number: int) -> Any:
     if not comparisons:
         raise CheckpointError(f"figure {number} is of {TRAINING[number]}: there is no record of it")
     rows = len(comparisons)
-    colours = _colours([*dict.fromkeys(method.label for c in comparisons for method in c.methods)])
+    colours = _colours([method.label for c in comparisons for method in c.methods])
     figure, grid = plt.subplots(rows, 3, figsize=(15, 4.2 * rows), layout="constrained", squeeze=False)
     for comparison, (left, middle, right) in zip(comparisons, grid, strict=True):
         metric = METRICS[comparison.any_run.metric]
@@ -202,4 +202,4 @@ def _band(axis: Any, method: Method, name: str, colour: str) -> None:
 
 
 def _colours(labels: Sequence[str]) -> dict[str, str]:
-    return {label: f"C{i % 10}" for i, label in enumerate(labels)}
+    return {label: f"C{i % 10}" for i, label in enumerate(dict.fromkeys(labels))}
