@@ -39,6 +39,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "first stage held, the solver's step": {"gradient": "frozen"},
     "the paper's: first stage held, the automatic step": {"gradient": "frozen", "step": "initial"},
 }
+WHOLE = {"vanilla": "vanilla", "paper": "the paper's, 2.5 to 1"}
+"""The two methods of the training on MNIST, by their names in its records."""
 METHODS = ("vanilla", "the paper's, 2.5 to 1", "the paper's, random signs", "log, 1")
 
 
@@ -210,12 +212,32 @@ def training_table(runs: Sequence[dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
-def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
-    """EEst against the step's size; then NFE over training in both precisions, means over the runs."""
+def whole_table(rows: Sequence[dict[str, Any]]) -> str:
+    """NFE and validation accuracy on MNIST with and without the paper's regularizer, where both have them."""
+    table = [
+        "| training step | NFE, vanilla | the paper's | ratio | validation, %, vanilla | the paper's |",
+        "|---:|---:|---:|---:|---:|---:|",
+    ]
+    of = {(row["method"], row["step"]): row for row in rows}
+    for step in sorted({row["step"] for row in rows}):
+        if not all((method, step) in of for method in WHOLE):
+            continue
+        vanilla, paper = (of[method, step] for method in WHOLE)
+        table.append(
+            f"| {step:,} | {vanilla['nfe']:.0f} | {paper['nfe']:.0f} | {paper['nfe'] / vanilla['nfe']:.2f} "
+            f"| {vanilla['accuracy']:.2f} | {paper['accuracy']:.2f} |"
+        )
+    return "\n".join(table)
+
+
+def draw(runs: Sequence[dict[str, Any]], whole: Sequence[dict[str, Any]], path: Path) -> None:
+    """EEst against the step's size; then NFE over training in both precisions, means over the runs; then NFE
+    over the training on MNIST.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    left, *panels = figure.subplots(1, 3)
+    figure = Figure(figsize=(15, 3.6), layout="constrained")
+    left, *panels, right = figure.subplots(1, 4)
     for run, style in zip(of_kind(runs, "estimate"), ("o-", "s-"), strict=True):
         sizes, values = zip(*run["pairs"], strict=True)
         left.loglog(sizes, values, style, markersize=3, label=run["precision"])
@@ -233,6 +255,10 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
                 panel.plot(steps, means, ".-", label=method)
         panel.set(title=f"NFE in {precision}", xlabel="training step", ylim=(0, None))
     panels[0].legend(fontsize=8, loc="lower right")
+    for method, label in WHOLE.items():
+        its = [row for row in whole if row["method"] == method]
+        right.plot([row["step"] for row in its], [row["nfe"] for row in its], ".-", label=label)
+    right.set(title="NFE on MNIST, float32, 512 a step", xlabel="training step", ylim=(0, None))
     with replacing(path) as partial:
         figure.savefig(partial, dpi=150, format="png")
 

@@ -2,7 +2,8 @@
 
 ``docs/records`` holds the records: ``record.json`` of training runs (``pylocalreg train``), what
 ``pylocalreg demo`` and ``digits-sde`` wrote, ``digits.jsonl``, ``loose.jsonl``, ``choices.jsonl``,
-``floor.jsonl`` and ``reproduction.jsonl`` of five benchmarks, and in ``bench`` what ``make bench`` measured.
+``floor.jsonl`` and ``reproduction.jsonl`` of five benchmarks, ``paper_float32.jsonl`` the evaluations of two
+runs that were not trained to their end, and in ``bench`` what ``make bench`` measured.
 What stands between ``<!-- results: NAME -->`` and ``<!-- end -->`` in a page is written here, by name.
 """
 
@@ -121,6 +122,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "floor": lambda: floor.table(lines("floor.jsonl")),
     "gradients": lambda: reproduction.gradient_table(lines("reproduction.jsonl")),
     "precisions": lambda: reproduction.training_table(lines("reproduction.jsonl")),
+    "paper-float32": lambda: reproduction.whole_table(lines("paper_float32.jsonl")),
     "mnist-1": lambda: page.shape(figures_of("mnist-1.json")),
     "mnist-2": lambda: page.shape(figures_of("mnist-2.json")),
     "small-1": lambda: page.shape(figures_of("small-1.json")),
@@ -153,7 +155,8 @@ def main() -> None:
     found = runs()
     for number in figures.drawable(found):
         figures.draw(number, found, ROOT / PICTURES, paper.load())
-    reproduction.draw(lines("reproduction.jsonl"), ROOT / PICTURES / "reproduction.png")
+    experiments, whole = lines("reproduction.jsonl"), lines("paper_float32.jsonl")
+    reproduction.draw(experiments, whole, ROOT / PICTURES / "reproduction.png")
     work_precision.draw(lines("bench/work_precision.jsonl"), ROOT / PICTURES / "work-precision.png")
     choices.draw(lines("choices.jsonl"), ROOT / PICTURES / "choices.png")
     memory.draw(figures_of("memory.json"), ROOT / PICTURES / "memory.png")

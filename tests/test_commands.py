@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from pylocalreg import cli, errors
 from pylocalreg.experiments import config, records, runs
 from pylocalreg.experiments.train import Progress
+from tests.test_data import write_mnist
 from tests.toy import ALONE, run
 
 CHANGES = ("train.steps=2", "train.batch=16", "data.limit=32", "solver.abstol=1e-4", "solver.reltol=1e-4")
@@ -133,6 +134,35 @@ def test_an_experiment_is_resumed_to_the_same_bits(name: str, tmp_path: Path) ->
     runs.run(chosen, tmp_path / "crashed", ALONE)
     whole, crashed = (load_file(tmp_path / part / "weights.safetensors") for part in ("whole", "crashed"))
     assert all(torch.equal(weight, crashed[key]) for key, weight in whole.items())
+
+
+def test_a_run_goes_on_where_its_data_were_moved_but_not_on_others(tmp_path: Path) -> None:
+    changes = ["train.steps=2", "train.batch=4", "solver.abstol=0.1", "solver.reltol=0.1"]
+
+    class CrashError(Exception):
+        pass
+
+    def crash(progress: Progress) -> None:
+        raise CrashError
+
+    def chosen(folder: Path) -> config.Config:
+        return config.load("mnist_node", [*changes, f"data.folder={folder}"])
+
+    first, moved = tmp_path / "first", tmp_path / "moved"
+    first.mkdir()
+    write_mnist(first, packed=False)
+    with pytest.raises(CrashError):
+        runs.run(chosen(first), tmp_path / "run", ALONE, report=crash)
+    first.rename(moved)
+    images = moved / "train-images-idx3-ubyte"
+    content = images.read_bytes()
+    images.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(errors.CheckpointError, match=r"another run \(data was"):
+        runs.run(chosen(moved), tmp_path / "run", ALONE)
+    images.write_bytes(content)
+    record = runs.run(chosen(moved), tmp_path / "run", ALONE)
+    assert len([row for row in record.history if row["kind"] == "validation"]) == 2
+    assert str(tmp_path) not in (tmp_path / "run" / "record.json").read_text()
 
 
 def test_compiled_steps_are_part_of_what_a_run_is(tmp_path: Path) -> None:

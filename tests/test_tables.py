@@ -18,7 +18,7 @@ def _record(method: str = "vanilla", seed: int = 0, **changes: Any) -> Record:
     nfe = (100.0 if method == "vanilla" else 40.0) + seed
     settings = {
         "task": {"name": "mnist_node"},
-        "data": {"name": "mnist", "folder": None, "offline": True},
+        "data": {"name": "mnist", "offline": True},
         "solver": {"name": "Tsit5", "abstol": 1e-8, "reltol": 1e-8},
         "method": method,
         "methods": {"local_unbiased": {"coefficient": {"start": 2.5, "end": 1.0}}},

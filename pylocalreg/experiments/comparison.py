@@ -172,16 +172,12 @@ class _Solver(_Part):
     reltol: float
 
 
-class _Data(_Part):
-    folder: str | None
-
-
 class _Settings(_Part):
     """What is read here of a config, as it was when the run was made."""
 
     train: _Train
     solver: _Solver
-    data: _Data
+    data: dict[str, Any]
     methods: dict[str, Any]
     dtype: str
 
@@ -193,7 +189,7 @@ def _conditions(record: Record) -> str:
         for name, value in record.settings.items()
         if name not in ("method", "methods")
     }
-    del settings["train"]["seed"], settings["train"]["evaluate_every"], settings["data"]["folder"]
+    del settings["train"]["seed"], settings["train"]["evaluate_every"]
     return json.dumps([record.data, record.device, record.processes, settings], sort_keys=True)
 
 

@@ -95,8 +95,10 @@ def compile_steps(task: Task) -> None:
 
 
 def own_settings(config: Config) -> dict[str, Any]:
-    """The config in JSON's types, without the settings of other methods, which change nothing in the run."""
-    settings: dict[str, Any] = config.model_dump(mode="json")
+    """The config in JSON's types, without what changes nothing in the run: other methods' settings, and the
+    folder of the data, of which a run keeps a digest.
+    """
+    settings: dict[str, Any] = config.model_dump(mode="json", exclude={"data": {"folder"}})
     own = settings["methods"].get(config.method)
     return {**settings, "methods": {} if own is None else {config.method: own}}
 
