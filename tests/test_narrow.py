@@ -13,6 +13,7 @@ from tests.conftest import assert_close, gradients, normal
 
 Dense, Chain, TimeDependent = plr.Dense, plr.Chain, plr.TimeDependent
 NARROW = TimeDependent(Dense(24, 4, "tanh"), Dense(4, 24))
+BETWEEN = Chain(Dense(24, 3, "tanh"), Dense(3, 5, "swish"), Dense(5, 4, "sin"), Dense(4, 24))
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +100,7 @@ def test_every_activation(activation: str, calls: list[int]) -> None:
 
 @pytest.mark.parametrize("kind", [Chain, TimeDependent])
 def test_layers_between(kind: Any, calls: list[int]) -> None:
-    assert_reversed(calls, kind(Dense(24, 3, "tanh"), Dense(3, 5, "swish"), Dense(5, 4, "sin"), Dense(4, 24)))
+    assert_reversed(calls, kind(*BETWEEN.layers))
 
 
 @pytest.mark.parametrize("solver", ["Tsit5", "Vern7"])
@@ -108,9 +109,10 @@ def test_states_asked_for_inside_steps(saveat: tuple[float, ...], solver: str, c
     assert_reversed(calls, saveat=saveat, solver=solver)
 
 
+@pytest.mark.parametrize("layers", [NARROW, BETWEEN])
 @pytest.mark.parametrize("options", [{"keep_stages": True}, {"keep_stages": "auto"}, {"checkpoints": 2}])
-def test_what_was_kept_of_the_solve(options: dict[str, Any], calls: list[int]) -> None:
-    assert_reversed(calls, called="checkpoints" in options, **options)
+def test_what_was_kept_of_the_solve(options: dict[str, Any], layers: Any, calls: list[int]) -> None:
+    assert_reversed(calls, layers, called="checkpoints" in options, **options)
 
 
 @pytest.mark.parametrize(

@@ -123,12 +123,14 @@ def test_frozen_parameters(frozen: tuple[int, ...], calls: list[int]) -> None:
         ({"regularizer": lambda g: plr.LocalRegularizer("unbiased", generator=g)}, False),
         ({"regularizer": lambda g: plr.LocalRegularizer("biased", gradient="frozen", generator=g)}, True),
         ({"keep_stages": True}, False),
-        ({"checkpoints": 2}, True),
+        ({"checkpoints": 1}, True),
         ({"tstops": [0.3]}, True),
     ],
 )
-def test_options(options: dict[str, Any], called: bool, calls: list[int]) -> None:
-    assert_reversed(calls, sequential(nn.Tanh()), called=called, **options)
+@pytest.mark.parametrize("widths", [(24, 4, 24), (24, 4, 3, 24)])
+def test_options(options: dict[str, Any], called: bool, widths: tuple[int, ...], calls: list[int]) -> None:
+    activations = (nn.Tanh(), nn.Sigmoid())[: len(widths) - 2]
+    assert_reversed(calls, sequential(*activations, widths=widths), called=called, **options)
 
 
 def test_a_compiled_solve_takes_the_same_steps(calls: list[int]) -> None:

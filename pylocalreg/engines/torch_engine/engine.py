@@ -71,8 +71,8 @@ class TorchEngine:
     ) -> Trajectory:
         f = RightHandSide.of(problem)
         with following(problem) as update:
-            method = METHODS[problem.solver]
-            if isinstance(method, ExplicitRK | Rosenbrock) and watch is None and update is None:
+            method = _solving_at_once(problem.solver)
+            if method is not None and watch is None and update is None:
                 trajectory = solved_at_once(f, method, problem, u0, times, keep)
                 if trajectory is not None:
                     return trajectory
@@ -80,9 +80,9 @@ class TorchEngine:
             return integrate(f, problem, u0, times, keep, on_step, watch)
 
     def repeat(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], stacked: bool) -> Repeat:
-        method = METHODS[problem.solver]
+        method = _solving_at_once(problem.solver)
         at_once: Callable[[torch.Tensor], Trajectory | None] | None = None
-        if isinstance(method, ExplicitRK | Rosenbrock) and not problem.progress:
+        if method is not None and not problem.progress:
             at_once = repeated_at_once(RightHandSide.of(problem), method, problem, u0, times)
 
         def again(u0: torch.Tensor) -> tuple[torch.Tensor, Stats, Steps, None]:
@@ -141,3 +141,9 @@ class TorchEngine:
         with on_side(f.f, t, dt):
             value = METHODS[problem.solver].estimate(f, quantity, t, u, dt, problem, gradient)
         return value, f.calls
+
+
+def _solving_at_once(solver: str) -> ExplicitRK | Rosenbrock | None:
+    """The method, where its solves can be made in one call."""
+    method = METHODS[solver]
+    return method if isinstance(method, ExplicitRK | Rosenbrock) else None

@@ -54,12 +54,14 @@ def _is_narrow(layers: DenseChain, stages: int, u: torch.Tensor) -> bool:
 @dataclass(frozen=True)
 class HiddenCall:
     """A call of f at ``t``: what the first layer's activation is given, and what the last layer is, with the
-    graph between them where gradients were enabled.
+    graph between them where gradients were enabled, whose leaves are ``between``: the weights and biases of
+    the layers between, as the chain that was called holds them. Another chain of the same layers has others.
     """
 
     t: float
     given: torch.Tensor
     output: torch.Tensor
+    between: Sequence[tuple[torch.Tensor, Sequence[torch.Tensor]]]
 
     @property
     def h(self) -> torch.Tensor:
@@ -89,7 +91,7 @@ class NarrowChain:
         h = first(given)
         for (w, b), activation in zip(self.between, between, strict=True):
             h = activation(torch.addmm(at(b, t), h, w))
-        return HiddenCall(t, given, h)
+        return HiddenCall(t, given, h, self.between)
 
     def call_of(self, rows: torch.Tensor, t: float) -> HiddenCall:
         """f at ``t``, from the state."""

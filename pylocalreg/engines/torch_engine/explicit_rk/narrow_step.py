@@ -67,7 +67,6 @@ class NarrowStep:
     ) -> torch.Tensor:
         """sum_i z_bar_i; adds to the gradients by parameters."""
         chain, calls, dt, a = self.chain, self.calls, self.dt, self.tableau.a
-        between = [] if gradients is None else chain.between
         z_bars: dict[int, torch.Tensor] = {}
         for i in reversed(range(len(calls))):
             h_bar = _weighted(((s.weights[i], s.by_h) for s in sums if i < len(s.weights)), dt)
@@ -76,6 +75,7 @@ class NarrowStep:
                 h_bar = g @ chain.both.T if h_bar is None else h_bar.addmm_(g, chain.both.T)
             if h_bar is None:
                 continue
+            between = [] if gradients is None else calls[i].between
             wanted = calls[i].given, *(x for weight, biases in between for x in (weight, *biases))
             z_bar, *by_between = pulled_back(calls[i].output, wanted, h_bar, keep_graph)
             assert z_bar is not None
