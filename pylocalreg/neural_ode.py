@@ -115,9 +115,9 @@ class NeuralODE(NeuralDE):
             docs/speed.md says what it takes and when it falls back.
         keep_stages: keep what the pullbacks of the calls of f need, so that the discrete adjoint takes no
             step again: a training step makes no second evaluations, for the memory of all of them.
-            ``"auto"`` keeps those of the first steps, up to 256 MiB. For the explicit Runge-Kutta methods
-            that both engines have; with ``engine="julia"`` for descriptions of Dense layers. The same
-            gradients; docs/memory.md.
+            ``"auto"`` keeps those of the first steps, up to 256 MiB; of the first alone where ``torch.func``
+            in f does not tell what it keeps. For the explicit Runge-Kutta methods that both engines have;
+            with ``engine="julia"`` for descriptions of Dense layers. The same gradients; docs/memory.md.
         callback: refused: the stack's name for what `Event` is here.
 
     Raises:

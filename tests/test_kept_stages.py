@@ -1,5 +1,6 @@
 """keep_stages: the gradients of steps taken again, without taking them again."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -118,6 +119,35 @@ def test_what_auto_keeps_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept, "AUTO", 6000)
     _, ours = of(node("auto"))
     _, right = of(node(False))
+    assert_close(ours, right, rtol=1e-12)
+
+
+def _along(net: Net, u: torch.Tensor) -> torch.Tensor:
+    found: Any = torch.func.jvp(lambda x: net(u.new_ones(()), x), (u,), (u.cos(),))
+    k: torch.Tensor = found[0] + found[1]
+    return k
+
+
+def _energy(net: Net, u: torch.Tensor) -> torch.Tensor:
+    slope: torch.Tensor = torch.func.grad(lambda x: net(u.new_ones(()), x).tanh().sum())(u)
+    return slope
+
+
+@pytest.mark.parametrize("transformed", [_along, _energy])
+def test_auto_with_dynamics_that_do_not_tell_what_they_keep(
+    transformed: Callable[[Net, torch.Tensor], torch.Tensor],
+) -> None:
+    class Transformed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Net(3)
+
+        def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+            return transformed(self.net, u)
+
+    found = [of(plr.NeuralODE(Transformed(), engine="torch", keep_stages=keep)) for keep in ("auto", False)]
+    (stats, ours), (right_stats, right) = found
+    assert stats == right_stats
     assert_close(ours, right, rtol=1e-12)
 
 

@@ -104,7 +104,12 @@ class KeepingAttempt(EagerAttempt):
     def _counted(self, call: Callable[[], T]) -> T:
         if self.bytes is None or self.bytes.of_one:
             return call()
-        with torch.autograd.graph.saved_tensors_hooks(self.bytes, lambda x: x):
+        nfe = self.f.nfe
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(self.bytes, lambda x: x):
+                return call()
+        except RuntimeError:  # torch.func in f takes no such hooks: what its calls keep is not told
+            self.f.nfe, self.left, self.bytes = nfe, -1, None
             return call()
 
 
