@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import pylocalreg as plr
 from pylocalreg.engines.torch_engine import inductor
@@ -176,6 +177,22 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.warns(UserWarning, match="uncompiled") as said:
         assert_same(one, other, normal(4, 3))
     assert len(said) == 1
+
+
+def test_a_compiler_that_fails_inside_a_transformed_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Checkpointed(Net):
+        def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+            k: torch.Tensor = checkpoint(super().forward, t, u, use_reentrant=False)
+            return k
+
+    def failing(graph: object, inputs: object) -> None:
+        torch._C._autograd._saved_tensors_hooks_disable("a transformed function takes none")
+        raise RuntimeError("failed there")
+
+    monkeypatch.setattr(inductor, "BACKEND", failing)
+    one, other = pair(Checkpointed(3))
+    with pytest.warns(UserWarning, match="uncompiled"):
+        assert_same(one, other, normal(4, 3))
 
 
 def test_a_torch_that_compiles_for_every_solve_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:

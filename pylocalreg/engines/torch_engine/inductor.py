@@ -5,7 +5,8 @@ import logging
 import operator
 import platform
 import threading
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -147,14 +148,32 @@ def fused(method: str, *first: Any, loops: bool = False) -> Callable[..., Tensor
 
     run.__code__ = run.__code__.replace()  # by which the compiler counts how often it compiled a function
     compiled: Callable[..., Tensors] = torch.compile(run, dynamic=True, fullgraph=True, backend=_noting)
-    if not loops:
-        return compiled
+
+    def of_steps(*args: Any) -> Tensors:
+        with _hooks_as_they_were():
+            return compiled(*args)
 
     def of_loops(*args: Any) -> Tensors:
         with _of_loops, torch._dynamo.config.patch(OF_LOOPS):  # type: ignore[attr-defined]
-            return compiled(*args)
+            return of_steps(*args)
 
-    return of_loops
+    return of_loops if loops else of_steps
+
+
+@contextmanager
+def _hooks_as_they_were() -> Iterator[None]:
+    """A compiler that fails inside a transformed function leaves hooks of saved tensors forbidden: dynamics
+    that run uncompiled then may want them, for ``torch.utils.checkpoint``.
+    """
+    autograd = torch._C._autograd
+    before = autograd._saved_tensors_hooks_get_disabled_error_message()
+    try:
+        yield
+    finally:
+        if before is None:
+            autograd._saved_tensors_hooks_enable()
+        else:
+            autograd._saved_tensors_hooks_disable(before)
 
 
 class _Noted(threading.local):
