@@ -269,21 +269,21 @@ def test_a_method_has_one_colour_in_all_rows(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_the_bars_are_the_ratios(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """And the paper's ratios are marks on them."""
-    heights: list[float] = []
+    widths: list[float] = []
     marks: list[Any] = []
-    bar, plot = Axes.bar, Axes.plot
+    bar, plot = Axes.barh, Axes.plot
 
     def marked(self: Axes, *given: Any, **named: Any) -> Any:
-        marks.append(given[1])
+        marks.append(given[0])
         return plot(self, *given, **named)
 
-    def watched(self: Axes, at: float, height: float, *others: Any, **named: Any) -> Any:
-        heights.append(height)
-        return bar(self, at, height, *others, **named)
+    def watched(self: Axes, at: float, width: float, *others: Any, **named: Any) -> Any:
+        widths.append(width)
+        return bar(self, at, width, *others, **named)
 
-    monkeypatch.setattr(Axes, "bar", watched)
+    monkeypatch.setattr(Axes, "barh", watched)
     monkeypatch.setattr(Axes, "plot", marked)
     figures.draw(1, RECORDS, tmp_path, paper.load())
     nfe = statistics.mean([40.0, 41.0, 42.0]) / statistics.mean([100.0, 101.0, 102.0])
-    assert heights == pytest.approx([nfe - 1, -0.6, -0.6])
+    assert widths == pytest.approx([nfe - 1, -0.6, -0.6])
     assert marks == pytest.approx([187.961 / 303.559, 0.49 / 0.54, 0.046 / 0.088])

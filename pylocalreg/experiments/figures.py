@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -30,11 +29,8 @@ TRAINING = dict(enumerate(EXPERIMENTS, start=3))
 
 FIGURES = (1, 2, *TRAINING)
 
-TICKS = [0.125, 0.25, 0.5, 1, 2, 4, 8]
+TICKS = [0.125, 0.25, 0.5, 1, 2, 4]
 """Of ratios."""
-
-CHARACTERS = 75
-"""In a line of small print under one of three panels."""
 
 
 def drawable(records: Sequence[Record]) -> list[int]:
@@ -79,7 +75,7 @@ def _against_vanilla(comparisons: Sequence[Comparison]) -> list[tuple[Comparison
 
 
 def _costs(comparisons: Sequence[Comparison], paper: Paper) -> Any:
-    """Bars from 1 to the ratio, one group a comparison: what hangs down is saved. A mark is the paper's."""
+    """Bars from 1 to the ratio, a group a comparison: what lies to the left is saved. A mark is the paper's."""
     shown = _against_vanilla(comparisons)
     if not shown:
         raise CheckpointError(
@@ -94,7 +90,8 @@ def _costs(comparisons: Sequence[Comparison], paper: Paper) -> Any:
         "train_seconds": "training time",
         "prediction_seconds": "prediction time",
     }
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4.5), layout="constrained", sharey=True)
+    rows = len(shown)
+    figure, axes = plt.subplots(1, 3, figsize=(15, 1.5 + 0.7 * rows), layout="constrained", sharey=True)
     for axis, (attribute, title) in zip(axes, panels.items(), strict=True):
         for place, ((comparison, vanilla), beside) in enumerate(zip(shown, methods, strict=True)):
             theirs = paper.cells.get(comparison.experiment, {})
@@ -102,19 +99,18 @@ def _costs(comparisons: Sequence[Comparison], paper: Paper) -> Any:
             for i, method in enumerate(beside):
                 at = place - 0.4 + (i + 0.5) * width
                 saved = method.ratio(vanilla, attribute) - 1
-                axis.bar(at, saved, width, bottom=1, color=colours[method.label])
+                axis.barh(at, saved, width, left=1, color=colours[method.label])
                 printed = theirs.get(paper_row(method.any_run), Cells()).ratio(
                     theirs.get("vanilla"), attribute
                 )
                 if printed is not None:
-                    axis.plot(at, printed, "kD", markersize=4)
-        axis.axhline(1, color="0.3", linewidth=1)
-        names = [(c.title, c.any_run.data) for c, _ in shown]
-        wrapped = ["\n".join(fill(text, CHARACTERS // len(shown)) for text in name) for name in names]
-        axis.set(title=f"{title}, ratio to vanilla's", xticks=range(len(shown)), yscale="log")
-        axis.set_xticklabels(wrapped, fontsize=7)
-        axis.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
+                    axis.plot(printed, at, "kD", markersize=4)
+        axis.axvline(1, color="0.3", linewidth=1)
+        axis.set(title=f"{title}, ratio to vanilla's", xscale="log", ylim=(rows - 0.5, -0.5))
+        axis.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
         axis.minorticks_off()
+    names = [f"{c.title}\n{c.any_run.data}, {c.any_run.settings['train']['steps']:,} steps" for c, _ in shown]
+    axes[0].set_yticks(range(rows), names, fontsize=7)
     handles: list[Any] = [Patch(color=colours[label]) for label in labels]
     handles.append(Line2D([], [], color="k", marker="D", markersize=4, linestyle=""))
     labels.append("the paper's")
