@@ -75,7 +75,7 @@ def _against_vanilla(comparisons: Sequence[Comparison]) -> list[tuple[Comparison
 
 
 def _costs(comparisons: Sequence[Comparison], paper: Paper) -> Any:
-    """Bars from 1 to the ratio, a group a comparison: what lies to the left is saved. A mark is the paper's."""
+    """Bars from 1 to the ratio, a group a comparison: those to the left save. Marks are the paper's."""
     shown = _against_vanilla(comparisons)
     if not shown:
         raise CheckpointError(
