@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from pylocalreg.dynamics import LayerDynamics
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS, Tableau
 from pylocalreg.observed.reached import is_transformed
 from pylocalreg.regularizers.sampling import Reservoirs
@@ -117,6 +118,18 @@ def mask(u: torch.Tensor) -> torch.Tensor:
     if is_transformed(u):
         torch.rand(u.shape)
     return 2 * (torch.rand(u.shape) > 0.5).to(u.dtype)
+
+
+class Unknown(torch.nn.Module):
+    """A field, as a module of which nothing is known."""
+
+    def __init__(self, field: torch.nn.Module) -> None:
+        super().__init__()
+        self.field = field
+
+    def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        k: torch.Tensor = self.field(t, u) if isinstance(self.field, LayerDynamics) else self.field(u)
+        return k
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:

@@ -23,6 +23,14 @@ CHANGES = ("train.steps=2", "train.batch=16", "data.limit=32", "solver.abstol=1e
 SMALL = ("--offline", *(part for change in CHANGES for part in ("--set", change)))
 
 
+class CrashError(Exception):
+    pass
+
+
+def crash(progress: Progress) -> None:
+    raise CrashError
+
+
 def _call(*arguments: str | Path) -> None:
     cli.main([str(argument) for argument in arguments])
 
@@ -122,12 +130,6 @@ def test_an_experiment_is_resumed_to_the_same_bits(name: str, tmp_path: Path) ->
     tolerance = ["solver.abstol=0.1", "solver.reltol=0.1"]
     chosen = config.load(name, [*changes, *tolerance])
 
-    class CrashError(Exception):
-        pass
-
-    def crash(progress: Progress) -> None:
-        raise CrashError
-
     runs.run(chosen, tmp_path / "whole", ALONE)
     with pytest.raises(CrashError):
         runs.run(chosen, tmp_path / "crashed", ALONE, report=crash)
@@ -138,12 +140,6 @@ def test_an_experiment_is_resumed_to_the_same_bits(name: str, tmp_path: Path) ->
 
 def test_a_run_goes_on_where_its_data_were_moved_but_not_on_others(tmp_path: Path) -> None:
     changes = ["train.steps=2", "train.batch=4", "solver.abstol=0.1", "solver.reltol=0.1"]
-
-    class CrashError(Exception):
-        pass
-
-    def crash(progress: Progress) -> None:
-        raise CrashError
 
     def chosen(folder: Path) -> config.Config:
         return config.load("mnist_node", [*changes, f"data.folder={folder}"])
@@ -168,12 +164,6 @@ def test_a_run_goes_on_where_its_data_were_moved_but_not_on_others(tmp_path: Pat
 def test_compiled_steps_are_part_of_what_a_run_is(tmp_path: Path) -> None:
     changes = ["train.steps=2", "train.batch=8", "train.evaluate_every=2", "data.limit=16"]
     chosen = config.load("mnist_node_short", changes)
-
-    class CrashError(Exception):
-        pass
-
-    def crash(progress: Progress) -> None:
-        raise CrashError
 
     with pytest.raises(CrashError):
         runs.run(chosen, tmp_path, ALONE, report=crash, compiled=True)

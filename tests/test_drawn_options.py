@@ -13,21 +13,9 @@ from torch import nn
 import pylocalreg as plr
 from pylocalreg.dynamics import LayerDynamics
 from pylocalreg.engines.torch_engine.explicit_rk import narrow_chain
-from tests.conftest import assert_close, normal
+from tests.conftest import Unknown, assert_close, normal
 
 WIDTH = 10
-
-
-class Own(nn.Module):
-    """The same field, as a module of which nothing is known."""
-
-    def __init__(self, field: nn.Module) -> None:
-        super().__init__()
-        self.field = field
-
-    def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-        k: torch.Tensor = self.field(t, u) if isinstance(self.field, LayerDynamics) else self.field(u)
-        return k
 
 
 FIELDS: dict[str, Callable[[], nn.Module]] = {
@@ -90,7 +78,7 @@ def test_layers_give_what_a_module_of_ones_own_gives(draw: int, monkeypatch: pyt
         for number, parameter in enumerate(field.parameters()):
             parameter.requires_grad_(number != frozen)
         term = regularizer(torch.Generator().manual_seed(draw))
-        node = plr.NeuralODE(Own(field) if own else field, engine="torch", regularizer=term, **options)
+        node = plr.NeuralODE(Unknown(field) if own else field, engine="torch", regularizer=term, **options)
         for seed in range(2):  # the second by what the first left: a step size, buffers
             u0 = normal(5, WIDTH, seed=seed).requires_grad_()
             solution = node(u0)

@@ -9,7 +9,7 @@ import pylocalreg as plr
 from pylocalreg.dynamics import LayerDynamics
 from pylocalreg.engines.torch_engine.explicit_rk import narrow_chain
 from pylocalreg.engines.torch_engine.tableaus import TABLEAUS
-from tests.conftest import assert_close, gradients, normal
+from tests.conftest import Unknown, assert_close, gradients, normal
 
 Dense, Chain, TimeDependent = plr.Dense, plr.Chain, plr.TimeDependent
 NARROW = TimeDependent(Dense(24, 4, "tanh"), Dense(4, 24))
@@ -45,18 +45,9 @@ def pair(layers: Any = NARROW, **options: Any) -> tuple[plr.NeuralODE, plr.Neura
     with torch.no_grad():
         known.p.mul_(1.5)
 
-    class Unknown(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layers = known
-
-        def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-            k: torch.Tensor = self.layers(t, u)
-            return k
-
     nodes = [
         plr.NeuralODE(f, regularizer=regularizer(torch.Generator().manual_seed(0)), **options)
-        for f in (known, Unknown())
+        for f in (known, Unknown(known))
     ]
     return nodes[0], nodes[1]
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import pylocalreg as plr
 from pylocalreg.engines.torch_engine.explicit_rk import narrow_chain
-from tests.conftest import assert_close, normal
+from tests.conftest import Unknown, assert_close, normal
 
 
 @pytest.fixture(autouse=True)
@@ -43,20 +43,11 @@ def sequential(*activations: nn.Module, widths: tuple[int, ...] = (24, 4, 24)) -
 def pair(field: nn.Module, **options: Any) -> tuple[plr.NeuralODE, plr.NeuralODE]:
     """The layers, and the same as a function of which nothing is known."""
 
-    class Unknown(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layers = field
-
-        def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-            k: torch.Tensor = self.layers(u)
-            return k
-
     options = {"engine": "torch", "abstol": 1e-6, "reltol": 1e-6, **options}
     regularizer: Any = options.pop("regularizer", lambda _: None)
     known, unknown = (
         plr.NeuralODE(f, regularizer=regularizer(torch.Generator().manual_seed(0)), **options)
-        for f in (field, Unknown())
+        for f in (field, Unknown(field))
     )
     return known, unknown
 
