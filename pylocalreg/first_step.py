@@ -2,8 +2,6 @@
 
 import torch
 
-from pylocalreg.engines.base import Trajectory
-
 GAMMA, SHRINK, GROW = 0.9, 0.2, 10.0
 
 
@@ -18,11 +16,10 @@ class LastStep(torch.nn.Module):
         super().__init__()
         self.size: float | None = None
 
-    def observe(self, trajectory: Trajectory, k: float) -> None:
-        """After a solve; ``k`` is the power of dt that EEst goes with."""
-        dt, EEst = abs(trajectory.dt[0]), trajectory.EEst[0]
+    def observe(self, dt: float, EEst: float, k: float) -> None:
+        """After a solve whose first step was these; ``k`` is the power of dt that EEst goes with."""
         factor = GROW if EEst == 0 else min(max(GAMMA * EEst ** (-1 / k), SHRINK), GROW)
-        self.size = dt * factor
+        self.size = abs(dt) * factor
 
     def within(self, tspan: tuple[float, float], dtmin: float | None, dtmax: float | None) -> float | None:
         """The first step of a solve over this span, or None for the automatic one."""

@@ -1,6 +1,5 @@
 """What a module was called with last: where only the state's values are other ones, nothing is read anew."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 
 from pylocalreg.checks import DTYPES
 from pylocalreg.dynamics import LayerDynamics, is_described
-from pylocalreg.engines.base import Engine, Problem
+from pylocalreg.engines.base import Engine, Problem, Repeat
 from pylocalreg.observed.reached import in_forward_mode, transforming
 from pylocalreg.solution import Solution
 from pylocalreg.times import Times
@@ -26,7 +25,6 @@ def can_be_kept(node: Any, u0: Any) -> bool:
         and "_is_replica" not in node.__dict__  # of torch.nn.DataParallel: each is called once
         and not len(node.events)
         and not node.closed_over
-        and node.first_step is None
         and node.span.numbers is not None
         and (times is None or times.numbers is not None)
         and not transforming()
@@ -44,7 +42,7 @@ class LastCall:
         self.f, self.description, self.p, self.of_p = f, f.description, f.p, _of_p(f.p)
         self.events: torch.nn.ModuleList = node.events
         self.shape, self.dtype, self.device = u0.shape, u0.dtype, u0.device
-        self._repeat: Callable[[torch.Tensor], Any] | None = None
+        self._repeat: Repeat | None = None
         self._is_tried = False
 
     def was(self, node: torch.nn.Module, settings: int, u0: Any) -> bool:
@@ -68,9 +66,9 @@ class LastCall:
             and _of_p(p) == self.of_p
         )
 
-    def repeated(self, engine: Engine, u0: torch.Tensor) -> Solution | None:
-        """The solution from ``u0`` by the engine's own way to solve again what no gradient is asked of; None
-        where there is none, or a gradient is asked.
+    def repeated(self, engine: Engine, u0: torch.Tensor, dt: float | None) -> Solution | None:
+        """The solution from ``u0`` with the first step ``dt`` by the engine's own way to solve again what no
+        gradient is asked of; None where there is none, or a gradient is asked.
         """
         if torch.is_grad_enabled() and (u0.requires_grad or self.problem.params):
             return None
@@ -80,10 +78,10 @@ class LastCall:
             self._repeat, self._is_tried = self._way(engine, u0), True
         if self._repeat is None:
             return None
-        u, stats, steps, sol = self._repeat(u0)
+        u, stats, steps, sol = self._repeat(u0, dt)
         return Solution(u, self._t.copy(), None, stats, steps, engine.name, sol=sol)
 
-    def _way(self, engine: Engine, u0: torch.Tensor) -> Callable[[torch.Tensor], Any] | None:
+    def _way(self, engine: Engine, u0: torch.Tensor) -> Repeat | None:
         times = self.times
         if len(times.rows) > len(times.asked):  # some twice
             return None

@@ -251,6 +251,11 @@ class NeuralDE(torch.nn.Module):
             return self.dt
         return self.first_step.within(tspan, self.step_options.dtmin, self.step_options.dtmax)
 
+    def _observe(self, dt: float, EEst: float) -> None:
+        """After a solve whose first step was these."""
+        if self.first_step is not None and self.training:
+            self.first_step.observe(dt, EEst, METHODS[self.solver].adaptive_order + 1)
+
     def _solve(
         self,
         problem: Problem,
@@ -299,9 +304,8 @@ class NeuralDE(torch.nn.Module):
             return Piece(solve, done.states, done.times, done.value, done.calls)
 
         solved = solve_in_pieces(problem, u0, times.asked, run, events)
-        if self.first_step is not None and self.training:
-            k = METHODS[self.solver].adaptive_order + 1
-            self.first_step.observe(solved.pieces[0].solve.trajectory, k)
+        first = solved.pieces[0].solve.trajectory
+        self._observe(first.dt[0], first.EEst[0])
         rows = [row for row in times.rows if row < len(solved.times) - solved.ended]
         every = [
             solved.states[row]

@@ -1,5 +1,6 @@
 """The module a user builds a model from."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -270,13 +271,19 @@ class NeuralODE(NeuralDE):
 
     def _solve_again(self, last: LastCall, u0: Any) -> Solution:
         """As the last call, from another state like its own."""
+        problem = last.problem
+        dt = self._first_dt(problem.tspan)
         if self.regularizer is None or not self.training:
-            solution = last.repeated(self._engine_on(u0.device), u0)
+            solution = last.repeated(self._engine_on(u0.device), u0, dt)
             if solution is not None:
+                if self.first_step is not None:
+                    self._observe(float(solution.steps.dt[0]), float(solution.steps.EEst[0]))
                 return solution
+        if dt != problem.dt:
+            problem = dataclasses.replace(problem, dt=dt)
         with full_precision(u0.device):
             packed = at_the_door(u0).contiguous()
-            return self._solve(last.problem, packed, last.times, _as_it_is, dense=False, regularize=None)
+            return self._solve(problem, packed, last.times, _as_it_is, dense=False, regularize=None)
 
     def _check_samples(self, u0: State, inputs: Sequence[torch.Tensor]) -> None:
         if self.jacobian != "per_sample":

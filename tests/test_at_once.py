@@ -10,7 +10,7 @@ import torch
 
 import pylocalreg as plr
 from pylocalreg.engines.torch_engine import inductor
-from pylocalreg.engines.torch_engine.explicit_rk import at_once, one_call, tensor_loop
+from pylocalreg.engines.torch_engine.explicit_rk import again_at_once, at_once, one_call, tensor_loop
 from pylocalreg.engines.torch_engine.explicit_rk.reversed_at_once import AtOnceReplay
 from pylocalreg.engines.torch_engine.explicit_rk.tensor_control import NUMBERS, fastpower
 from pylocalreg.engines.torch_engine.fastpower import fastpower as right_fastpower
@@ -28,6 +28,7 @@ class Done:
     def __init__(self) -> None:
         self.solves: list[bool] = []
         self.adjoints: list[bool] = []
+        self.again: list[bool] = []
 
     def noting(self, inner: Any, into: list[bool]) -> Any:
         def noted(*args: Any) -> Any:
@@ -44,7 +45,9 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Iterator[Done]:
     """The kernels run as they were traced."""
     monkeypatch.setattr(inductor, "BACKEND", lambda graph, examples: graph.forward)
     done = Done()
-    monkeypatch.setattr(at_once._AtOnce, "solve", done.noting(at_once._AtOnce.solve, done.solves))
+    monkeypatch.setattr(at_once.AtOnce, "solve", done.noting(at_once.AtOnce.solve, done.solves))
+    again = again_at_once.Again
+    monkeypatch.setattr(again, "in_one_call", done.noting(again.in_one_call, done.again))
     monkeypatch.setattr(AtOnceReplay, "_run", done.noting(AtOnceReplay._run, done.adjoints))
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -283,6 +286,90 @@ def test_layers_that_are_changed_are_looked_at_again(done: Done, change: Callabl
     assert_same(one, other, u0)
     assert not torch.allclose(other(u0).u, before)
     torch.testing.assert_close(other(u0, **inside).u, one(u0, **inside).u, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"dt": "last", "controller": "PID", "landing": "even"},
+        pytest.param({"saveat": [0.0, 0.4, 1.0]}, marks=pytest.mark.thorough),
+        pytest.param({"tspan": (1.0, 0.0), "dt": 0.1}, marks=pytest.mark.thorough),
+    ],
+)
+def test_layers_solved_again_without_gradient(done: Done, options: dict[str, Any]) -> None:
+    one, other = pair(layers(), **options)
+    with torch.no_grad():
+        for seed in range(4):
+            u0 = normal(4, 3, seed=seed)
+            expected, solution = one(u0), other(u0)
+            torch.testing.assert_close(solution.u, expected.u, rtol=1e-9, atol=1e-10)
+            assert solution.stats == expected.stats
+            for name in ("t", "dt", "EEst"):
+                ours, right = getattr(solution.steps, name), getattr(expected.steps, name)
+                np.testing.assert_allclose(ours, right, rtol=1e-6, atol=1e-12)
+            one.get_parameter("dynamics.p").mul_(1.1)
+    assert done.again == ([] if "saveat" in options else [True, True, True])
+
+
+def _other_elements(field: Any) -> None:
+    with torch.no_grad():
+        field.p.mul_(2)
+
+
+@pytest.mark.parametrize("change", [_hook, _other_parameter, _other_layers, _own_forward, _other_elements])
+def test_layers_changed_between_solves_without_gradient(done: Done, change: Callable[[Any], None]) -> None:
+    field = layers()
+    one, other = pair(field, tspan=(0.0, 0.3))
+    u0 = normal(4, 3)
+    with torch.no_grad():
+        before = [other(u0).u for _ in range(3)][-1]
+        change(field)
+        for _ in range(3):
+            after = other(u0).u
+            torch.testing.assert_close(after, one(u0).u, rtol=1e-9, atol=1e-10)
+            assert not torch.allclose(after, before)
+
+
+def test_what_is_set_on_layers_is_seen_between_solves(done: Done) -> None:
+    field, looked = layers(), torch.get_num_threads()
+    one, other = pair(field, tspan=(0.0, 0.3))
+    u0 = normal(4, 3)
+    with torch.no_grad():
+        for _ in range(3):
+            other(u0)
+        field.__dict__["note"] = "an attribute"
+        torch.set_num_threads(2)
+        try:
+            torch.testing.assert_close(other(u0).u, one(u0).u, rtol=1e-9, atol=1e-10)
+        finally:
+            torch.set_num_threads(looked)
+        field.register_buffer("scale", torch.ones(()))
+        torch.testing.assert_close(other(u0).u, one(u0).u, rtol=1e-9, atol=1e-10)
+    assert done.again == [True, True, True, False]
+
+
+def test_more_steps_than_one_call_again(done: Done) -> None:
+    one, other = pair(layers(), dtmax=1 / 70)
+    with torch.no_grad():
+        for seed in range(3):
+            u0 = normal(4, 3, seed=seed)
+            solution = other(u0)
+            assert solution.stats == one(u0).stats
+            torch.testing.assert_close(solution.u, one(u0).u, rtol=1e-9, atol=1e-10)
+    assert solution.stats.naccept > tensor_loop.STEPS
+    assert done.again == [False]  # not tried any more
+    assert done.solves == [True, True, True]
+
+
+def test_no_good_end_again(done: Done) -> None:
+    _, other = pair(layers())
+    with torch.no_grad():
+        other(normal(4, 3))
+        with pytest.raises(plr.errors.NonFiniteError):
+            other(normal(4, 3) * torch.inf)
+        assert other(normal(4, 3)).stats.naccept
+    assert done.again == [False, True]
 
 
 def test_one_step(done: Done) -> None:

@@ -427,3 +427,19 @@ def test_the_parameters_memory_is_held_as_long_as_it_is_read() -> None:
         for _ in range(2):
             check(node(state()), anew(node)(state()))
         del made
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_first_step_from_the_last_solve(engine: str) -> None:
+    node = node_of(engine, dt="last")
+    forgets = anew(node)
+    for i in range(8):
+        for module in (node, forgets):
+            module.train(i != 5)
+        forgets._last_call = None
+        with torch.set_grad_enabled(i % 4 == 3):
+            check(node(state(seed=i)), forgets(state(seed=i)))
+        assert node.first_step is not None
+        assert forgets.first_step is not None
+        assert node.first_step.size == forgets.first_step.size
+        assert node._last_call is not None

@@ -272,9 +272,11 @@ class StepCotangent:
 class Repeat(Protocol):
     """A solve of one problem that is made again and again without gradient, from states like the first."""
 
-    def __call__(self, u0: torch.Tensor) -> tuple[torch.Tensor, Stats, Steps, Callable[[], Any] | None]:
-        """The state at the asked time, or those at the asked times stacked; the counts, the steps, and what
-        gives the stack's own solution, where it solved.
+    def __call__(
+        self, u0: torch.Tensor, dt: float | None
+    ) -> tuple[torch.Tensor, Stats, Steps, Callable[[], Any] | None]:
+        """With the first step ``dt``: the state at the asked time, or those at the asked times stacked; the
+        counts, the steps, and what gives the stack's own solution, where it solved.
         """
 
 

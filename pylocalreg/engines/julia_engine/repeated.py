@@ -1,5 +1,6 @@
 """A solve without gradient that is made again and again: one call of Julia, arrays by their addresses."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,20 +23,28 @@ def repeat(problem: Problem, u0: torch.Tensor, times: Sequence[float], stacked: 
 
 class _Repeat:
     def __init__(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], stacked: bool) -> None:
-        self.julia, _, handle = begin(problem, u0)
-        self.solve = self.julia.call("repeated", handle, plain(u0), list(times), breathe)
-        self.problem = problem
+        self.times = list(times)
+        self.begun = self._begin(problem, u0)
         self.shape = (len(times), *u0.shape) if stacked else u0.shape
 
-    def __call__(self, u0: torch.Tensor) -> tuple[torch.Tensor, Stats, Steps, Callable[[], Any]]:
+    def _begin(self, problem: Problem, u0: torch.Tensor) -> tuple[Problem, Any]:
+        self.julia, _, handle = begin(problem, u0)
+        return problem, self.julia.call("repeated", handle, plain(u0), self.times, breathe)
+
+    def __call__(
+        self, u0: torch.Tensor, dt: float | None
+    ) -> tuple[torch.Tensor, Stats, Steps, Callable[[], Any]]:
+        problem, solve = self.begun
+        if dt != problem.dt:
+            problem, solve = self.begun = self._begin(dataclasses.replace(problem, dt=dt), u0)
         julia = self.julia
         if u0.is_neg() or not u0.is_contiguous():
             u0 = plain(u0)
         u = u0.new_empty(self.shape)
         try:
-            record, nreject, nf, nfe, run = julia.apply(self.solve, (u0.data_ptr(), u.data_ptr()))
+            record, nreject, nf, nfe, run = julia.apply(solve, (u0.data_ptr(), u.data_ptr()))
         except julia.juliacall.JuliaError as error:
-            known = translated(julia, self.problem, error)
+            known = translated(julia, problem, error)
             if known is None:
                 raise
             raise known from error

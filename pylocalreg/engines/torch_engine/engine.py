@@ -1,5 +1,6 @@
 """The embedded engine: the contract of engines/base.py in PyTorch."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -23,7 +24,8 @@ from pylocalreg.engines.methods import check_estimate, check_options, is_stochas
 from pylocalreg.engines.torch_engine.adjoints import pull_back
 from pylocalreg.engines.torch_engine.adjoints.retaken import retaken
 from pylocalreg.engines.torch_engine.explicit_rk import ExplicitRK
-from pylocalreg.engines.torch_engine.explicit_rk.at_once import repeated_at_once, solved_at_once
+from pylocalreg.engines.torch_engine.explicit_rk.again_at_once import Told, again_at_once
+from pylocalreg.engines.torch_engine.explicit_rk.at_once import solved_at_once
 from pylocalreg.engines.torch_engine.initial_step import initial_step
 from pylocalreg.engines.torch_engine.integrate import SCALARS, integrate
 from pylocalreg.engines.torch_engine.methods import METHODS
@@ -81,16 +83,18 @@ class TorchEngine:
 
     def repeat(self, problem: Problem, u0: torch.Tensor, times: Sequence[float], stacked: bool) -> Repeat:
         method = _solving_at_once(problem.solver)
-        at_once: Callable[[torch.Tensor], Trajectory | None] | None = None
+        at_once: Callable[[torch.Tensor, float | None], Told | None] | None = None
         if method is not None and not problem.progress:
-            at_once = repeated_at_once(RightHandSide.of(problem), method, problem, u0, times)
+            at_once = again_at_once(RightHandSide.of(problem), method, problem, u0, times, stacked)
 
-        def again(u0: torch.Tensor) -> tuple[torch.Tensor, Stats, Steps, None]:
+        def again(u0: torch.Tensor, dt: float | None) -> tuple[torch.Tensor, Stats, Steps, None]:
             with full_precision(u0.device):
                 u0 = u0.detach().contiguous()
-                trajectory = None if at_once is None else at_once(u0)
-                if trajectory is None:
-                    trajectory = self.solve(problem, u0, times, Keep())
+                told = None if at_once is None else at_once(u0, dt)
+                if told is not None:
+                    return *told, None
+                with_dt = problem if dt == problem.dt else dataclasses.replace(problem, dt=dt)
+                trajectory = self.solve(with_dt, u0, times, Keep())
             u = torch.stack(trajectory.outputs) if stacked else trajectory.outputs[-1]
             return u, trajectory.stats(Calls()), trajectory.steps(), None
 

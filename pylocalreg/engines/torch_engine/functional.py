@@ -56,13 +56,21 @@ class Functional:
     @property
     def known(self) -> Hashable:
         """What a compiled function of layers depends on beside elements and shapes; None for others."""
-        layers = self.module
-        if not is_described(layers) or layers._buffers or torch._C._len_torch_function_stack():
+        layers, around = self.module, self.around
+        if around is None or not is_described(layers):
             return None
         assert isinstance(layers, LayerDynamics)
         p = layers.p
         of_p = id(p), p.shape, p.dtype, p.stride(), p.requires_grad
-        return of_p, layers.description, tuple(vars(layers)), torch.get_num_threads()
+        return of_p, layers.description, around
+
+    @property
+    def around(self) -> Hashable:
+        """Of `known`, what can change while the description and its parameter do not."""
+        layers = self.module
+        if layers._buffers or torch._C._len_torch_function_stack():
+            return None
+        return tuple(vars(layers)), torch.get_num_threads()
 
     def reads(self, t: torch.Tensor, u: torch.Tensor) -> Hashable:
         """What a call computes with; makes one, the first time it is asked.

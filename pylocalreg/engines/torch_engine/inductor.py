@@ -67,7 +67,11 @@ def _mm(a: torch.Tensor, b: torch.Tensor) -> Any:
     if a.device.type != "cpu" or m * k * VECTOR * (-(-n // VECTOR)) > SMALL:
         return NotImplemented
     if 2 * n * -(-k // VECTOR) < k:  # vectors of k where those of n would be mostly empty
-        return torch.stack([(a * b[:, j]).sum(1) for j in range(n)], 1)
+        columns = [(a * b[:, j]).sum(1) for j in range(n)]
+        place, product = torch.arange(n), columns[0].unsqueeze(1)
+        for j in range(1, n):
+            product = torch.where(place == j, columns[j].unsqueeze(1), product)
+        return product
     return (a.unsqueeze(2) * b.unsqueeze(0)).sum(1)
 
 

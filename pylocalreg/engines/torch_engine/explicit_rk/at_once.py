@@ -2,8 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from functools import partial
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -31,6 +30,7 @@ from pylocalreg.engines.torch_engine.explicit_rk.one_call import (
 )
 from pylocalreg.engines.torch_engine.explicit_rk.tensor_loop import STEPS, Steering, TensorLoop
 from pylocalreg.engines.torch_engine.functional import NotFunctionalError
+from pylocalreg.engines.torch_engine.inductor import AcrossSolves
 from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 
 
@@ -66,29 +66,19 @@ def solved_at_once(
     """The solve step for step as `integrate` makes it, or None: where something is asked that is not done
     here, the dynamics can not be compiled so, or the solve comes to no good end.
     """
-    prepared = _prepared(f, method, problem, u0, times, keep)
-    return None if prepared is None else prepared.solve(u0, keep)
+    at_once = prepared(f, method, problem, u0, times, keep)
+    return None if at_once is None else at_once.solve(u0, keep, problem.dt)
 
 
-def repeated_at_once(
-    f: RightHandSide, method: Method, problem: Problem, u0: torch.Tensor, times: Sequence[float]
-) -> Callable[[torch.Tensor], Trajectory | None] | None:
-    """As `solved_at_once` with nothing kept, for one solve after the other from states like ``u0``: what they
-    share is made once.
-    """
-    prepared = _prepared(f, method, problem, u0, times, Keep())
-    return None if prepared is None else partial(prepared.solve, keep=Keep())
-
-
-def _prepared(
+def prepared(
     f: RightHandSide,
     method: Method,
     problem: Problem,
     u0: torch.Tensor,
     times: Sequence[float],
     keep: Keep,
-) -> "_AtOnce | None":
-    """None where such solves are not made here."""
+) -> "AtOnce | None":
+    """For solves from states like ``u0``; None where such are not made here."""
     if problem.compiled is None or problem.compiled.refused(_what(method.name)):
         return None
     if not _done_here(problem, u0, keep):
@@ -102,7 +92,7 @@ def _prepared(
         return None
     if step is None or not has_outputs(step, inner(times, problem)):
         return None
-    return _AtOnce(step, problem, problem.compiled, *numbers, u0, times)
+    return AtOnce(step, problem, problem.compiled, *numbers, u0, times)
 
 
 def _what(name: str) -> str:
@@ -137,7 +127,7 @@ def _control(
     return None
 
 
-class _AtOnce:
+class AtOnce:
     """Solves of one problem from states like ``u0``."""
 
     def __init__(
@@ -152,32 +142,42 @@ class _AtOnce:
         times: Sequence[float],
     ) -> None:
         self.step, self.problem, self.steps, self.times = step, problem, steps, times
+        self.what = _what(step.name)
         self.inside = inner(times, problem)
         self.asked = padded(self.inside, problem)
         self.pid, self.memory, self.control = pid, memory, control
+        self.even = problem.steps.landing == "even"
         tolerances = problem.abstol, problem.reltol
         self.fixed = problem.tspan[1], _dtmax(problem, u0.dtype), *tolerances, math.sqrt(u0.numel())
 
-    @torch.no_grad()
-    def solve(self, u0: torch.Tensor, keep: Keep) -> Trajectory | None:
-        """None where it can not be compiled, or comes to no good end."""
-        return quietly(self.steps, _what(self.step.name), lambda: self._solve(u0, keep))
+    def numbers(
+        self, t: float, dt: float | None, first: bool, left: int, memory: tuple[float, ...]
+    ) -> torch.Tensor:
+        """``of_call`` of `TensorLoop.solve`."""
+        every = t, dt or 0.0, first, left, *self.fixed, *memory, *self.control
+        return torch.from_numpy(np.array(every))
 
-    def _solve(self, u0: torch.Tensor, keep: Keep) -> Trajectory | None:
+    def function(self, dt: float | None, keeping: bool) -> AcrossSolves:
+        """The compiled loop, for a call with this first step."""
+        steering = Steering(self.pid, self.even, dt is None)
+        return one_call(self.steps, self.step, "solve", steering, keeping, bool(self.inside))
+
+    @torch.no_grad()
+    def solve(self, u0: torch.Tensor, keep: Keep, dt: float | None) -> Trajectory | None:
+        """With the first step ``dt``. None where it can not be compiled, or comes to no good end."""
+        return quietly(self.steps, self.what, lambda: self._solve(u0, keep, dt))
+
+    def _solve(self, u0: torch.Tensor, keep: Keep, dt: float | None) -> Trajectory | None:
         problem, step, inside = self.problem, self.step, self.inside
         t, t_end = problem.tspan
-        dt, memory, u = problem.dt, self.memory, u0
-        even = problem.steps.landing == "even"
+        memory, u, automatic = self.memory, u0, dt is None
         keeping = keep.states == "all" or keep.sample is not None
         trajectory, every, outputs = Trajectory(), list[torch.Tensor](), {t: u0}
         key = known(step.f, u0, self.asked)
         while t != t_end:
-            steering = Steering(self.pid, even, dt is None)
-            function = one_call(self.steps, step, "solve", steering, keeping, bool(inside))
+            function = self.function(dt, keeping)
             left = problem.maxiters - trajectory.naccept - trajectory.nreject
-            numbers = torch.from_numpy(
-                np.array((t, dt or 0.0, not trajectory.t, left, *self.fixed, *memory, *self.control))
-            )
+            numbers = self.numbers(t, dt, not trajectory.t, left, memory)
             start, shared = t, (step.of_output, self.asked)
             told, u, end, *kept = function(key, (step,), step.of_method, numbers, *shared, u)
             naccept, nreject, t, dt, total, *rows = told.tolist()
@@ -193,7 +193,7 @@ class _AtOnce:
             if keeping:
                 every += kept[0].unbind()[:count]
             if inside:
-                passed = zip(inside, kept[1].unbind(), strict=False)
+                passed = zip(inside, kept[-1].unbind(), strict=False)
                 outputs |= {time: x for time, x in passed if start < time <= t or t <= time < start}
         chosen: Iterable[int] = range(trajectory.naccept) if keep.states == "all" else ()
         if keep.sample is not None:
@@ -204,10 +204,13 @@ class _AtOnce:
         trajectory.outputs = [end if time == t_end else outputs[time].clone() for time in self.times]
         if keep.restarts:
             trajectory.saved = dict(zip(self.times, trajectory.outputs, strict=True))
-        calls = step.calls(trajectory.naccept, trajectory.nreject, u0)
-        trajectory.nf = calls + 2 * (problem.dt is None)
+        trajectory.nf = self.calls(trajectory.naccept, trajectory.nreject, u0, automatic)
         trajectory.calls = Calls(trajectory.nf)
         return trajectory
+
+    def calls(self, naccept: int, nreject: int, u0: torch.Tensor, automatic: bool) -> int:
+        """Of f, those of an automatic first step included."""
+        return self.step.calls(naccept, nreject, u0) + 2 * automatic
 
 
 def _dtmax(problem: Problem, dtype: torch.dtype) -> float:

@@ -168,15 +168,16 @@ class TensorLoop(ABC):
         controller's memory, and its fields, of `TensorPI` those after the first.
 
         Gives what was counted and where it ended (naccept, nreject, t, dt), the sum of the state there, the
-        memory, and behind that t, dt and EEst of the accepted steps, row by row; that state, twice; the
-        states that the accepted steps start from, if they are kept; and those at the ``times`` that these
-        steps pass, if they are saved.
+        memory, and behind that t, dt and EEst of the accepted steps, row by row; that state, twice; if they
+        are kept, the states that the accepted steps start from; and if they are saved, those at the ``times``
+        that these steps pass. What the loop carries is in few tensors: in every step one costs more than a
+        sum.
         """
         from torch._higher_order_ops import while_loop  # which old versions do not have
 
         T = u0.dtype
         numbers = LoopNumbers(of_method, of_call, T, steering)
-        t, dt, memory = numbers.t.clone(), numbers.dt.clone(), numbers.memory.clone()
+        t, dt = numbers.t.clone(), numbers.dt.clone()
 
         def call(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
             return self.f((), t, u).clone()
@@ -189,42 +190,55 @@ class TensorLoop(ABC):
         if steering.automatic:
             dt = first_step(call, t, numbers.t_end, numbers.dtmax, numbers.order, measure, u0, k1)
 
-        def goes_on(naccept, nreject, t, dt, memory, u, k1, record, states, saved):  # type: ignore[no-untyped-def]
+        def apart(at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+            naccept, nreject, t, dt = at[:4].unbind()
+            return naccept, nreject, t.to(T), dt.to(T)
+
+        def goes_on(at, u, k1, record, *kept):  # type: ignore[no-untyped-def]
             numbers = LoopNumbers(of_method, of_call, T, steering)
+            naccept, nreject, t, dt = apart(at)
             _, tried, _ = numbers.next_size(t, dt)
             moves = (t + tried != t) & dt.isfinite()
             return (naccept < STEPS) & (naccept + nreject < numbers.left) & (t != numbers.t_end) & moves
 
-        def step(naccept, nreject, t, dt, memory, u, k1, record, states, saved):  # type: ignore[no-untyped-def]
+        def step(at, u, k1, record, *kept):  # type: ignore[no-untyped-def]
             numbers = LoopNumbers(of_method, of_call, T, steering)
+            naccept, nreject, t, dt = apart(at)
             proposed, tried, lands = numbers.next_size(t, dt)
             if not self.fsal:
                 k1 = call(t, u)
             norm, u_new, last, stages = self.attempted(numbers, t, tried, u, k1)
             error = (norm.double() / numbers.root).to(T)
             first = numbers.first & (naccept == 0)
-            accepted, dt, memory = numbers.control.propose(tried, proposed, error, memory, first)
+            accepted, dt, memory = numbers.control.propose(tried, proposed, error, at[4:], first)
             here = (torch.arange(STEPS, device=u.device) == naccept) & accepted
-            record = torch.where(here.unsqueeze(1), torch.stack((t, tried, error)), record)
-            states = torch.where(here.reshape(-1, *[1] * u.dim()), u, states) if keeping else states.clone()
+            record = torch.where(here.unsqueeze(1), together(t, tried, error), record)
             t_next = torch.where(lands, numbers.t_end, t + tried)
+            if keeping:
+                kept = torch.where(here.reshape(-1, *[1] * u.dim()), u, kept[0]), *kept[1:]
             if saving:
                 outputs = Outputs(of_output, times, t, tried, t_next, self.unit(tried.double()))
                 at_end, inside = (x.reshape(-1, *[1] * u.dim()) for x in (outputs.at_end, outputs.inside))
                 passed = torch.where(at_end, u_new, outputs.of(u, stages))
-                saved = torch.where((at_end | inside) & accepted, passed, saved)
-            else:
-                saved = saved.clone()
-            t, u = torch.where(accepted, t_next, t), torch.where(accepted, u_new, u)
+                kept = *kept[:-1], torch.where((at_end | inside) & accepted, passed, kept[-1])
+            counts = naccept + accepted, nreject + ~accepted
+            at = together(*(x.double() for x in (*counts, torch.where(accepted, t_next, t), dt, *memory)))
+            u = torch.where(accepted, u_new, u)
             k1 = torch.where(accepted, last, k1) if self.fsal else k1
-            return naccept + accepted, nreject + ~accepted, t, dt, memory, u, k1, record, states, saved
+            return at, u, k1, record, *kept
 
-        count = torch.zeros((), dtype=torch.int64, device=u0.device)
-        record = u0.new_zeros(STEPS, 3)
-        states = u0.new_zeros(STEPS, *u0.shape) if keeping else u0.new_zeros(0)
-        saved = u0.new_zeros(len(times), *u0.shape) if saving else u0.new_zeros(0)
-        start = (count, count.clone(), t, dt, memory, u0.clone(), k1, record, states, saved)
-        naccept, nreject, t, dt, memory, u, _, *kept = while_loop(goes_on, step, start)  # type: ignore[no-untyped-call]
-        record, states, saved = kept
-        ended = torch.stack([x.double() for x in (naccept, nreject, t, dt, u.sum())])
-        return torch.cat((ended, memory, record.double().reshape(-1))), u, u.clone(), states, saved
+        at = torch.cat((torch.stack((torch.zeros_like(t), torch.zeros_like(t), t, dt)), numbers.memory))
+        kept = [u0.new_zeros(n, *u0.shape) for n in [STEPS] * keeping + [len(times)] * saving]
+        start = (at, u0.clone(), k1, u0.new_zeros(STEPS, 3), *kept)
+        at, u, _, record, *kept = while_loop(goes_on, step, start)  # type: ignore[no-untyped-call]
+        told = torch.cat((at[:4], u.double().sum().reshape(1), at[4:], record.double().reshape(-1)))
+        return told, u, u.clone(), *kept
+
+
+def together(*numbers: torch.Tensor) -> torch.Tensor:
+    """A tensor of these scalars: of `torch.stack` each would have its own place in memory."""
+    place = torch.arange(len(numbers), device=numbers[0].device)
+    given = numbers[0].expand(len(numbers))
+    for i, number in enumerate(numbers):
+        given = torch.where(place == i, number, given)
+    return given

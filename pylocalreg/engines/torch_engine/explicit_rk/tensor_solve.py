@@ -43,11 +43,8 @@ class TensorSolve(TensorStep, TensorLoop):
         u: torch.Tensor,
         k1: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Tensors]:
-        nodes, weights = self._apart(numbers.of_method)
-        times, of_sums = t.double() + nodes * dt.double(), weights * dt.double()
-        tolerances = torch.stack((numbers.abstol, numbers.reltol))
-        of_step = torch.cat((times.to(u.dtype), of_sums.to(u.dtype), tolerances))
-        norm, u_new, *ks = self.attempt(of_step, u, k1)
+        of_step = self._of_step(numbers.of_method, t.double(), dt.double(), u.dtype)
+        norm, u_new, *ks = self.attempt_by((*of_step, numbers.abstol, numbers.reltol), u, k1)
         return norm, u_new, ks[-1], (k1, *ks)
 
     def unit(self, dt: torch.Tensor) -> torch.Tensor:
@@ -56,10 +53,11 @@ class TensorSolve(TensorStep, TensorLoop):
     def calls(self, naccept: int, nreject: int, u: torch.Tensor) -> int:
         return (naccept + nreject) * (self.tableau.stages - self.fsal) + self.fsal
 
-    def _apart(self, of_method: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The nodes, and the weights of all sums."""
-        stages = self.tableau.stages
-        return of_method[:stages], of_method[stages : -1 - len(NUMBERS)]
+    def _of_step(self, of_method: torch.Tensor, t: torch.Tensor, dt: torch.Tensor, T: torch.dtype) -> Tensors:
+        """What `numbers_of` gives, but for the tolerances."""
+        by_dt = of_method[: -1 - len(NUMBERS)] * dt
+        is_node = torch.arange(len(by_dt), device=by_dt.device) < self.tableau.stages
+        return torch.where(is_node, t + by_dt, by_dt).to(T).unbind()
 
     def reverse_solve(
         self,
@@ -88,13 +86,12 @@ class TensorSolve(TensorStep, TensorLoop):
         def step(i, adjoint, *by_params):  # type: ignore[no-untyped-def]
             t, dt, t_next = torch.index_select(rows, 0, i.reshape(1)).squeeze(0).unbind()
             u = torch.index_select(states, 0, i.reshape(1)).squeeze(0)
-            nodes, weights = self._apart(of_method)
-            of_step = torch.cat(((t + nodes * dt).to(T), (weights * dt).to(T), of_method.new_zeros(2).to(T)))
+            numbers = self._of_step(of_method, t, dt, T)
             if saving:
                 outputs = Outputs(of_output, times, t, dt, t_next, dt)
-                given = self.reverse_with(outputs.pulled_back(at_times), params, of_step, u, adjoint)
+                given = self.reverse_with(outputs.pulled_back(at_times), params, numbers, u, adjoint)
             else:
-                given = self.reverse(params, of_step, u, adjoint)
+                given = self.reverse_by(params, numbers, u, adjoint)
             adjoint, *more = given
             return i - 1, adjoint.clone(), *(a + b for a, b in zip(by_params, more, strict=True))
 

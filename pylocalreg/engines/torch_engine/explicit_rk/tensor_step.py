@@ -92,7 +92,11 @@ class TensorStep(TensorSums):
 
     def attempt(self, of_step: torch.Tensor, u: torch.Tensor, k1: torch.Tensor) -> Tensors:
         """What `norm` gives, the new state, and the stages after the first."""
-        tableau, ks, numbers = self.tableau, [k1], of_step.unbind()
+        return self.attempt_by(of_step.unbind(), u, k1)
+
+    def attempt_by(self, numbers: Tensors, u: torch.Tensor, k1: torch.Tensor) -> Tensors:
+        """As `attempt`, of ``of_step`` its ``numbers``."""
+        tableau, ks = self.tableau, [k1]
         seen: set[int] = set()
         for i in range(1, tableau.stages - tableau.fsal):
             ks.append(self._owned(numbers[i], weighted_sum(u, self.of_stage[i], ks, numbers), seen))
@@ -105,7 +109,12 @@ class TensorStep(TensorSums):
         self, params: Tensors, of_step: torch.Tensor, u: torch.Tensor, adjoint: torch.Tensor
     ) -> Tensors:
         """The cotangents of ``u`` and of each of ``params``, from that of the new state."""
-        numbers = of_step.unbind()
+        return self.reverse_by(params, of_step.unbind(), u, adjoint)
+
+    def reverse_by(
+        self, params: Tensors, numbers: Tensors, u: torch.Tensor, adjoint: torch.Tensor
+    ) -> Tensors:
+        """As `reverse`, of ``of_step`` its ``numbers``."""
         ks, pullbacks = self._taken(params, numbers, u, len(self.tableau.b))
         by_stage = self._by_solution(ks, adjoint, numbers)
         return self._swept(pullbacks, by_stage, adjoint, numbers)
@@ -114,14 +123,14 @@ class TensorStep(TensorSums):
         self,
         outputs: tuple[torch.Tensor, torch.Tensor, Sequence[torch.Tensor]],
         params: Tensors,
-        of_step: torch.Tensor,
+        numbers: Tensors,
         u: torch.Tensor,
         adjoint: torch.Tensor,
     ) -> Tensors:
-        """As `reverse`, with what ``outputs`` of the step add to the cotangents of the new state, of ``u``
+        """As `reverse_by`, with what ``outputs`` of the step add to the cotangents of the new state, of ``u``
         and of the stages.
         """
-        numbers, (by_end, by_start, by_stages) = of_step.unbind(), outputs
+        by_end, by_start, by_stages = outputs
         _, pullbacks = self._taken(params, numbers, u, self.tableau.stages)
         by_stage: list[torch.Tensor | None] = [*by_stages]
         adjoint = adjoint + by_end

@@ -1,0 +1,86 @@
+"""Solves of one small problem, one after the other: one compiled call each, and little else.
+
+What they share is made once. Beside some thirty calls of a small f Python's own time is long, and longer
+still where other code ran in between.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+
+import torch
+
+from pylocalreg.engines.base import Calls, Keep, Problem
+from pylocalreg.engines.torch_engine.explicit_rk.at_once import AtOnce, Method, prepared
+from pylocalreg.engines.torch_engine.explicit_rk.one_call import known, quietly
+from pylocalreg.engines.torch_engine.explicit_rk.tensor_loop import STEPS
+from pylocalreg.engines.torch_engine.inductor import AcrossSolves
+from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
+from pylocalreg.solution import Stats, Steps
+
+Told = tuple[torch.Tensor, Stats, Steps]
+
+
+def again_at_once(
+    f: RightHandSide,
+    method: Method,
+    problem: Problem,
+    u0: torch.Tensor,
+    times: Sequence[float],
+    stacked: bool,
+) -> Callable[[torch.Tensor, float | None], Told | None] | None:
+    """As `Repeat`, or None where such solves are not made so. The layers that f calls, and their parameter,
+    are at every call what they are now: who calls has looked.
+    """
+    at_once = prepared(f, method, problem, u0, times, Keep())
+    return None if at_once is None else Again(at_once, stacked)
+
+
+class Again:
+    def __init__(self, at_once: AtOnce, stacked: bool) -> None:
+        self.at_once, self.stacked = at_once, stacked
+        self.is_short = not stacked and list(at_once.times) == [at_once.problem.tspan[1]]
+        """Whether it is one call, as far as is known."""
+        self.around: Hashable = None
+        self.key: Hashable = None
+        self.functions: dict[bool, AcrossSolves] = {}
+        self.first: tuple[float | None, torch.Tensor] | None = None
+
+    def __call__(self, u0: torch.Tensor, dt: float | None) -> Told | None:
+        """None where it can not be compiled, or comes to no good end."""
+        if torch.is_grad_enabled():
+            with torch.no_grad():
+                return self(u0, dt)
+        at_once = self.at_once
+        if self.is_short:
+            told = quietly(at_once.steps, at_once.what, lambda: self.in_one_call(u0, dt))
+            if told is not None:
+                return told
+        trajectory = at_once.solve(u0, Keep(), dt)
+        if trajectory is None:
+            return None
+        u = torch.stack(trajectory.outputs) if self.stacked else trajectory.outputs[-1]
+        return u, trajectory.stats(Calls()), trajectory.steps()
+
+    def in_one_call(self, u0: torch.Tensor, dt: float | None) -> Told | None:
+        at_once, step, problem = self.at_once, self.at_once.step, self.at_once.problem
+        around, automatic = step.f.around, dt is None
+        if around is None:
+            return None
+        if around != self.around:
+            self.around, self.key, self.functions = around, known(step.f, u0, at_once.asked), {}
+        function = self.functions.get(automatic)
+        if function is None:
+            function = self.functions[automatic] = at_once.function(dt, keeping=False)
+        if self.first is None or self.first[0] != dt:
+            self.first = dt, at_once.numbers(problem.tspan[0], dt, True, problem.maxiters, at_once.memory)
+        shared = step.of_method, self.first[1], step.of_output, at_once.asked
+        tensor, _, end = function(self.key, (step,), *shared, u0)
+        told = tensor.numpy()
+        naccept, nreject, t, _, total = told[:5].tolist()
+        naccept, nreject = int(naccept), int(nreject)
+        if not math.isfinite(total) or t != problem.tspan[1]:
+            self.is_short = naccept < STEPS
+            return None
+        rows = told[5 + len(at_once.memory) :].reshape(-1, 3)[:naccept]
+        calls = at_once.calls(naccept, nreject, u0, automatic)
+        return end, Stats(calls, naccept, nreject, calls), Steps(rows.T.tobytes())
