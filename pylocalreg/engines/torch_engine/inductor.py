@@ -68,7 +68,7 @@ def _mm(a: torch.Tensor, b: torch.Tensor) -> Any:
         return NotImplemented
     if 2 * n * -(-k // VECTOR) < k:  # vectors of k where those of n would be mostly empty
         columns = [(a * b[:, j]).sum(1) for j in range(n)]
-        place, product = torch.arange(n), columns[0].unsqueeze(1)
+        place, product = torch.arange(n, device=a.device), columns[0].unsqueeze(1)
         for j in range(1, n):
             product = torch.where(place == j, columns[j].unsqueeze(1), product)
         return product

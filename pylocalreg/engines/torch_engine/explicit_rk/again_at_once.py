@@ -36,14 +36,18 @@ def again_at_once(
 
 
 class Again:
+    """Each attribute that changes is written whole: solves of two threads may be made at once."""
+
     def __init__(self, at_once: AtOnce, stacked: bool) -> None:
         self.at_once, self.stacked = at_once, stacked
         self.is_short = not stacked and list(at_once.times) == [at_once.problem.tspan[1]]
         """Whether it is one call, as far as is known."""
-        self.around: Hashable = None
-        self.key: Hashable = None
-        self.functions: dict[bool, AcrossSolves] = {}
+        self.known: tuple[Hashable, Hashable, dict[bool, AcrossSolves]] | None = None
+        """What is around the layers, what the compiled functions go by, and these: of an automatic first
+        step, and of another.
+        """
         self.first: tuple[float | None, torch.Tensor] | None = None
+        """The last first step, and the numbers of a call with it."""
 
     def __call__(self, u0: torch.Tensor, dt: float | None) -> Told | None:
         """None where it can not be compiled, or comes to no good end."""
@@ -63,18 +67,19 @@ class Again:
 
     def in_one_call(self, u0: torch.Tensor, dt: float | None) -> Told | None:
         at_once, step, problem = self.at_once, self.at_once.step, self.at_once.problem
-        around, automatic = step.f.around, dt is None
+        around, automatic, first = step.f.around, dt is None, self.first
         if around is None:
             return None
-        if around != self.around:
-            self.around, self.key, self.functions = around, known(step.f, u0, at_once.asked), {}
-        function = self.functions.get(automatic)
+        if self.known is None or around != self.known[0]:
+            self.known = around, known(step.f, u0, at_once.asked), {}
+        _, key, functions = self.known
+        function = functions.get(automatic)
         if function is None:
-            function = self.functions[automatic] = at_once.function(dt, keeping=False)
-        if self.first is None or self.first[0] != dt:
-            self.first = dt, at_once.numbers(problem.tspan[0], dt, True, problem.maxiters, at_once.memory)
-        shared = step.of_method, self.first[1], step.of_output, at_once.asked
-        tensor, _, end = function(self.key, (step,), *shared, u0)
+            function = functions[automatic] = at_once.function(dt, keeping=False)
+        if first is None or first[0] != dt:
+            numbers = at_once.numbers(problem.tspan[0], dt, True, problem.maxiters, at_once.memory)
+            first = self.first = dt, numbers
+        tensor, _, end = function(key, (step,), step.of_method, first[1], step.of_output, at_once.asked, u0)
         told = tensor.numpy()
         naccept, nreject, t, _, total = told[:5].tolist()
         naccept, nreject = int(naccept), int(nreject)
