@@ -28,7 +28,7 @@ from pylocalreg.dynamics import LayerDynamics, WithInputs, is_described
 from pylocalreg.engines import Engine, engine_for, get_engine
 from pylocalreg.engines.algorithm import Sensitivity
 from pylocalreg.engines.autograd import Solve
-from pylocalreg.engines.base import Adjoint, Jacobian, Keep, KeepStages, Landing, Problem, Watch
+from pylocalreg.engines.base import Adjoint, Jacobian, Keep, KeepStages, Landing, Problem, Trajectory, Watch
 from pylocalreg.engines.methods import METHODS, check_compile, check_keep_stages
 from pylocalreg.errors import OptionError, SaveAtError
 from pylocalreg.events import Events
@@ -43,7 +43,7 @@ from pylocalreg.regularizers import Regularizer
 from pylocalreg.regularizers.base import check_regularizer, joined
 from pylocalreg.regularizers.integral import Integral
 from pylocalreg.replicas import OfReplica
-from pylocalreg.solution import Solution
+from pylocalreg.solution import Solution, Steps
 from pylocalreg.solve_options import check_solve_options, refuse_solve_options
 from pylocalreg.step_options import Tstops, check_step_options, in_dtype, refuse_own
 from pylocalreg.times import Times
@@ -251,10 +251,11 @@ class NeuralDE(torch.nn.Module):
             return self.dt
         return self.first_step.within(tspan, self.step_options.dtmin, self.step_options.dtmax)
 
-    def _observe(self, dt: float, EEst: float) -> None:
-        """After a solve whose first step was these."""
+    def _observe(self, solved: Trajectory | Steps) -> None:
+        """After a solve."""
         if self.first_step is not None and self.training:
-            self.first_step.observe(dt, EEst, METHODS[self.solver].adaptive_order + 1)
+            k = METHODS[self.solver].adaptive_order + 1
+            self.first_step.observe(float(solved.dt[0]), float(solved.EEst[0]), k)
 
     def _solve(
         self,
@@ -304,8 +305,7 @@ class NeuralDE(torch.nn.Module):
             return Piece(solve, done.states, done.times, done.value, done.calls)
 
         solved = solve_in_pieces(problem, u0, times.asked, run, events)
-        first = solved.pieces[0].solve.trajectory
-        self._observe(first.dt[0], first.EEst[0])
+        self._observe(solved.pieces[0].solve.trajectory)
         rows = [row for row in times.rows if row < len(solved.times) - solved.ended]
         every = [
             solved.states[row]

@@ -276,8 +276,7 @@ class NeuralODE(NeuralDE):
         if self.regularizer is None or not self.training:
             solution = last.repeated(self._engine_on(u0.device), u0, dt)
             if solution is not None:
-                if self.first_step is not None:
-                    self._observe(float(solution.steps.dt[0]), float(solution.steps.EEst[0]))
+                self._observe(solution.steps)
                 return solution
         if dt != problem.dt:
             problem = dataclasses.replace(problem, dt=dt)

@@ -24,7 +24,7 @@ from pylocalreg.engines.methods import check_estimate, check_options, is_stochas
 from pylocalreg.engines.torch_engine.adjoints import pull_back
 from pylocalreg.engines.torch_engine.adjoints.retaken import retaken
 from pylocalreg.engines.torch_engine.explicit_rk import ExplicitRK
-from pylocalreg.engines.torch_engine.explicit_rk.again_at_once import Told, again_at_once
+from pylocalreg.engines.torch_engine.explicit_rk.again_at_once import Told, again_at_once, told_of
 from pylocalreg.engines.torch_engine.explicit_rk.at_once import solved_at_once
 from pylocalreg.engines.torch_engine.initial_step import initial_step
 from pylocalreg.engines.torch_engine.integrate import SCALARS, integrate
@@ -91,12 +91,10 @@ class TorchEngine:
             with full_precision(u0.device):
                 u0 = u0.detach().contiguous()
                 told = None if at_once is None else at_once(u0, dt)
-                if told is not None:
-                    return *told, None
-                with_dt = problem if dt == problem.dt else dataclasses.replace(problem, dt=dt)
-                trajectory = self.solve(with_dt, u0, times, Keep())
-            u = torch.stack(trajectory.outputs) if stacked else trajectory.outputs[-1]
-            return u, trajectory.stats(Calls()), trajectory.steps(), None
+                if told is None:
+                    with_dt = problem if dt == problem.dt else dataclasses.replace(problem, dt=dt)
+                    told = told_of(self.solve(with_dt, u0, times, Keep()), stacked)
+            return *told, None
 
         return again
 

@@ -13,6 +13,7 @@ import torch
 
 from pylocalreg.engines.torch_engine.functional import Tensors
 from pylocalreg.engines.torch_engine.rational_tanh import rational_tanh
+from pylocalreg.engines.torch_engine.together import together
 
 Compiled = Callable[..., Sequence[Any]]
 
@@ -67,11 +68,7 @@ def _mm(a: torch.Tensor, b: torch.Tensor) -> Any:
     if a.device.type != "cpu" or m * k * VECTOR * (-(-n // VECTOR)) > SMALL:
         return NotImplemented
     if 2 * n * -(-k // VECTOR) < k:  # vectors of k where those of n would be mostly empty
-        columns = [(a * b[:, j]).sum(1) for j in range(n)]
-        place, product = torch.arange(n, device=a.device), columns[0].unsqueeze(1)
-        for j in range(1, n):
-            product = torch.where(place == j, columns[j].unsqueeze(1), product)
-        return product
+        return together(*((a * b[:, j]).sum(1) for j in range(n)))
     return (a.unsqueeze(2) * b.unsqueeze(0)).sum(1)
 
 

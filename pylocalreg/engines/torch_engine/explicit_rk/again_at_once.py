@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 import torch
 
-from pylocalreg.engines.base import Calls, Keep, Problem
+from pylocalreg.engines.base import Calls, Keep, Problem, Trajectory
 from pylocalreg.engines.torch_engine.explicit_rk.at_once import AtOnce, Method, prepared
 from pylocalreg.engines.torch_engine.explicit_rk.one_call import known, quietly
 from pylocalreg.engines.torch_engine.explicit_rk.tensor_loop import STEPS
@@ -18,6 +18,12 @@ from pylocalreg.engines.torch_engine.right_hand_side import RightHandSide
 from pylocalreg.solution import Stats, Steps
 
 Told = tuple[torch.Tensor, Stats, Steps]
+
+
+def told_of(trajectory: Trajectory, stacked: bool) -> Told:
+    """What a `Repeat` gives of a solve."""
+    u = torch.stack(trajectory.outputs) if stacked else trajectory.outputs[-1]
+    return u, trajectory.stats(Calls()), trajectory.steps()
 
 
 def again_at_once(
@@ -60,10 +66,7 @@ class Again:
             if told is not None:
                 return told
         trajectory = at_once.solve(u0, Keep(), dt)
-        if trajectory is None:
-            return None
-        u = torch.stack(trajectory.outputs) if self.stacked else trajectory.outputs[-1]
-        return u, trajectory.stats(Calls()), trajectory.steps()
+        return None if trajectory is None else told_of(trajectory, self.stacked)
 
     def in_one_call(self, u0: torch.Tensor, dt: float | None) -> Told | None:
         at_once, step, problem = self.at_once, self.at_once.step, self.at_once.problem

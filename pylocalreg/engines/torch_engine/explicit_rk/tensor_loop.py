@@ -18,6 +18,7 @@ from pylocalreg.engines.torch_engine.explicit_rk.tensor_control import (
     spacing,
 )
 from pylocalreg.engines.torch_engine.functional import Functional, Tensors
+from pylocalreg.engines.torch_engine.together import together
 
 STEPS = 64
 """Accepted steps of one call: what has room in its record."""
@@ -233,12 +234,3 @@ class TensorLoop(ABC):
         at, u, _, record, *kept = while_loop(goes_on, step, start)  # type: ignore[no-untyped-call]
         told = torch.cat((at[:4], u.double().sum().reshape(1), at[4:], record.double().reshape(-1)))
         return told, u, u.clone(), *kept
-
-
-def together(*numbers: torch.Tensor) -> torch.Tensor:
-    """A tensor of these scalars: of `torch.stack` each would have its own place in memory."""
-    place = torch.arange(len(numbers), device=numbers[0].device)
-    given = numbers[0].expand(len(numbers))
-    for i, number in enumerate(numbers):
-        given = torch.where(place == i, number, given)
-    return given
