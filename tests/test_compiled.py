@@ -49,6 +49,14 @@ def test_one_step_by_inductor() -> None:
     assert_same(one, other, normal(4, 3))
 
 
+def test_inductor_reads_views_that_are_negated() -> None:
+    graph, u = torch.fx.symbolic_trace(lambda u, v: (u * 2 + v,)), normal(4, 3)
+    whole, strided = torch._neg_view(normal(3)), torch.complex(normal(3), normal(3)).conj().imag
+    for example, v in ((normal(3), whole), (whole, whole), (strided, strided)):
+        compiled = inductor.inductor(graph, [u, example])
+        torch.testing.assert_close(compiled(u, v)[0], u * 2 + v)
+
+
 def test_compiled_once_for_all_solves(traced: None) -> None:
     one, other = pair()
     assert_same(one, other, normal(4, 3))

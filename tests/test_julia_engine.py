@@ -526,6 +526,29 @@ def _same_at_saved_times(dynamics: Any, shape: tuple[int, ...]) -> None:
     torch.testing.assert_close([theirs.u, *their_grads], [ours.u, *our_grads], rtol=1e-9, atol=1e-10)
 
 
+class Negating(torch.nn.Module):
+    """What it gives, and what it gives back, one bit negates."""
+
+    def __init__(self, negated: Any) -> None:
+        super().__init__()
+        self.negated, self.p = negated, torch.nn.Parameter(torch.full((1,), 0.7, dtype=torch.float64))
+
+    def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        k: torch.Tensor = self.negated(self.p * self.negated(u))
+        return k
+
+
+@pytest.mark.parametrize("negated", [lambda u: torch.complex(u, u).conj().imag, torch._neg_view])
+def test_what_one_bit_negates(negated: Any) -> None:
+    module = Negating(negated)
+    assert module(torch.zeros(()), torch.ones(1, dtype=torch.float64)).is_neg()
+    (ours, our_grads), (theirs, their_grads) = both(
+        lambda engine: plr.NeuralODE(module, engine=engine, dt=0.1, adaptive=False),
+        torch._neg_view(start_of((1,), torch.float64)),
+    )
+    agree([ours.u.detach(), *our_grads], [theirs.u.detach(), *their_grads], 1e-12)
+
+
 def test_dense_output() -> None:
     module = module_of(MODELS["Chain-deep"][0], torch.float64)
     u0 = start_of((3, 4), torch.float64)

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from pylocalreg.engines.julia_engine.crossing import plain
 from pylocalreg.engines.julia_engine.failures import refusals
 from pylocalreg.engines.julia_engine.start import Julia
 from pylocalreg.errors import DoubleBackwardError
@@ -22,7 +23,7 @@ class Evaluate(torch.autograd.Function):
         u: torch.Tensor,
         p: torch.Tensor,
     ) -> torch.Tensor:
-        time, state, params = float(t), u.detach().contiguous(), p.detach()
+        time, state, params = float(t), plain(u), plain(p)
         if not with_gradient:
             value: torch.Tensor = julia.call("evaluate", model, time, state, params)
             return value
@@ -38,11 +39,11 @@ class Evaluate(torch.autograd.Function):
                 "models written in Julia have first derivatives only: call backward without create_graph=True"
             )
         u, p = ctx.saved_tensors
-        cotangent, by_t = cotangent.contiguous(), None
+        cotangent, by_t = plain(cotangent), None
         with refusals(ctx.julia):
             by_u, by_p = ctx.julia.apply(ctx.back, cotangent)
             if ctx.needs_input_grad[3]:
-                time, state = float(ctx.time), u.detach().contiguous()
-                slope = ctx.julia.call("time_derivative", ctx.model, time, state, p.detach())
+                time, state = float(ctx.time), plain(u)
+                slope = ctx.julia.call("time_derivative", ctx.model, time, state, plain(p))
                 by_t = (cotangent * slope).sum().to(ctx.time.dtype).reshape(ctx.time.shape)
         return None, None, None, by_t, by_u, by_p

@@ -11,6 +11,7 @@ import torch
 
 from pylocalreg.checks import DTYPES, NOT_NUMBERS, short
 from pylocalreg.dynamics import is_hooked
+from pylocalreg.engines.julia_engine.crossing import plain
 from pylocalreg.engines.julia_engine.failures import refusals
 from pylocalreg.engines.julia_engine.start import Julia, start
 from pylocalreg.errors import DeviceError, DtypeError, OptionError, ShapeError
@@ -298,7 +299,7 @@ def _initial(p: Any) -> tuple[Any, torch.dtype | None]:
     if isinstance(p, torch.Tensor):
         if not p.is_floating_point():
             raise DtypeError(f"p holds a tensor of {p.dtype}: parameters are floating point numbers")
-        return (p.detach().cpu().to(torch.float64).contiguous(),), p.dtype
+        return (plain(p.cpu().to(torch.float64)),), p.dtype
     try:
         numbers = np.asarray(p, dtype=np.float64)
     except NOT_NUMBERS as error:

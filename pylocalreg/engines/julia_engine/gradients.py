@@ -8,8 +8,9 @@ import torch
 
 from pylocalreg.engines.algorithm import Sensitivity
 from pylocalreg.engines.base import Adjoint, Calls, Gradient, Problem, Quantity, StepCotangent
+from pylocalreg.engines.julia_engine.crossing import plain
 from pylocalreg.engines.julia_engine.failures import inside
-from pylocalreg.engines.julia_engine.problems import begin, plain
+from pylocalreg.engines.julia_engine.problems import begin
 from pylocalreg.engines.julia_engine.solves import JuliaTrajectory
 from pylocalreg.engines.julia_engine.stack import sensitivity_of
 from pylocalreg.engines.julia_engine.start import Julia, start

@@ -19,6 +19,7 @@ from pylocalreg.dynamics import (
     WithInputs,
 )
 from pylocalreg.engines.base import Jacobian, Problem
+from pylocalreg.engines.julia_engine.crossing import plain
 from pylocalreg.engines.julia_engine.start import Julia
 from pylocalreg.engines.torch_engine.linearization import (
     DenseLinearization,
@@ -69,7 +70,7 @@ def _native(
     if not tensors:
         p = u0.new_zeros(1)
     elif len(tensors) == 1:
-        p = tensors[0].detach().contiguous()
+        p = plain(tensors[0])
     else:
         p = torch.cat([x.detach().reshape(-1) for x in tensors])
     if len(sides) > 1:
@@ -186,9 +187,9 @@ class _Callbacks:
             if not k.requires_grad:
                 return None, None
             by_u, *by_params = torch.autograd.grad(k, [start, *self.params], cotangent, allow_unused=True)
-            return None if by_u is None else by_u.contiguous(), self._flat(by_params, u)
+            return None if by_u is None else plain(by_u), self._flat(by_params, u)
 
-        return k.detach().contiguous(), back
+        return plain(k), back
 
     def _flat(self, by_params: Sequence[torch.Tensor | None], u: torch.Tensor) -> torch.Tensor | None:
         if all(grad is None for grad in by_params):
@@ -205,10 +206,10 @@ class _Callbacks:
         J = self._linearized(u, t).J
         if self.of == "per_sample":
             J = torch.block_diag(*J)  # type: ignore[no-untyped-call]
-        return J.contiguous()
+        return plain(J)
 
     def time_derivative(self, u: torch.Tensor, t: float) -> torch.Tensor:
-        return self._linearized(u, t).dT.contiguous()
+        return plain(self._linearized(u, t).dT)
 
     def pull_directional(
         self, u: torch.Tensor, t: float, du: torch.Tensor, dt: float, cotangent: torch.Tensor
@@ -217,7 +218,7 @@ class _Callbacks:
         by_u, by_params = pull_back_directional(
             self.f.f, self.params, t, u, by_t, du.unsqueeze(0), cotangent.unsqueeze(0)
         )
-        return None if by_u is None else by_u.contiguous(), self._flat(by_params, u)
+        return None if by_u is None else plain(by_u), self._flat(by_params, u)
 
     def _linearized(self, u: torch.Tensor, t: float) -> DenseLinearization:
         with torch.no_grad():

@@ -103,11 +103,6 @@ def _check_device(device: torch.device, solver: str) -> None:
     raise DeviceError(f"engine='julia', the state is on {device}: {reason}. engine='torch' solves there")
 
 
-def plain(u: torch.Tensor) -> torch.Tensor:
-    """As it crosses: contiguous, without a graph."""
-    return u.detach().resolve_neg().contiguous()
-
-
 class _Increments:
     """What the problem's path does over a step, written into Julia's arrays."""
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from pylocalreg.engines.base import Problem, Repeat
+from pylocalreg.engines.julia_engine.crossing import plain
 from pylocalreg.engines.julia_engine.failures import translated
-from pylocalreg.engines.julia_engine.problems import begin, is_kept, plain
+from pylocalreg.engines.julia_engine.problems import begin, is_kept
 from pylocalreg.engines.julia_engine.solves import breathe
 from pylocalreg.solution import Stats, Steps
 

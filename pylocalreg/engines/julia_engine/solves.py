@@ -10,9 +10,10 @@ import torch
 
 from pylocalreg.dynamics import is_dense_chain
 from pylocalreg.engines.base import Calls, Keep, Problem, Trajectory, Watch
+from pylocalreg.engines.julia_engine.crossing import plain
 from pylocalreg.engines.julia_engine.failures import inside
 from pylocalreg.engines.julia_engine.models import Model
-from pylocalreg.engines.julia_engine.problems import begin, plain
+from pylocalreg.engines.julia_engine.problems import begin
 from pylocalreg.engines.julia_engine.start import Julia, start
 from pylocalreg.engines.torch_engine.explicit_rk import kept
 from pylocalreg.errors import OptionError

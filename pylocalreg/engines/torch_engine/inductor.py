@@ -39,7 +39,20 @@ def inductor(graph: torch.fx.GraphModule, examples: Sequence[Any]) -> Compiled:
         )
     finally:
         _log.removeFilter(_without_shims)
-    return compiled
+
+    def run(*args: Any) -> Sequence[Any]:
+        return compiled(*[_as_read(x) for x in args])
+
+    return run
+
+
+def _as_read(x: Any) -> Any:
+    """What inductor is to read, as lie it may only in memory: of a view that one bit negates, as
+    ``z.conj().imag`` is, it takes the elements before.
+    """
+    if not (isinstance(x, torch.Tensor) and x.is_neg()):
+        return x
+    return torch.empty_strided(x.size(), x.stride(), dtype=x.dtype, device=x.device).copy_(x)
 
 
 _log = logging.getLogger("torch._inductor.ir")
