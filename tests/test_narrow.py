@@ -1,5 +1,6 @@
 """Chains narrower than their state: steps among the hidden values are the steps but for rounding."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -104,6 +105,22 @@ def test_states_asked_for_inside_steps(saveat: tuple[float, ...], solver: str, c
 @pytest.mark.parametrize("options", [{"keep_stages": True}, {"keep_stages": "auto"}, {"checkpoints": 2}])
 def test_what_was_kept_of_the_solve(options: dict[str, Any], layers: Any, calls: list[int]) -> None:
     assert_reversed(calls, layers, called="checkpoints" in options, **options)
+
+
+@pytest.mark.parametrize("inside", ["forward", "backward", "both"])
+def test_what_was_kept_inside_a_mode_for_functions(inside: str) -> None:
+    """``torch.set_default_device`` is one: layers are called there, and not by narrow steps."""
+    known, unknown = pair(keep_stages=True, regularizer=lambda g: plr.LocalRegularizer("biased", generator=g))
+    found = []
+    for node in (known, unknown):
+        u0, mode = normal(40, 24).requires_grad_(), torch.device("cpu")
+        with mode if inside != "backward" else nullcontext():
+            solution = node(u0)
+            assert solution.regularization is not None
+            loss = solution.u.square().sum() + solution.regularization
+        with mode if inside != "forward" else nullcontext():
+            found.append(gradients(loss, node, u0))
+    assert_close(*found, rtol=1e-8)
 
 
 @pytest.mark.parametrize(

@@ -87,10 +87,12 @@ class NarrowReplay(ExplicitRKReplay):
         if interpolated:
             stages = len(tableau.interpolant)
         kept = memory.get(index)
-        if not (isinstance(kept, StepGraph) and len(kept.calls) == stages):
+        graphs = kept.calls if isinstance(kept, StepGraph) else ()
+        calls = [call for call in graphs if isinstance(call, HiddenCall)]
+        # others were made call by call: the solve was, inside one of PyTorch's modes for functions
+        if len(graphs) != stages or len(calls) < stages - 1:
             return NarrowStep.taken(chain, tableau, t, u, dt, stages)
         memory[index] = None  # it serves once: a second backward takes the step again
-        calls = [call for call in kept.calls if isinstance(call, HiddenCall)]
         if len(calls) < stages:  # the first stage was called without a graph
             with torch.enable_grad():
                 calls.insert(0, chain.call_of(u, t))
