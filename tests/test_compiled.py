@@ -57,6 +57,18 @@ def test_inductor_reads_views_that_are_negated() -> None:
         torch.testing.assert_close(compiled(u, v)[0], u * 2 + v)
 
 
+class Weighted:
+    def sum(self, a: torch.Tensor, b: torch.Tensor) -> Tensors:
+        return (a + 2 * b,)
+
+
+def test_a_tensor_that_is_given_twice(traced: None) -> None:
+    a, b = normal(3, seed=0), normal(3, seed=1)
+    summed = inductor.InOneSolve(inductor.fused("sum"), Weighted())
+    for first, second in ((a, a), (a, b), (b, a), (b, b)):
+        torch.testing.assert_close(summed(first, second)[0], first + 2 * second)
+
+
 def test_compiled_once_for_all_solves(traced: None) -> None:
     one, other = pair()
     assert_same(one, other, normal(4, 3))

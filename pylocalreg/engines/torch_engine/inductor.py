@@ -256,6 +256,8 @@ class InOneSolve:
         of_output = {id(x): i for i, x in enumerate(outputs)}
         if len({*map(id, given)}) < len(of_output) or any(id(x) not in of_output for x in given):
             return  # something else is stored, or given
+        if len(of_tensor) < len(tensors):
+            return  # one tensor was given twice, which the graph takes once
         self.args = [None if id(x) in of_tensor else x for x in args]  # which would be kept for the solve
         self.places = [(place, of_tensor[id(x)]) for place, x in enumerate(args) if id(x) in of_tensor]
         self.returned = [of_output[id(x)] for x in given]
