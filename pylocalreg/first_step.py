@@ -30,7 +30,7 @@ class LastStep(torch.nn.Module):
         return size if length > 0 else -size
 
     def get_extra_state(self) -> torch.Tensor:
-        return torch.tensor([] if self.size is None else [self.size], dtype=torch.float64)
+        return torch.tensor([] if self.size is None else [self.size], dtype=torch.float64, device="cpu")
 
     def set_extra_state(self, state: torch.Tensor) -> None:
         self.size = float(state[0]) if len(state) else None

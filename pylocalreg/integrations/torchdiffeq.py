@@ -257,7 +257,8 @@ def _adaptive_steps(
     reach = NO_END if event else abs(end - start)
     low, high = (start, start + reach) if end > start else (start - reach, start)
     arguments: dict[str, Any] = {"reach": reach} if event else {}
-    stops = [float(x) for name in ("step_t", "jump_t") for x in torch.as_tensor(given.pop(name, ())).tolist()]
+    asked = [torch.as_tensor(given.pop(name, ()), device="cpu") for name in ("step_t", "jump_t")]
+    stops = [float(x) for times in asked for x in times.tolist()]
     arguments["tstops"] = [x for x in stops if low < x < high]
     for name, value in given.items():
         number = int(value) if name == "max_num_steps" else float(value)
@@ -329,7 +330,7 @@ class _Scaled:
             return
         if parts is not None and len(parts) != len(y0):
             raise ToleranceError(f"atol has {len(parts)} parts, the state {len(y0)}: give one for each")
-        given = [torch.as_tensor(x, dtype=torch.float64) for x in (parts or [atol])]
+        given = [torch.as_tensor(x, dtype=torch.float64, device="cpu") for x in (parts or [atol])]
         for x in given:
             if not bool((x > 0).all()):
                 raise ToleranceError(f"atol has {int((~(x > 0)).sum())} elements that are not above 0")

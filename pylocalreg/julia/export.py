@@ -28,7 +28,7 @@ def to_lux(module: torch.nn.Module) -> tuple[Any, Any, Any]:
         rows, running = described(dynamics)
         call: tuple[Any, ...] = ("to_lux", rows, dynamics.timed, running, dynamics.p.detach())
     elif isinstance(dynamics, JuliaModel) and not dynamics.made.is_function:
-        p = torch.zeros(1) if dynamics.p is None else dynamics.p.detach()
+        p = torch.zeros(1, device="cpu") if dynamics.p is None else dynamics.p.detach()
         call = ("user_to_lux", dynamics.made.handle.value, p, dynamics.state)
     else:
         raise OptionError(

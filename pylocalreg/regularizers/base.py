@@ -86,9 +86,9 @@ def check_generator(generator: torch.Generator | None) -> None:
 
 def draw(generator: torch.Generator | None) -> float:
     """A number uniform in [0, 1)."""
-    return float(torch.rand((), generator=generator, dtype=torch.float64))
+    return float(torch.rand((), generator=generator, dtype=torch.float64, device="cpu"))
 
 
 def draw_seed(generator: torch.Generator | None) -> int:
     """A seed for other draws."""
-    return int(torch.randint(2**62, (), generator=generator))
+    return int(torch.randint(2**62, (), generator=generator, device="cpu"))

@@ -67,7 +67,7 @@ class RNODE(Integral):
         if self.jacobian:
             own = torch.Generator().manual_seed(draw_seed(self.generator))
             counted = self._counted(eps)
-            counted.copy_(torch.randn(counted.shape, generator=own, dtype=u0.dtype))
+            counted.copy_(torch.randn(counted.shape, generator=own, dtype=u0.dtype, device="cpu"))
 
         def rates(f: Dynamics, t: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             velocity = f(t, u)

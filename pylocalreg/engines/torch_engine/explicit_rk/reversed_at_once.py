@@ -80,6 +80,7 @@ class AtOnceReplay(CompiledReplay):
         taken = [*range(first, stop), *[first] * (-(stop - first) % ROWS)]
         ends = [*trajectory.t[1:], self.problem.tspan[1]]
         rows = np.array([(trajectory.t[i], trajectory.dt[i], ends[i]) for i in taken])
+        count = torch.tensor(stop - first, device="cpu")
         states = torch.stack([trajectory.u[i] for i in taken])
         times = padded([time for time, _ in outputs], self.problem)
         by_end = torch.zeros_like(states[0]) if adjoint is None else adjoint.contiguous()
@@ -93,7 +94,7 @@ class AtOnceReplay(CompiledReplay):
             return function(
                 key,
                 (step, step.f.own),
-                *(step.of_method, step.of_output, torch.tensor(stop - first), torch.from_numpy(rows)),
+                *(step.of_method, step.of_output, count, torch.from_numpy(rows)),
                 *(states, by_end, times, at_times),
             )
 
