@@ -120,7 +120,7 @@ def test_what_was_kept_inside_a_mode_for_functions(inside: str) -> None:
             loss = solution.u.square().sum() + solution.regularization
         with mode if inside != "forward" else nullcontext():
             found.append(gradients(loss, node, u0))
-    assert_close(*found, rtol=1e-8)
+    assert_close(found[0], found[1], rtol=1e-8)
 
 
 @pytest.mark.parametrize(
