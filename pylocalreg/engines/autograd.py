@@ -27,6 +27,7 @@ from pylocalreg.engines.base import (
     Trajectory,
     Watch,
 )
+from pylocalreg.engines.real_parts import real
 from pylocalreg.engines.scale import Scale, scaled, slope
 from pylocalreg.errors import ChangedError, DoubleBackwardError, OptionError
 from pylocalreg.observed import AsSolved, observed_in
@@ -198,7 +199,7 @@ class Solve:
             pairs = [
                 (g, by) for g, by in zip(first, by_gradients, strict=True) if g is not None and by is not None
             ]
-            products = [(g * by).sum() for g, by in pairs]
+            products = [(real(g) * real(by)).sum() for g, by in pairs]
         wanted = [x for x in own if x is not None]
         second = iter(_gradients(products, wanted, create_graph=further))
         return [None if x is None else next(second) for x in own]

@@ -21,6 +21,7 @@ from pylocalreg.dynamics import (
 from pylocalreg.engines.base import Jacobian, Problem
 from pylocalreg.engines.julia_engine.crossing import plain
 from pylocalreg.engines.julia_engine.start import Julia
+from pylocalreg.engines.real_parts import from_real, real, real_pieces, real_size
 from pylocalreg.engines.torch_engine.linearization import (
     DenseLinearization,
     linearize,
@@ -149,17 +150,16 @@ def _running(side: LayerDynamics, index: int) -> tuple[torch.Tensor, torch.Tenso
 
 
 def _host(julia: Julia, problem: Problem, u0: torch.Tensor) -> Model:
-    sizes = [param.numel() for param in problem.params]
+    size = real_size(problem.params)
     sides = [RightHandSide(problem.f, "dynamics" if problem.g is None else "drift")]
     if problem.g is not None:
         sides.append(RightHandSide(problem.g, "diffusion"))
     handles = [_Callbacks(side, problem.params, problem.jacobian).handle(julia) for side in sides]
 
     def split(by_p: torch.Tensor) -> list[torch.Tensor | None]:
-        pieces = torch.split(by_p[: sum(sizes)], sizes)
-        return [piece.view(param.shape) for piece, param in zip(pieces, problem.params, strict=True)]
+        return list(from_real(by_p[:size], problem.params))
 
-    p = u0.new_zeros(max(sum(sizes), 1))
+    p = u0.new_zeros(max(size, 1))
     return Model(handles[0], handles[1] if len(handles) == 2 else None, p, split)
 
 
@@ -168,7 +168,7 @@ class _Callbacks:
 
     def __init__(self, f: RightHandSide, params: Sequence[torch.Tensor], jacobian: Jacobian) -> None:
         self.f, self.params, self.of = f, tuple(params), jacobian
-        self.size = max(sum(param.numel() for param in params), 1)
+        self.size = max(real_size(params), 1)
 
     def handle(self, julia: Julia) -> Any:
         functions = (self.call, self.pull, self.jacobian, self.time_derivative, self.pull_directional)
@@ -195,11 +195,10 @@ class _Callbacks:
         if all(grad is None for grad in by_params):
             return None
         flat = u.new_zeros(self.size)
-        offset = 0
-        for param, grad in zip(self.params, by_params, strict=True):
+        places = real_pieces(flat[: real_size(self.params)], self.params)
+        for place, grad in zip(places, by_params, strict=True):
             if grad is not None:
-                flat[offset : offset + param.numel()] = grad.reshape(-1)
-            offset += param.numel()
+                place.copy_(real(grad).reshape(-1))
         return flat
 
     def jacobian(self, u: torch.Tensor, t: float) -> torch.Tensor:

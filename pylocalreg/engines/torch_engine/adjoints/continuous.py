@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from pylocalreg.engines.base import Keep, Problem, StepCotangent, Trajectory
+from pylocalreg.engines.real_parts import from_real, real, real_size
 from pylocalreg.engines.torch_engine.adjoints.recall import Recall
 from pylocalreg.engines.torch_engine.gradient_sum import GradientSum
 from pylocalreg.engines.torch_engine.integrate import OnStep, integrate
@@ -30,7 +31,7 @@ class ContinuousAdjoint(ABC):
         self.recall = Recall(self.f, problem, trajectory)
         self.pullback = Pullback(self.f, problem.params)
         self.end = trajectory.u[trajectory.naccept]
-        self.integral = self.end.new_zeros(sum(p.numel() for p in problem.params))
+        self.integral = self.end.new_zeros(real_size(problem.params))
 
     @abstractmethod
     def advance(self, tspan: tuple[float, float], adjoint: torch.Tensor) -> torch.Tensor:
@@ -73,9 +74,8 @@ class ContinuousAdjoint(ABC):
             while jumps and jumps[-1][0] == time:
                 adjoint.add_(jumps.pop()[1])
                 begun = True
-        sizes = [p.numel() for p in problem.params]
-        pieces = zip(torch.split(self.integral, sizes), problem.params, self.pullback.used, strict=True)
-        grad_params.add([piece.view_as(p) if used else None for piece, p, used in pieces])
+        pieces = zip(from_real(self.integral, problem.params), self.pullback.used, strict=True)
+        grad_params.add([piece if used else None for piece, used in pieces])
         return adjoint, grad_params.tensors
 
     def integrate(
@@ -104,19 +104,19 @@ class Pullback:
     def __call__(
         self, t: float, u: torch.Tensor, adjoint: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-        """f(t, u), and the gradients of <adjoint, f> by u and by each parameter."""
+        """f(t, u), and the gradients of <adjoint, f> by u and by each parameter, as `real` has them."""
         u = u.detach().requires_grad_()
         with torch.enable_grad():
             k = self.f(t, u)
         if not k.requires_grad:
-            return k, torch.zeros_like(u), [torch.zeros_like(p) for p in self.params]
+            return k, torch.zeros_like(u), self._real([None] * len(self.params))
         by_u, *by_params = torch.autograd.grad(k, (u, *self.params), adjoint, allow_unused=True)
         for i, gradient in enumerate(by_params):
             self.used[i] |= gradient is not None
         return (
             k.detach(),
             torch.zeros_like(u) if by_u is None else by_u,
-            [torch.zeros_like(p) if g is None else g for p, g in zip(self.params, by_params, strict=True)],
+            self._real(by_params),
         )
 
     def by_state(self, t: float, u: torch.Tensor, adjoint: torch.Tensor) -> torch.Tensor:
@@ -136,21 +136,23 @@ class Pullback:
         of_u, of_params = pull_back_directional(
             self.f.f, self.params, t, u, u.new_tensor([by_t]), by_u.unsqueeze(0), adjoint.unsqueeze(0)
         )
-        zeros = [torch.zeros_like(p) if g is None else g for p, g in zip(self.params, of_params, strict=True)]
-        return torch.zeros_like(u) if of_u is None else of_u, flat([u.new_zeros(0), *zeros])
+        by_params = flat([u.new_zeros(0), *self._real(of_params)])
+        return torch.zeros_like(u) if of_u is None else of_u, by_params
 
     def by_params(self, t: float, u: torch.Tensor, adjoint: torch.Tensor) -> torch.Tensor:
         """The gradients of <adjoint, f> by the parameters alone, in one flat vector."""
         with torch.enable_grad():
             k = self.f(t, u.detach())
         if not k.requires_grad:
-            return torch.zeros(sum(p.numel() for p in self.params), dtype=u.dtype, device=u.device)
+            return u.new_zeros(real_size(self.params))
         gradients = torch.autograd.grad(k, self.params, adjoint, allow_unused=True)
         for i, gradient in enumerate(gradients):
             self.used[i] |= gradient is not None
-        return flat(
-            [torch.zeros_like(p) if g is None else g for p, g in zip(self.params, gradients, strict=True)]
-        )
+        return flat(self._real(gradients))
+
+    def _real(self, gradients: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
+        pairs = zip(self.params, gradients, strict=True)
+        return [real(torch.zeros_like(p) if g is None else g) for p, g in pairs]
 
 
 def flat(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
