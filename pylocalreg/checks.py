@@ -176,8 +176,8 @@ def check_tensors(params: Any) -> tuple[torch.Tensor, ...]:
 
 def check_parameters(params: Iterable[torch.Tensor], u0: torch.Tensor) -> None:
     params = list(params)
-    dtypes = {p.dtype for p in params if p.is_floating_point()}
-    if dtypes and u0.dtype not in dtypes:
+    dtypes = {p.dtype for p in params if p.is_floating_point() or p.is_complex()}
+    if dtypes and u0.dtype not in {dtype.to_real() for dtype in dtypes}:
         names = ", ".join(sorted(str(dtype) for dtype in dtypes))
         raise DtypeError(
             f"the dynamics' parameters are of {names}, the state is of {u0.dtype}: give one dtype, as in "

@@ -1,5 +1,5 @@
 """Gradients by parameters in one real vector, as adjoint systems and Julia have them: a complex parameter is
-there as pairs of its real and imaginary parts.
+there as pairs of its real and imaginary parts, a sparse gradient as a dense one.
 """
 
 from collections.abc import Sequence
@@ -8,8 +8,9 @@ import torch
 
 
 def real(x: torch.Tensor) -> torch.Tensor:
-    """As it is, or the parts of a complex one in a last dimension."""
-    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+    """As it is, or the parts of a complex one in a last dimension; dense."""
+    dense = x if x.layout is torch.strided else x.to_dense()
+    return torch.view_as_real(dense.resolve_conj()) if x.is_complex() else dense
 
 
 def real_size(params: Sequence[torch.Tensor]) -> int:

@@ -109,14 +109,14 @@ class Pullback:
         with torch.enable_grad():
             k = self.f(t, u)
         if not k.requires_grad:
-            return k, torch.zeros_like(u), self._real([None] * len(self.params))
+            return k, torch.zeros_like(u), self._real([None] * len(self.params), u)
         by_u, *by_params = torch.autograd.grad(k, (u, *self.params), adjoint, allow_unused=True)
         for i, gradient in enumerate(by_params):
             self.used[i] |= gradient is not None
         return (
             k.detach(),
             torch.zeros_like(u) if by_u is None else by_u,
-            self._real(by_params),
+            self._real(by_params, u),
         )
 
     def by_state(self, t: float, u: torch.Tensor, adjoint: torch.Tensor) -> torch.Tensor:
@@ -136,7 +136,7 @@ class Pullback:
         of_u, of_params = pull_back_directional(
             self.f.f, self.params, t, u, u.new_tensor([by_t]), by_u.unsqueeze(0), adjoint.unsqueeze(0)
         )
-        by_params = flat([u.new_zeros(0), *self._real(of_params)])
+        by_params = flat([u.new_zeros(0), *self._real(of_params, u)])
         return torch.zeros_like(u) if of_u is None else of_u, by_params
 
     def by_params(self, t: float, u: torch.Tensor, adjoint: torch.Tensor) -> torch.Tensor:
@@ -148,11 +148,12 @@ class Pullback:
         gradients = torch.autograd.grad(k, self.params, adjoint, allow_unused=True)
         for i, gradient in enumerate(gradients):
             self.used[i] |= gradient is not None
-        return flat(self._real(gradients))
+        return flat(self._real(gradients, u))
 
-    def _real(self, gradients: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
+    def _real(self, gradients: Sequence[torch.Tensor | None], u: torch.Tensor) -> list[torch.Tensor]:
+        """In the state's dtype, as one vector with it."""
         pairs = zip(self.params, gradients, strict=True)
-        return [real(torch.zeros_like(p) if g is None else g) for p, g in pairs]
+        return [real(torch.zeros_like(p) if g is None else g).to(u.dtype) for p, g in pairs]
 
 
 def flat(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Dynamics with complex parameters, as of a Fourier layer: their gradients, by every adjoint."""
+"""Parameters and gradients of other kinds than the state, complex ones above all: by every adjoint."""
 
 from typing import Any
 
@@ -73,6 +73,34 @@ def test_on_the_julia_engine(adjoint: plr.Adjoint) -> None:
     assert_close(ours, found(Parts(), engine="torch"), rtol=1e-7)
 
 
+class Embedded(torch.nn.Module):
+    """Sparse gradients, and a parameter of another precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Parameter(normal(9, 5, dtype=torch.float32))
+        self.scale = torch.nn.Parameter(normal(5))
+
+    def forward(self, t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        rows = torch.nn.functional.embedding(torch.tensor([1, 1, 4, 7]), self.table, sparse=True)
+        return torch.tanh(u * self.scale + rows).to(u.dtype)
+
+
+@pytest.mark.parametrize("engine", ["torch", pytest.param("julia", marks=needs_julia)])
+@pytest.mark.parametrize("adjoint", ADJOINTS)
+def test_of_other_layouts_and_dtypes(adjoint: plr.Adjoint, engine: str) -> None:
+    def run(**options: Any) -> list[torch.Tensor]:
+        f, u0 = Embedded(), normal(4, 5, dtype=torch.float32)
+        u = plr.NeuralODE(f, abstol=1e-4, reltol=1e-4, **options)(u0).u
+        by_table, by_scale = torch.autograd.grad(u.sin().sum(), (f.table, f.scale))
+        return [by_table.to_dense(), by_scale]
+
+    ours, right = run(engine=engine, adjoint=adjoint), run(engine="torch")
+    assert [x.dtype for x in ours] == [torch.float32, torch.float64]
+    for a, b in zip(ours, right, strict=True):
+        assert_close([a], [b], rtol=1e-2)
+
+
 def test_second_derivatives() -> None:
     def second(f: Fourier | Parts) -> list[torch.Tensor]:
         u0 = normal(4, 5).requires_grad_()
@@ -103,6 +131,12 @@ def test_regularized(options: dict[str, Any]) -> None:
         return [x.detach() for x in gradients(f, solution.u.sin().sum() + solution.regularization, u0)]
 
     assert_close(run(Fourier()), run(Parts()), rtol=1e-7)
+
+
+def test_of_another_precision_than_the_state() -> None:
+    f = torch.nn.ParameterList([Fourier().weight])
+    with pytest.raises(plr.errors.DtypeError, match=r"of torch\.complex128, the state is of torch\.float32"):
+        plr.NeuralODE(lambda t, u: f[0].real[:1] * u, engine="torch")(torch.ones(1))
 
 
 def test_of_single_precision() -> None:
