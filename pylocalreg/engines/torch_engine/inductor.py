@@ -47,8 +47,8 @@ def inductor(graph: torch.fx.GraphModule, examples: Sequence[Any]) -> Compiled:
 
 
 def _as_read(x: Any) -> Any:
-    """What inductor is to read, as lie it may only in memory: of a view that one bit negates, as
-    ``z.conj().imag`` is, it takes the elements before.
+    """As inductor may read it: it takes elements as they lie in memory, and so loses the sign of a view that
+    one bit negates, as ``z.conj().imag`` is.
     """
     if not (isinstance(x, torch.Tensor) and x.is_neg()):
         return x
