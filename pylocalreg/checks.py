@@ -176,9 +176,9 @@ def check_tensors(params: Any) -> tuple[torch.Tensor, ...]:
 
 def check_parameters(params: Iterable[torch.Tensor], u0: torch.Tensor) -> None:
     params = list(params)
-    dtypes = {p.dtype for p in params if p.is_floating_point() or p.is_complex()}
-    if dtypes and u0.dtype not in {dtype.to_real() for dtype in dtypes}:
-        names = ", ".join(sorted(str(dtype) for dtype in dtypes))
+    numbers = [p for p in params if p.is_floating_point() or p.is_complex()]
+    if numbers and u0.dtype not in {p.real.dtype for p in numbers}:
+        names = ", ".join(sorted({str(p.dtype) for p in numbers}))
         raise DtypeError(
             f"the dynamics' parameters are of {names}, the state is of {u0.dtype}: give one dtype, as in "
             "module.to(u0.dtype) or u0.to(...)"

@@ -11,6 +11,7 @@ from pylocalreg.engines.torch_engine import inductor
 from pylocalreg.engines.torch_engine.explicit_rk.reversed_at_once import AtOnceReplay
 from pylocalreg.integrations import torchdiffeq
 from tests.conftest import Net, assert_close, gradients, normal
+from tests.test_at_once import Done
 
 Run = Callable[[], list[torch.Tensor]]
 """Solves, with what was made before."""
@@ -96,15 +97,10 @@ def test_what_it_changes(name: str) -> None:
 @pytest.mark.skipif(inductor.unfit() is not None, reason=str(inductor.unfit()))
 def test_what_it_changes_of_compiled_solves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inductor, "BACKEND", lambda graph, examples: graph.forward)
-    at_once, run = list[torch.Tensor](), AtOnceReplay._run
-
-    def noted(*arguments: Any) -> torch.Tensor:
-        at_once.append(run(*arguments))
-        return at_once[-1]
-
-    monkeypatch.setattr(AtOnceReplay, "_run", noted)
+    done = Done()
+    monkeypatch.setattr(AtOnceReplay, "_run", done.noting(AtOnceReplay._run, done.adjoints))
     plain, compiled = ode(solver="BS3"), ode(solver="BS3", compile=True)
     expected = plain()
     with torch.device("meta"):
         assert_close(compiled(), expected, rtol=1e-8)
-    assert len(at_once) == 1
+    assert done.adjoints == [True]

@@ -122,10 +122,8 @@ def test_second_derivatives() -> None:
 )
 def test_regularized(options: dict[str, Any]) -> None:
     def run(f: Fourier | Parts) -> list[torch.Tensor]:
-        u0, regularizer = (
-            normal(4, 5).requires_grad_(),
-            options["regularizer"](torch.Generator().manual_seed(0)),
-        )
+        u0 = normal(4, 5).requires_grad_()
+        regularizer = options["regularizer"](torch.Generator().manual_seed(0))
         solution = plr.NeuralODE(f, engine="torch", **{**options, "regularizer": regularizer})(u0)
         assert solution.regularization is not None
         return [x.detach() for x in gradients(f, solution.u.sin().sum() + solution.regularization, u0)]

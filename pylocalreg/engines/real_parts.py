@@ -19,8 +19,9 @@ def real_size(params: Sequence[torch.Tensor]) -> int:
 
 
 def real_pieces(vector: torch.Tensor, params: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-    """Each parameter's part of the vector."""
-    pieces: Sequence[torch.Tensor] = torch.split(vector, [_size(p) for p in params])
+    """Each parameter's part of the vector, which may be longer."""
+    sizes = [_size(p) for p in params]
+    pieces: Sequence[torch.Tensor] = torch.split(vector[: sum(sizes)], sizes)
     return pieces
 
 

@@ -150,16 +150,15 @@ def _running(side: LayerDynamics, index: int) -> tuple[torch.Tensor, torch.Tenso
 
 
 def _host(julia: Julia, problem: Problem, u0: torch.Tensor) -> Model:
-    size = real_size(problem.params)
     sides = [RightHandSide(problem.f, "dynamics" if problem.g is None else "drift")]
     if problem.g is not None:
         sides.append(RightHandSide(problem.g, "diffusion"))
     handles = [_Callbacks(side, problem.params, problem.jacobian).handle(julia) for side in sides]
 
     def split(by_p: torch.Tensor) -> list[torch.Tensor | None]:
-        return list(from_real(by_p[:size], problem.params))
+        return list(from_real(by_p, problem.params))
 
-    p = u0.new_zeros(max(size, 1))
+    p = u0.new_zeros(max(real_size(problem.params), 1))
     return Model(handles[0], handles[1] if len(handles) == 2 else None, p, split)
 
 
@@ -195,8 +194,7 @@ class _Callbacks:
         if all(grad is None for grad in by_params):
             return None
         flat = u.new_zeros(self.size)
-        places = real_pieces(flat[: real_size(self.params)], self.params)
-        for place, grad in zip(places, by_params, strict=True):
+        for place, grad in zip(real_pieces(flat, self.params), by_params, strict=True):
             if grad is not None:
                 place.copy_(real(grad).reshape(-1))
         return flat
