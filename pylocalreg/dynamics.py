@@ -43,6 +43,11 @@ def _check_sizes(**sizes: int) -> None:
             raise ShapeError(f"{name} = {short(size)} must be a whole number from 1 to {2**31 - 1}")
 
 
+def _check_momentum(momentum: float) -> None:
+    if isinstance(momentum, bool) or not isinstance(momentum, int | float) or not 0 <= momentum <= 1:
+        raise OptionError(f"momentum = {short(momentum)} must be a number from 0 to 1")
+
+
 @dataclass(frozen=True)
 class Dense:
     """y = activation(W x + b) over the last dimension, of size ``inputs``."""
@@ -95,16 +100,23 @@ class BatchNorm:
     """Batch normalization of (batch, channels, ...) with a scale and a bias a channel.
 
     In training by the batch's own mean and variance, so that every call in a solve is the same function;
-    the running statistics for evaluation mode follow the calls made without a graph (momentum 0.1): those of
-    the forward solve and of an automatic step of the regularizer, not the adjoint's replays.
+    the running statistics for evaluation mode follow the calls made without a graph: those of the forward
+    solve and of an automatic step of the regularizer, not the adjoint's replays.
+
+    Each call moves them by ``momentum``, from 0 to 1, of the way to its own. A solve makes some hundred calls: at
+    0.1, PyTorch's and Lux's default, only the last twenty would count, all of one batch and near the end of
+    ``tspan``, and evaluation would take their statistics for those at every time. 0.001 is as slow over
+    solves as 0.1 is over the batches of an ordinary network.
     """
 
     channels: int
     activation: str = "identity"
+    momentum: float = 1e-3
 
     def __post_init__(self) -> None:
         _check_activation(self.activation)
         _check_sizes(channels=self.channels)
+        _check_momentum(self.momentum)
 
 
 Layer: TypeAlias = Dense | Conv | GroupNorm | BatchNorm
@@ -305,7 +317,7 @@ class LayerDynamics(torch.nn.Module):
         var: torch.Tensor = getattr(self, f"running_var_{i}")
         if self.training and torch.is_grad_enabled():  # a replay: the forward solve has counted this call
             return F.batch_norm(u, None, None, w, b, training=True)
-        return F.batch_norm(u, mean, var, w, b, training=self.training)
+        return F.batch_norm(u, mean, var, w, b, training=self.training, momentum=layer.momentum)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(self.__dict__)

@@ -1,6 +1,7 @@
 """Layer descriptions against plain PyTorch."""
 
 import copy
+import math
 import pickle
 from typing import Any
 
@@ -9,7 +10,9 @@ import torch
 
 import pylocalreg as plr
 from pylocalreg.dynamics import ACTIVATIONS, LayerDynamics
+from pylocalreg.errors import OptionError
 from tests.conftest import normal
+from tests.julia import ENGINES
 
 NOT_A_LAYER: Any = torch.nn.Linear(2, 2)
 
@@ -69,6 +72,41 @@ def test_gradient_through_convolutions() -> None:
             values.append(float(node(u0).u.square().sum()))
             p.sub_(direction, alpha=sign * 1e-4)
     assert float(gradient @ direction) == pytest.approx((values[0] - values[1]) / 2e-4, rel=1e-5)
+
+
+def test_batch_norm_moves_its_statistics_by_its_momentum() -> None:
+    f = plr.NeuralODE(plr.Chain(plr.Dense(3, 3), plr.BatchNorm(3, momentum=0.25)), engine="torch").double()
+    u = normal(6, 3)
+    with torch.no_grad():
+        f.dynamics(torch.tensor(0.0, dtype=torch.float64), u)
+        w, b, *_ = f.dynamics.tensors()
+    x = u @ w + b
+    torch.testing.assert_close(f.get_buffer("dynamics.running_mean_1"), 0.25 * x.mean(0))
+    torch.testing.assert_close(f.get_buffer("dynamics.running_var_1"), 0.75 + 0.25 * x.var(0))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_batch_norm_s_statistics_are_of_all_times_of_a_solve(engine: str) -> None:
+    """At PyTorch's momentum for ordinary networks, 0.1, they are those of its last calls alone."""
+    u0 = 2 + normal(16, 3)
+
+    def far(momentum: float) -> torch.Tensor:
+        layers = plr.Chain(plr.BatchNorm(3, momentum=momentum), plr.Dense(3, 3))
+        node = plr.NeuralODE(layers, (0.0, 3.0), solver="Euler", dt=0.1, engine=engine).double()
+        times = [0.1 * step for step in range(30)]
+        with torch.no_grad():
+            node.get_parameter("dynamics.p").fill_(0.5)
+            for _ in range(200):
+                states = node(u0, saveat=times).u
+        return (node.get_buffer("dynamics.running_mean_0") - states.mean((0, 1))).abs().max()
+
+    assert far(plr.BatchNorm(3).momentum) < 0.1 * far(0.1)
+
+
+@pytest.mark.parametrize("momentum", [-0.1, 1.5, math.nan, True, "0.1"])
+def test_a_momentum_is_from_0_to_1(momentum: Any) -> None:
+    with pytest.raises(OptionError, match="momentum"):
+        plr.BatchNorm(3, momentum=momentum)
 
 
 def test_batch_norm_statistics_move_in_the_forward_solve_alone() -> None:

@@ -167,7 +167,7 @@ def test_the_embedded_engine_has_no_julia_solution() -> None:
 
 CHAINS = {
     "Chain": plr.Chain(plr.Dense(3, 7, "tanh"), plr.Dense(7, 5, "sigmoid"), plr.Dense(5, 3)),
-    "batchnorm": plr.Chain(plr.Dense(3, 6), plr.BatchNorm(6, "tanh"), plr.Dense(6, 3)),
+    "batchnorm": plr.Chain(plr.Dense(3, 6), plr.BatchNorm(6, "tanh", momentum=0.1), plr.Dense(6, 3)),
     "conv": plr.Chain(plr.Conv(2, 4, 3, "tanh"), plr.GroupNorm(4, 2), plr.Conv(4, 2, 3)),
 }
 CODE = {

@@ -8,14 +8,14 @@ const ACTIVATIONS = Dict{String, Any}(
     lux_layer(kind, a, b, c, activation, timed)
 
 The Lux layer of a description: `"dense"` (inputs, outputs), `"conv"` (inputs, outputs, kernel), `"groupnorm"`
-(channels, groups), `"batchnorm"` (channels). A timed Dense or Conv takes the time as one more, last input.
+(channels, groups), `"batchnorm"` (channels, momentum). A timed Dense or Conv takes the time as one more, last input.
 """
 function lux_layer(kind, a, b, c, activation, timed)
     σ = ACTIVATIONS[activation]
     kind == "dense" && return Lux.Dense(a + timed => b, σ)
     kind == "conv" && return Lux.Conv((c, c), a + timed => b, σ; pad = Lux.SamePad(), cross_correlation = true)
     kind == "groupnorm" && return Lux.GroupNorm(a, b, σ; epsilon = 1e-5)
-    kind == "batchnorm" && return Lux.BatchNorm(a, σ; epsilon = 1e-5, momentum = 0.1)
+    kind == "batchnorm" && return Lux.BatchNorm(a, σ; epsilon = 1e-5, momentum = b)
     throw(ArgumentError("no layer is called $kind"))
 end
 

@@ -19,7 +19,7 @@ const DEVICE_MODELS = [
     ("groupnorm", [("groupnorm", 4, 2, 0, "tanh")], (3, 3, 4, 2), 0),
     (
         "batchnorm",
-        [("dense", 2, 4, 0, "identity"), ("batchnorm", 4, 0, 0, "tanh"), ("dense", 4, 2, 0, "identity")], (2, 5), 0,
+        [("dense", 2, 4, 0, "identity"), ("batchnorm", 4, 0.1, 0, "tanh"), ("dense", 4, 2, 0, "identity")], (2, 5), 0,
     ),
 ]
 

@@ -51,7 +51,7 @@ end
 
 @testset "running statistics follow the calls in place alone" begin
     running = ([0.0, 0.0], [1.0, 1.0])
-    layers = model([("batchnorm", 2, 0, 0, "identity")]; running = [running])
+    layers = model([("batchnorm", 2, 0.1, 0, "identity")]; running = [running])
     u = [1.0 2.0 3.0; 4.0 6.0 8.0]
     pull(layers, u, ones(4), 0.0)
     @test running == ([0.0, 0.0], [1.0, 1.0])

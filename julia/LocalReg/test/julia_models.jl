@@ -91,7 +91,7 @@ end
 end
 
 @testset "a description as a Lux model, timed = $timed" for timed in (false, true)
-    layers = Tuple(lux_layer(row..., timed) for row in (("dense", 2, 3, 0, "tanh"), ("batchnorm", 3, 0, 0, "identity"), ("dense", 3, 2, 0, "identity")))
+    layers = Tuple(lux_layer(row..., timed) for row in (("dense", 2, 3, 0, "tanh"), ("batchnorm", 3, 0.1, 0, "identity"), ("dense", 3, 2, 0, "identity")))
     running = (nothing, ([0.1, 0.2, 0.3], [1.0, 2.0, 3.0]), nothing)
     p = weights(Float64, sum(sum(prod, values(parameters(layer))) for layer in layers))
     u = [0.3 -0.4 0.8; 0.1 0.5 -0.2]

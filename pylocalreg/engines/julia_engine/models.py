@@ -132,7 +132,7 @@ def _stateless(julia: Julia, description: Layers) -> Any:
     return julia.call("layers", rows, timed, description.injected, [None] * len(layers), True)
 
 
-def _row(layer: Layer) -> tuple[str, int, int, int, str]:
+def _row(layer: Layer) -> tuple[str, int, float, int, str]:
     """A layer as layers.jl's `lux_layer` takes it."""
     if isinstance(layer, Dense):
         return "dense", layer.inputs, layer.outputs, 0, layer.activation
@@ -140,7 +140,7 @@ def _row(layer: Layer) -> tuple[str, int, int, int, str]:
         return "conv", layer.inputs, layer.outputs, layer.kernel, layer.activation
     if isinstance(layer, GroupNorm):
         return "groupnorm", layer.channels, layer.groups, 0, layer.activation
-    return "batchnorm", layer.channels, 0, 0, layer.activation
+    return "batchnorm", layer.channels, float(layer.momentum), 0, layer.activation
 
 
 def _running(side: LayerDynamics, index: int) -> tuple[torch.Tensor, torch.Tensor] | None:
