@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
+from torch.nn.modules.conv import _ConvNd
 
 from pylocalreg.checks import short
 from pylocalreg.compilation import is_compiling
@@ -103,10 +104,10 @@ class BatchNorm:
     the running statistics for evaluation mode follow the calls made without a graph: those of the forward
     solve and of an automatic step of the regularizer, not the adjoint's replays.
 
-    Each call moves them by ``momentum``, from 0 to 1, of the way to its own. A solve makes some hundred calls: at
-    0.1, PyTorch's and Lux's default, only the last twenty would count, all of one batch and near the end of
-    ``tspan``, and evaluation would take their statistics for those at every time. 0.001 is as slow over
-    solves as 0.1 is over the batches of an ordinary network.
+    Each call moves them by ``momentum``, from 0 to 1, of the way to its own. A solve makes some hundred
+    calls: at 0.1, PyTorch's and Lux's default, only the last twenty would count, all of one batch and near
+    the end of ``tspan``, and evaluation would take their statistics for those at every time. 0.001 is as slow
+    over solves as 0.1 is over the batches of an ordinary network.
     """
 
     channels: int
@@ -322,6 +323,15 @@ class LayerDynamics(torch.nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(self.__dict__)
         return state | {"_unpacked": None}  # views of p can not be copied or pickled
+
+
+def convolves(side: torch.nn.Module) -> bool:
+    """Whether a layer, a description's or PyTorch's, is a convolution."""
+    return any(
+        isinstance(module, _ConvNd)
+        or (isinstance(module, LayerDynamics) and any(isinstance(x, Conv) for x in module.description.layers))
+        for module in side.modules()
+    )
 
 
 def _shapes(layer: Layer, timed: bool) -> tuple[tuple[int, ...], ...]:

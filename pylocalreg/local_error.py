@@ -7,6 +7,7 @@ import torch
 
 from pylocalreg.brownian import BrownianPath
 from pylocalreg.checks import NOT_NUMBERS, check_finite, check_resolved, check_tolerance
+from pylocalreg.dynamics import convolves
 from pylocalreg.embedded_step import embedded_step
 from pylocalreg.engines import get_engine
 from pylocalreg.engines.base import Gradient, Problem
@@ -16,6 +17,7 @@ from pylocalreg.errors import OptionError, ShapeError, TimeSpanError
 from pylocalreg.observed import Observed
 from pylocalreg.observed.output import check_output
 from pylocalreg.observed.reached import is_transformed
+from pylocalreg.precision import check_products
 from pylocalreg.regularizers.base import check_generator, choose, draw_seed
 from pylocalreg.states import State, layout_of
 from pylocalreg.step_record import StepRecord
@@ -76,6 +78,8 @@ def local_error(
     engine.check_estimate(solver, "error")
     packed = layout.pack(u)
     check_resolved(abstol, reltol, packed.dtype)
+    module = f if isinstance(f, torch.nn.Module) else None
+    check_products(reltol, packed.device, packed.dtype, lambda: module is not None and convolves(module))
     if any(isinstance(x, torch.Tensor) and x.dim() > 0 for x in (t, dt)):
         if isinstance(dt, StepRecord) or not isinstance(u, torch.Tensor) or stochastic:
             raise OptionError(

@@ -24,7 +24,7 @@ from pylocalreg.checks import (
 )
 from pylocalreg.compiled_steps import CompiledSteps
 from pylocalreg.controllers import ControllerChoice
-from pylocalreg.dynamics import LayerDynamics, WithInputs, is_described
+from pylocalreg.dynamics import LayerDynamics, WithInputs, convolves, is_described
 from pylocalreg.engines import Engine, engine_for, get_engine
 from pylocalreg.engines.algorithm import Sensitivity
 from pylocalreg.engines.autograd import Solve
@@ -38,6 +38,7 @@ from pylocalreg.moments import Moments, from_time, to_time
 from pylocalreg.observed import observe
 from pylocalreg.observed.reached import is_transformed, vmapping
 from pylocalreg.pieces import Piece, solve_in_pieces
+from pylocalreg.precision import check_products
 from pylocalreg.progress import check_progress
 from pylocalreg.regularizers import Regularizer
 from pylocalreg.regularizers.base import check_regularizer, joined
@@ -210,6 +211,7 @@ class NeuralDE(torch.nn.Module):
         """
         known = list({id(p): p for p in (*named, *self.closed_over)}.values())
         check_parameters(known, u0)
+        check_products(self.reltol, u0.device, u0.dtype, lambda: any(map(convolves, sides)))
         wanted = {id(p): p for p in known if p.requires_grad or is_transformed(p)}
         called: list[torch.nn.Module] = []
         for side in sides:

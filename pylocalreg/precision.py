@@ -1,13 +1,19 @@
-"""Autocast ends at a solve's door: steps and their errors are computed in the state's own dtype."""
+"""The precision of a solve: autocast ends at its door, so that steps and their errors are computed in the
+state's own dtype, and products that a GPU rounds to TF32 are said.
+"""
 
 import functools
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 
 _log = logging.getLogger("pylocalreg")
+
+TF32 = 2.0**-10
+"""The rounding of 1 where a GPU multiplies float32 as TF32: PyTorch's default for convolutions."""
 
 
 def autocasting(device: torch.device) -> bool:
@@ -38,4 +44,49 @@ def _say_once() -> None:
     _log.warning(
         "autocast is off inside pylocalreg's solves: they compute in the state's dtype, in float32 where it "
         "is of half precision"
+    )
+
+
+def check_products(
+    reltol: float, device: torch.device, dtype: torch.dtype, convolves: Callable[[], bool]
+) -> None:
+    """Say once where the dynamics' products are rounded to TF32 and ``reltol`` is finer: an error estimate
+    takes the rounding for error, and a convolutional network was seen to need twice as many steps.
+    """
+    if device.type != "cuda" or dtype != torch.float32 or reltol >= TF32:
+        return
+    if _allowed(torch.backends.cuda.matmul):
+        _say_rounded(reltol, "products of matrices", "cuda.matmul")
+    if _allowed(torch.backends.cudnn) and convolves():
+        _say_rounded(reltol, "convolutions", "cudnn")
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Within, float32 is convolved in float32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def _allowed(backend: Any) -> bool:
+    try:
+        return bool(backend.allow_tf32)
+    except RuntimeError:  # set by the names of torch 2.9, which this one does not speak for
+        return bool(getattr(backend, "conv", backend).fp32_precision == "tf32")
+
+
+@functools.cache
+def _say_rounded(reltol: float, products: str, backend: str) -> None:
+    _log.warning(
+        "reltol = %g is finer than TF32 resolves (%.2g), to which this GPU rounds %s: the error estimate "
+        "takes that for error and steps stay small; set torch.backends.%s.allow_tf32 = False, loosen reltol "
+        "or solve in torch.float64",
+        reltol,
+        TF32,
+        products,
+        backend,
     )

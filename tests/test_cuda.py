@@ -8,6 +8,7 @@ import torch
 import pylocalreg as plr
 from pylocalreg.engines.base import Jacobian
 from pylocalreg.engines.torch_engine.captured import Captured, CudaGraph
+from pylocalreg.precision import exact_convolutions
 from tests.conftest import Dynamics, Net, assert_close, normal
 from tests.sde import path_on, sde
 
@@ -34,6 +35,27 @@ def test_as_on_the_cpu(sampling: plr.Sampling, adjoint: plr.Adjoint) -> None:
     torch.testing.assert_close(u, right_u, rtol=1e-9, atol=1e-10)
     # an error of some hundredths of the tolerance is known to eps / (tol / 100), 2e-8 of its own size
     assert_close(ours, right, rtol=1e-6)
+
+
+def test_convolutions_in_float32_take_the_cpu_s_steps() -> None:
+    """And more in TF32, at a tolerance that it does not resolve."""
+    torch.manual_seed(0)
+    field = torch.nn.Sequential(
+        torch.nn.Conv2d(8, 32, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(32, 8, 3, padding=1)
+    )
+    node = plr.NeuralODE(field, (0.0, 4.0), abstol=1e-5, reltol=1e-5, engine="torch").eval()
+    u0 = torch.randn(8, 8, 16, 16)
+
+    def nfe(device: str) -> int:
+        with torch.no_grad():
+            return node.to(device)(u0.to(device)).stats.nfe
+
+    right, rounded = nfe("cpu"), nfe("cuda")
+    with exact_convolutions():
+        exact = nfe("cuda")
+    assert abs(exact - right) <= 6
+    if torch.backends.cudnn.allow_tf32 and torch.cuda.get_device_capability() >= (8, 0):
+        assert rounded > exact
 
 
 def test_state_and_parameters_apart() -> None:

@@ -75,14 +75,14 @@ def test_gradient_through_convolutions() -> None:
 
 
 def test_batch_norm_moves_its_statistics_by_its_momentum() -> None:
-    f = plr.NeuralODE(plr.Chain(plr.Dense(3, 3), plr.BatchNorm(3, momentum=0.25)), engine="torch").double()
+    f = LayerDynamics(plr.Chain(plr.Dense(3, 3), plr.BatchNorm(3, momentum=0.25))).double()
     u = normal(6, 3)
     with torch.no_grad():
-        f.dynamics(torch.tensor(0.0, dtype=torch.float64), u)
-        w, b, *_ = f.dynamics.tensors()
+        w, b, *_ = f.tensors()
+        f(torch.tensor(0.0, dtype=torch.float64), u)
     x = u @ w + b
-    torch.testing.assert_close(f.get_buffer("dynamics.running_mean_1"), 0.25 * x.mean(0))
-    torch.testing.assert_close(f.get_buffer("dynamics.running_var_1"), 0.75 + 0.25 * x.var(0))
+    torch.testing.assert_close(f.get_buffer("running_mean_1"), 0.25 * x.mean(0))
+    torch.testing.assert_close(f.get_buffer("running_var_1"), 0.75 + 0.25 * x.var(0))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -90,7 +90,7 @@ def test_batch_norm_s_statistics_are_of_all_times_of_a_solve(engine: str) -> Non
     """At PyTorch's momentum for ordinary networks, 0.1, they are those of its last calls alone."""
     u0 = 2 + normal(16, 3)
 
-    def far(momentum: float) -> torch.Tensor:
+    def far(momentum: float) -> float:
         layers = plr.Chain(plr.BatchNorm(3, momentum=momentum), plr.Dense(3, 3))
         node = plr.NeuralODE(layers, (0.0, 3.0), solver="Euler", dt=0.1, engine=engine).double()
         times = [0.1 * step for step in range(30)]
@@ -98,7 +98,7 @@ def test_batch_norm_s_statistics_are_of_all_times_of_a_solve(engine: str) -> Non
             node.get_parameter("dynamics.p").fill_(0.5)
             for _ in range(200):
                 states = node(u0, saveat=times).u
-        return (node.get_buffer("dynamics.running_mean_0") - states.mean((0, 1))).abs().max()
+        return float((node.get_buffer("dynamics.running_mean_0") - states.mean((0, 1))).abs().max())
 
     assert far(plr.BatchNorm(3).momentum) < 0.1 * far(0.1)
 

@@ -2,9 +2,13 @@
 """What of PyTorch works with a node, one test a row of docs/pytorch.md: right, or refused in one line."""
 
 import copy
+import importlib
 import io
 import logging
 import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -186,6 +190,98 @@ def test_autocast_ends_at_the_door(engine: str, adjoint: Any, caplog: pytest.Log
     outside = node(u0.detach().float())
     torch.testing.assert_close(solution.u, outside.u, rtol=0, atol=0)
     assert encoder.weight.grad is not None
+
+
+# -- float32 that a GPU multiplies as TF32 ---------------------------------------------------------------
+
+CONVOLUTION = torch.nn.Conv2d(2, 2, 3, padding=1)
+GPU = torch.device("cuda")
+
+
+@pytest.fixture
+def tf32() -> Iterator[None]:
+    """Whatever a test allows, the process is left as it was."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    precision._say_rounded.cache_clear()
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.mark.usefixtures("tf32")
+@pytest.mark.parametrize(
+    ("convolutions", "matrices", "said"),
+    [(True, False, ["cudnn"]), (True, True, ["cuda.matmul", "cudnn"]), (False, False, [])],
+)
+def test_tf32_is_said_once(
+    convolutions: bool, matrices: bool, said: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, matrices
+    for reltol in (1e-4, 1e-4, 1e-2):
+        precision.check_products(reltol, GPU, torch.float32, lambda: True)
+    precision.check_products(1e-4, GPU, F64, lambda: True)
+    precision.check_products(1e-4, torch.device("cpu"), torch.float32, lambda: True)
+    messages = [record.getMessage() for record in caplog.records]
+    named = [name for message in messages for name in ("cuda.matmul", "cudnn") if name in message]
+    assert named == said
+    assert all("reltol = 0.0001 is finer than TF32 resolves (0.00098)" in message for message in messages)
+
+
+@pytest.mark.usefixtures("tf32")
+def test_tf32_of_convolutions_matters_where_there_are_some(caplog: pytest.LogCaptureFixture) -> None:
+    torch.backends.cudnn.allow_tf32 = True
+    precision.check_products(1e-4, GPU, torch.float32, lambda: False)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("dynamics", "convolves"),
+    [
+        (torch.nn.Sequential(torch.nn.Tanh(), CONVOLUTION), True),
+        (plr.TimeDependent(plr.Conv(2, 2)), True),
+        (plr.Chain(plr.GroupNorm(2, 1)), False),
+        (torch.nn.Tanh(), False),
+        (lambda t, u: CONVOLUTION(u), False),  # of a function nothing is known
+    ],
+)
+def test_what_a_solve_asks_of_products(
+    dynamics: Any, convolves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def note(reltol: float, device: torch.device, dtype: torch.dtype, of: Callable[[], bool]) -> None:
+        asked.append((reltol, device.type, dtype, of()))
+
+    for module in ("neural_de", "local_error"):
+        monkeypatch.setattr(importlib.import_module(f"pylocalreg.{module}"), "check_products", note)
+    node = plr.NeuralODE(dynamics, reltol=1e-2, abstol=1e-2, engine="torch")
+    u0 = torch.ones(1, 2, 3, 3)
+    with torch.no_grad():
+        node(u0)
+        plr.local_error(node.dynamics, u0, 0.0, 0.1, abstol=1e-2, reltol=1e-2)
+    assert asked == [(1e-2, "cpu", torch.float32, convolves)] * 2
+
+
+@pytest.mark.usefixtures("tf32")
+def test_experiments_convolve_in_float32() -> None:
+    torch.backends.cudnn.allow_tf32 = True
+    with precision.exact_convolutions():
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch < 2.9 has one name for it")
+def test_tf32_by_its_new_names() -> None:
+    """A process of its own: what was set by them can not be read, or set back, by the old ones."""
+    code = """
+import torch
+from pylocalreg import precision
+for conv, matmul in (("ieee", "tf32"), ("tf32", "ieee")):
+    torch.backends.cudnn.conv.fp32_precision = conv
+    torch.backends.cuda.matmul.fp32_precision = matmul
+    print(precision._allowed(torch.backends.cudnn), precision._allowed(torch.backends.cuda.matmul))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "True", "True", "False"]
 
 
 # -- solutions as pytrees, and what passes them ----------------------------------------------------------

@@ -15,6 +15,7 @@ from pylocalreg.experiments.records import Record
 from pylocalreg.experiments.task import Data, Samples, Task
 from pylocalreg.experiments.tasks import build
 from pylocalreg.experiments.train import Plan, Report
+from pylocalreg.precision import exact_convolutions
 
 SAVES = 50
 """Checkpoints of a run."""
@@ -69,17 +70,18 @@ def run(
         data.name,
     )
     optimization = optimizers.build(config.optimizer, task.parameters(), config.train.steps)
-    return train.train(
-        task,
-        placed,
-        optimization,
-        plan,
-        folder,
-        team,
-        report=report,
-        tensorboard=tensorboard,
-        restart=restart,
-    )
+    with exact_convolutions():
+        return train.train(
+            task,
+            placed,
+            optimization,
+            plan,
+            folder,
+            team,
+            report=report,
+            tensorboard=tensorboard,
+            restart=restart,
+        )
 
 
 def compile_steps(task: Task) -> None:

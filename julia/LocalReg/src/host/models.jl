@@ -46,7 +46,7 @@ function host_layers(description, timed, injected, running, training)
 end
 
 function described_layers(description, timed, running)
-    rows = pyconvert(Vector{Tuple{String, Int, Int, Int, String}}, description)
+    rows = pyconvert(Vector{Tuple{String, Int, Real, Int, String}}, description)
     is_timed = pyconvert(Bool, timed)
     layers = Tuple(lux_layer(row..., is_timed) for row in rows)
     stats = Tuple(isnone(pair) ? nothing : (array(pair[0]), array(pair[1])) for pair in running)
