@@ -12,8 +12,10 @@ import torch
 
 _log = logging.getLogger("pylocalreg")
 
-TF32 = 2.0**-10
-"""The rounding of 1 where a GPU multiplies float32 as TF32: PyTorch's default for convolutions."""
+ROUNDING = {"TF32": 2.0**-10, "bfloat16": 2.0**-8}
+"""The rounding of 1 in what PyTorch may multiply float32 as: TF32 on GPUs, by default in convolutions;
+bfloat16 on CPUs that have it, by ``torch.set_float32_matmul_precision("medium")``.
+"""
 
 
 def autocasting(device: torch.device) -> bool:
@@ -50,15 +52,21 @@ def _say_once() -> None:
 def check_products(
     reltol: float, device: torch.device, dtype: torch.dtype, convolves: Callable[[], bool]
 ) -> None:
-    """Say once where the dynamics' products are rounded to TF32 and ``reltol`` is finer: an error estimate
+    """Say once where the dynamics' products are rounded to less than ``reltol`` asks for: an error estimate
     takes the rounding for error, and a convolutional network was seen to need twice as many steps.
     """
-    if device.type != "cuda" or dtype != torch.float32 or reltol >= TF32:
+    if dtype != torch.float32 or reltol >= max(ROUNDING.values()):
         return
-    if _allowed(torch.backends.cuda.matmul):
-        _say_rounded(reltol, "products of matrices", "cuda.matmul")
-    if _allowed(torch.backends.cudnn) and convolves():
-        _say_rounded(reltol, "convolutions", "cudnn")
+    if device.type == "cuda":
+        if _allowed(torch.backends.cuda.matmul):
+            _say_rounded(
+                reltol, "TF32", "products of matrices", "torch.backends.cuda.matmul.allow_tf32 = False"
+            )
+        if _allowed(torch.backends.cudnn) and convolves():
+            _say_rounded(reltol, "TF32", "convolutions", "torch.backends.cudnn.allow_tf32 = False")
+    elif device.type == "cpu" and _halves_on_cpu():
+        highest = 'torch.set_float32_matmul_precision("highest")'
+        _say_rounded(reltol, "bfloat16", "products of matrices", highest)
 
 
 @contextmanager
@@ -79,14 +87,25 @@ def _allowed(backend: Any) -> bool:
         return bool(getattr(backend, "conv", backend).fp32_precision == "tf32")
 
 
+def _halves_on_cpu() -> bool:
+    backend: Any = torch.backends.mkldnn
+    try:
+        medium = torch.get_float32_matmul_precision() == "medium"
+    except RuntimeError:
+        medium = backend.matmul.fp32_precision == "bf16"
+    return medium and backend.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 @functools.cache
-def _say_rounded(reltol: float, products: str, backend: str) -> None:
-    _log.warning(
-        "reltol = %g is finer than TF32 resolves (%.2g), to which this GPU rounds %s: the error estimate "
-        "takes that for error and steps stay small; set torch.backends.%s.allow_tf32 = False, loosen reltol "
-        "or solve in torch.float64",
-        reltol,
-        TF32,
-        products,
-        backend,
-    )
+def _say_rounded(reltol: float, kind: str, products: str, remedy: str) -> None:
+    if reltol < ROUNDING[kind]:
+        _log.warning(
+            "reltol = %g is finer than %s resolves (%.2g), to which this device rounds %s: the error "
+            "estimate takes that for error and steps stay small; ask for %s, loosen reltol or solve in "
+            "torch.float64",
+            reltol,
+            kind,
+            ROUNDING[kind],
+            products,
+            remedy,
+        )

@@ -48,7 +48,7 @@ def test_convolutions_in_float32_take_the_cpu_s_steps() -> None:
 
     def nfe(device: str) -> int:
         with torch.no_grad():
-            return node.to(device)(u0.to(device)).stats.nfe
+            return int(node.to(device)(u0.to(device)).stats.nfe)
 
     right, rounded = nfe("cpu"), nfe("cuda")
     with exact_convolutions():

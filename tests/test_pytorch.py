@@ -204,6 +204,7 @@ def tf32() -> Iterator[None]:
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     precision._say_rounded.cache_clear()
     yield
+    torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
@@ -224,6 +225,22 @@ def test_tf32_is_said_once(
     named = [name for message in messages for name in ("cuda.matmul", "cudnn") if name in message]
     assert named == said
     assert all("reltol = 0.0001 is finer than TF32 resolves (0.00098)" in message for message in messages)
+
+
+@pytest.mark.usefixtures("tf32")
+@pytest.mark.parametrize("has_it", [True, False])
+def test_bfloat16_on_cpus_is_said_once(
+    has_it: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has_it)
+    cpu = torch.device("cpu")
+    for asked in ("highest", "medium", "medium"):
+        torch.set_float32_matmul_precision(asked)
+        precision.check_products(1e-3, cpu, torch.float32, lambda: False)
+        precision.check_products(1e-3, cpu, F64, lambda: False)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == int(has_it)
+    assert all("bfloat16 resolves (0.0039)" in message and "highest" in message for message in said)
 
 
 @pytest.mark.usefixtures("tf32")
