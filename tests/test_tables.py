@@ -23,7 +23,7 @@ def _record(method: str = "vanilla", seed: int = 0, **changes: Any) -> Record:
         "method": method,
         "methods": {"local_unbiased": {"coefficient": {"start": 2.5, "end": 1.0}}},
         "train": {"steps": 10, "batch": 512, "seed": seed, "evaluate_every": 5},
-        "dtype": "float32",
+        "dtype": "float64",
     }
     values: dict[str, Any] = {
         "samples": "digits: 10, 2, 3 samples, 0123456789abcdef",
@@ -187,7 +187,7 @@ def test_the_packaged_numbers_are_whole() -> None:
         {"device": "a GPU"},
         {"data": "MNIST"},
         {"processes": 2},
-        {"settings": {**_record().settings, "dtype": "float64"}},
+        {"settings": {**_record().settings, "dtype": "float32"}},
     ],
 )
 def test_only_like_runs_are_compared(other: dict[str, Any]) -> None:
@@ -204,6 +204,14 @@ def test_a_title_tells_a_gpu_and_compiled_steps() -> None:
         "MNIST, neural ODE, NVIDIA H100, compiled",
         "MNIST, neural ODE, NVIDIA H100",
     ]
+
+
+def test_a_title_tells_a_precision_that_is_not_the_config_s() -> None:
+    single = _record(settings={**_record().settings, "dtype": "float32"})
+    assert {c.title for c in compare([_record(), single])} == {
+        "MNIST, neural ODE",
+        "MNIST, neural ODE, float32",
+    }
 
 
 def test_other_settings_of_a_method_are_a_row_of_their_own() -> None:

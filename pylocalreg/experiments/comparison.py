@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pylocalreg.errors import CheckpointError
+from pylocalreg.experiments import config
 from pylocalreg.experiments.records import Record
 from pylocalreg.experiments.typed import problems
 
@@ -88,8 +89,10 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        """The experiment, and the device where it is no CPU."""
+        """The experiment, its precision where that is not its config's, and the device where it is no CPU."""
         parts = [EXPERIMENTS[self.experiment]]
+        if (dtype := self.any_run.settings["dtype"]) != config.load(self.experiment).dtype:
+            parts.append(dtype)
         device = self.any_run.device.split(", ")[0]
         if device != "CPU":
             parts.append(device)
