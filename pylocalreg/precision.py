@@ -1,5 +1,5 @@
 """The precision of a solve: autocast ends at its door, so that steps and their errors are computed in the
-state's own dtype, and products that a GPU rounds to TF32 are said.
+state's own dtype, and products that PyTorch rounds to less than ``reltol`` are said.
 """
 
 import functools

@@ -172,6 +172,22 @@ def test_compiled_steps_are_part_of_what_a_run_is(tmp_path: Path) -> None:
     assert runs.run(chosen, tmp_path, ALONE, compiled=True).device.endswith(", compiled")
 
 
+def test_a_run_convolves_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's TF32, PyTorch's default, does not resolve the tolerances."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    changes = ["train.steps=1", "train.batch=2", "train.evaluate_every=1", "data.limit=4", "task.hidden=2"]
+    allowed = []
+    runs.run(
+        config.load("cifar10_conv_short", changes),
+        tmp_path,
+        ALONE,
+        report=lambda *_: allowed.append(torch.backends.cudnn.allow_tf32),
+    )
+    assert allowed
+    assert not any(allowed)
+    assert torch.backends.cudnn.allow_tf32
+
+
 def test_a_task_without_a_neural_ode_is_not_compiled(tmp_path: Path) -> None:
     chosen = config.load("mnist_nsde_short", ["train.steps=2"])
     with pytest.raises(errors.OptionError, match="no neural ODE"):

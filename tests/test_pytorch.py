@@ -278,14 +278,6 @@ def test_what_a_solve_asks_of_products(
     assert asked == [(1e-2, "cpu", torch.float32, convolves)] * 2
 
 
-@pytest.mark.usefixtures("tf32")
-def test_experiments_convolve_in_float32() -> None:
-    torch.backends.cudnn.allow_tf32 = True
-    with precision.exact_convolutions():
-        assert not torch.backends.cudnn.allow_tf32
-    assert torch.backends.cudnn.allow_tf32
-
-
 @pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch < 2.9 has one name for it")
 def test_tf32_by_its_new_names() -> None:
     """A process of its own: what was set by them can not be read, or set back, by the old ones."""
