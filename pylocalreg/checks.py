@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.modules.batchnorm import _NormBase
 
 from pylocalreg.errors import (
     DeviceError,
@@ -198,6 +199,31 @@ def check_finite(value: torch.Tensor, t: float, dt: float) -> None:
             f"the estimate of the step from t = {t:.6g} of size dt = {dt:.3g} is {float(value)}: the state "
             "or the dynamics there are NaN or infinite, or the step is too long"
         )
+
+
+MOMENTUM = 0.01
+"""Of running statistics: at more, a call counts for less than a solve."""
+
+
+def check_running_statistics(sides: Iterable[torch.nn.Module]) -> None:
+    """Say once where normalization in training mode follows the last calls of a solve alone."""
+    for module in (module for side in sides for module in side.modules()):
+        if not isinstance(module, _NormBase) or not (module.training and module.track_running_stats):
+            continue
+        if module.momentum is not None and module.momentum > MOMENTUM:
+            _say_momentum(type(module).__name__, module.momentum)
+
+
+@functools.cache
+def _say_momentum(name: str, momentum: float) -> None:
+    _log.warning(
+        "%s in the dynamics, momentum = %g: its running statistics, by which eval() normalizes, follow the "
+        "last %.0f calls, and a solve makes more: they are those of one batch near the end of tspan. Give "
+        "momentum=0.001 or None (the mean over all calls)",
+        name,
+        momentum,
+        2 / momentum,
+    )
 
 
 @functools.lru_cache(maxsize=256)

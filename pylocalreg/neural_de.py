@@ -16,6 +16,7 @@ from pylocalreg.checks import (
     check_flag,
     check_parameters,
     check_resolved,
+    check_running_statistics,
     check_saveat,
     check_tensors,
     check_tolerance,
@@ -69,6 +70,8 @@ class NeuralDE(torch.nn.Module):
 
     _settings = 0
     """How often anything was set on the module: whoever keeps what its settings come to asks by it."""
+    _looked_at = -1
+    """The settings whose modules were looked at."""
 
     def __init__(
         self,
@@ -211,6 +214,9 @@ class NeuralDE(torch.nn.Module):
         """
         known = list({id(p): p for p in (*named, *self.closed_over)}.values())
         check_parameters(known, u0)
+        if self._looked_at != self._settings:
+            check_running_statistics(sides)
+            self.__dict__["_looked_at"] = self._settings
         check_products(self.reltol, u0.device, u0.dtype, lambda: any(map(convolves, sides)))
         wanted = {id(p): p for p in known if p.requires_grad or is_transformed(p)}
         called: list[torch.nn.Module] = []

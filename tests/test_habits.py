@@ -11,6 +11,7 @@ import torch
 import torchdiffeq
 
 import pylocalreg as plr
+from pylocalreg import checks
 from pylocalreg.errors import (
     ChangedError,
     DtypeError,
@@ -336,6 +337,29 @@ def test_batch_norm_is_updated_by_the_forward_solve_alone(engine: str, adjoint: 
     solution.u.sum().backward()
     assert int(norm.num_batches_tracked) == count
     assert torch.equal(norm.running_mean, mean)
+
+
+@pytest.mark.parametrize(
+    ("norm", "said"),
+    [
+        (torch.nn.BatchNorm1d(3), ["BatchNorm1d in the dynamics, momentum = 0.1"]),
+        (torch.nn.BatchNorm1d(3, momentum=0.001), []),
+        (torch.nn.BatchNorm1d(3, momentum=None), []),
+        (torch.nn.BatchNorm1d(3, track_running_stats=False), []),
+        (torch.nn.BatchNorm1d(3).eval(), []),
+        (plr.Chain(plr.Dense(3, 3), plr.BatchNorm(3)), []),
+    ],
+)
+def test_running_statistics_of_the_last_calls_alone_are_said_once(
+    norm: Any, said: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    checks._say_momentum.cache_clear()
+    net = torch.nn.Sequential(torch.nn.Linear(3, 3), norm) if isinstance(norm, torch.nn.Module) else norm
+    node = plr.NeuralODE(net, engine="torch")
+    for _ in range(2):
+        node(torch.randn(8, 3))
+    messages = [record.getMessage() for record in caplog.records]
+    assert [message[: len(beginning)] for message, beginning in zip(messages, said, strict=True)] == said
 
 
 @pytest.mark.parametrize("engine", ENGINES)
