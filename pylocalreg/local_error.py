@@ -78,8 +78,9 @@ def local_error(
     engine.check_estimate(solver, "error")
     packed = layout.pack(u)
     check_resolved(abstol, reltol, packed.dtype)
-    module = f if isinstance(f, torch.nn.Module) else None
-    check_products(reltol, packed.device, packed.dtype, lambda: module is not None and convolves(module))
+    check_products(
+        reltol, packed.device, packed.dtype, lambda: isinstance(f, torch.nn.Module) and convolves(f)
+    )
     if any(isinstance(x, torch.Tensor) and x.dim() > 0 for x in (t, dt)):
         if isinstance(dt, StepRecord) or not isinstance(u, torch.Tensor) or stochastic:
             raise OptionError(

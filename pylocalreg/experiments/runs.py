@@ -32,6 +32,7 @@ def folder_of(output: Path, name: str, config: Config) -> Path:
     return output / name / config.method / f"seed-{config.train.seed}"
 
 
+@exact_convolutions()
 def run(
     config: Config,
     folder: Path,
@@ -70,18 +71,17 @@ def run(
         data.name,
     )
     optimization = optimizers.build(config.optimizer, task.parameters(), config.train.steps)
-    with exact_convolutions():
-        return train.train(
-            task,
-            placed,
-            optimization,
-            plan,
-            folder,
-            team,
-            report=report,
-            tensorboard=tensorboard,
-            restart=restart,
-        )
+    return train.train(
+        task,
+        placed,
+        optimization,
+        plan,
+        folder,
+        team,
+        report=report,
+        tensorboard=tensorboard,
+        restart=restart,
+    )
 
 
 def compile_steps(task: Task) -> None:
